@@ -1,0 +1,32 @@
+// What this is: automatic mixed precision. Inside an AutocastGuard each op casts its inputs by its policy; master weights
+//   stay f32. bf16 has the exponent range of f32, so no loss scaling is needed.
+// The differentiable cast itself is ops::cast; ops call autocast_* helpers of ops/copy.h in their glue.
+#pragma once
+
+#include <cstdint>
+
+#include "core/dtype.h"
+
+namespace limbeck {
+
+/// What an op does with floating inputs while autocast is on:
+///   kLow     cast to bf16: convolution, matmul
+///   kFull    cast to f32: softmax, losses, norms of features
+///   kWidest  cast all to the widest type among them: add, concat
+///   kKeep    leave alone: ReLU, pooling, batch norm (statistics are f32 inside), resize
+enum class CastPolicy : std::uint8_t { kLow, kFull, kWidest, kKeep };
+
+class AutocastGuard {
+ public:
+  explicit AutocastGuard(bool enabled = true) noexcept : previous_(enabled_) { enabled_ = enabled; }
+  AutocastGuard(const AutocastGuard&) = delete;
+  AutocastGuard& operator=(const AutocastGuard&) = delete;
+  ~AutocastGuard() { enabled_ = previous_; }
+  [[nodiscard]] static bool enabled() noexcept { return enabled_; }
+
+ private:
+  static inline thread_local bool enabled_ = false;
+  bool previous_;
+};
+
+}  // namespace limbeck

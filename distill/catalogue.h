@@ -1,0 +1,15 @@
+// What this is: the names of all distillation losses that are ops of their own; see ops/catalogue.h.
+#pragma once
+
+#include <array>
+#include <string_view>
+
+namespace limbeck::distill {
+
+/// Shapes: not applicable; names as they appear in error messages and configurations.
+inline constexpr std::array kCatalogue = std::to_array<std::string_view>({
+    "pixel_kd",
+    "channel_kd",
+});
+
+}  // namespace limbeck::distill
