@@ -26,7 +26,7 @@
 namespace limbeck {
 
 struct ConfigNode;  // one mapping, list or value with its place in the source
-struct ConfigTree;  // owner of the nodes
+struct ConfigTree;  // owner of the nodes; both in core/config_tree.h
 
 /// Handle to a mapping of the tree; copies refer to the same tree. Keys may be paths: "train.optimizer.lr".
 ///
@@ -93,10 +93,5 @@ class Config {
   ConfigNode* node_;
   std::string path_;  // of this section from the root, "" for the root
 };
-
-/// Number of single-character insertions, deletions, replacements and swaps of neighbours that turn `a` into `b`.
-[[nodiscard]] std::size_t edit_distance(std::string_view a, std::string_view b);
-/// The entry of `words` nearest to `word`, or empty when none is close enough to be a likely typing mistake.
-[[nodiscard]] std::string nearest_word(std::string_view word, const std::vector<std::string>& words);
 
 }  // namespace limbeck

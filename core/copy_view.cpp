@@ -71,7 +71,7 @@ template <class From, class To>
 void copy_row(const From* s, std::int64_t ss, To* d, std::int64_t ds, std::int64_t n) noexcept {
   if (ss == 1 && ds == 1) {
     if constexpr (std::is_same_v<From, To>) {
-      std::memcpy(d, s, static_cast<std::size_t>(n) * sizeof(To));
+      std::memcpy(static_cast<void*>(d), s, static_cast<std::size_t>(n) * sizeof(To));
     } else {
 #pragma omp simd
       for (std::int64_t i = 0; i < n; ++i) d[i] = convert<To>(s[i]);

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <bit>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
+#include <type_traits>
 
 #include "core/error.h"
 
@@ -17,6 +19,16 @@ struct bfloat16 {
   std::uint16_t bits = 0;
 
   bfloat16() = default;
+  bfloat16(const bfloat16&) = default;
+  bfloat16& operator=(const bfloat16&) = default;
+  /// Stores a computed value, `y[i] = bfloat16(v)`, as a plain integer: g++ 12 does not vectorise a loop that copies a
+  /// struct. A template, because a user-written copy assignment would cost the type its trivial copyability.
+  template <class T>
+    requires std::same_as<std::remove_cvref_t<T>, bfloat16>
+  bfloat16& operator=(T&& value) noexcept {
+    bits = value.bits;
+    return *this;
+  }
   explicit bfloat16(float value) noexcept {
     const auto u = std::bit_cast<std::uint32_t>(value);
     // The branch-free form vectorises: NaN payloads are forced to a quiet NaN by the select.
@@ -28,7 +40,7 @@ struct bfloat16 {
     return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16U);
   }
 };
-static_assert(sizeof(bfloat16) == 2);
+static_assert(sizeof(bfloat16) == 2 && std::is_trivially_copyable_v<bfloat16>);
 
 /// Element type. `kF64` exists only for reference kernels and gradient checks.
 enum class DType : std::uint8_t { kF32, kF64, kBF16, kI64, kI32, kU8, kBool };

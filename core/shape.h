@@ -2,6 +2,7 @@
 // Read next: core/tensor.h.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <initializer_list>
@@ -79,9 +80,12 @@ using Strides = Shape;
 
 }  // namespace limbeck
 
+// Takes no format specification. (Inheriting fmt's parser makes g++ 12 warn about a loop inside it.)
 template <>
-struct fmt::formatter<limbeck::Shape> : fmt::formatter<std::string_view> {
+struct fmt::formatter<limbeck::Shape> {
+  constexpr auto parse(fmt::format_parse_context& ctx) const { return ctx.begin(); }
   auto format(const limbeck::Shape& s, fmt::format_context& ctx) const {
-    return fmt::formatter<std::string_view>::format(s.to_string(), ctx);
+    const std::string text = s.to_string();
+    return std::copy(text.begin(), text.end(), ctx.out());
   }
 };

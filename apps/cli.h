@@ -1,0 +1,82 @@
+// What this is: the arguments of the verbs of `limbeck`, as plain structs, and one function per verb.
+// What it is not: argument parsing; only main.cpp knows the parser library.
+// Read next: verb_train.cpp (the main job), verb_eval.cpp.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/config.h"
+
+namespace limbeck::apps {
+
+/// Options that train, distill, eval and check-data share.
+struct CommonArgs {
+  std::string config;                  ///< -c FILE.yaml
+  std::vector<std::string> overrides;  ///< a.b=value, applied in order
+  std::string device = "cpu";
+  std::string out;                     ///< run or output folder
+  std::optional<std::uint64_t> seed;
+  bool json = false;                   ///< results as JSON on stdout
+};
+
+struct TrainArgs : CommonArgs {
+  bool resume = false;  ///< continue the run in `out`
+  bool force = false;   ///< replace an existing run folder
+};
+
+struct EvalArgs : CommonArgs {
+  std::string model;  ///< run folder, step folder or .safetensors file
+  std::string split;  ///< overrides data.val_split
+};
+
+struct PredictArgs : CommonArgs {
+  std::string model;
+  std::vector<std::string> images;  ///< files or folders
+};
+
+struct SummaryArgs {
+  std::string model;
+  std::int64_t classes = 0;  ///< 0: the model's usual number (1000 for classifiers, 21 for segmentation)
+  std::string size = "513x513";
+  std::int64_t output_stride = 16;
+  double width = 1.0;
+  bool json = false;
+};
+
+struct BenchArgs {
+  std::string what = "step";  ///< step | ops
+  std::string dtype = "f32";
+  std::int64_t batch = 4;
+  std::string size = "256x256";
+  std::int64_t classes = 11;
+  int steps = 10;
+  int warmup = 3;
+  bool json = false;
+};
+
+struct InitConfigArgs {
+  std::string preset;  ///< empty: list them
+  std::string out;     ///< file to write; empty: stdout
+};
+
+// Each verb returns the exit status; errors are exceptions that main() turns into the documented codes.
+int run_train(const TrainArgs& args, bool distillation);
+int run_eval(const EvalArgs& args);
+int run_predict(const PredictArgs& args);
+int run_summary(const SummaryArgs& args);
+int run_check_data(const CommonArgs& args);
+int run_bench(const BenchArgs& args);
+int run_init_config(const InitConfigArgs& args);
+int run_report(const std::string& run);
+
+/// The configuration file with the overrides applied. Throws ConfigError when no file was given.
+[[nodiscard]] Config load_config(const CommonArgs& args);
+
+/// "256x512" -> {256, 512} (height x width); one number means a square. Throws ConfigError.
+[[nodiscard]] std::array<std::int64_t, 2> parse_size(const std::string& text, const char* option);
+
+}  // namespace limbeck::apps

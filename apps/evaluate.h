@@ -1,0 +1,46 @@
+// What this is: scoring a network on a data set, and the prediction of one picture that it is made of.
+// Read next: verb_eval.cpp, verb_predict.cpp.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "datasets/dataset.h"
+#include "datasets/metrics.h"
+#include "datasets/transforms.h"
+#include "models/model.h"
+
+namespace limbeck::apps {
+
+struct InferenceOptions {
+  datasets::Normalisation normalisation;
+  std::int64_t resize_h = 0, resize_w = 0;  ///< network input size; 0: the picture's own
+  bool align_corners = false;               ///< of the final resize of the logits
+  bool bf16 = false;
+};
+
+/// Segments one picture of any size: logits are resized to the picture's size before the argmax.
+/// The model must be in eval mode.
+[[nodiscard]] datasets::Mask predict_mask(models::Model& model, const datasets::Image& image,
+                                          const InferenceOptions& options);
+
+struct Evaluation {
+  datasets::ConfusionMatrix matrix;
+  datasets::Metrics metrics;
+  std::int64_t images = 0;
+  double seconds = 0;
+  std::string protocol;  ///< "whole image, own size, single scale, no flip, f32"
+};
+
+/// Called with every sample and its prediction, in order; for pictures in reports.
+using PredictionHook = std::function<void(std::size_t index, const datasets::Sample&, const datasets::Mask&)>;
+
+/// Scores `model` on up to `limit` samples (0: all). Switches the model to eval mode and back.
+/// One confusion matrix over the whole set; truth and prediction at the size of the labels.
+/// Throws: DataError when the data set's classes do not match the model's.
+[[nodiscard]] Evaluation evaluate(models::Model& model, const datasets::Dataset& dataset,
+                                  const InferenceOptions& options, std::size_t limit = 0,
+                                  const PredictionHook& hook = {});
+
+}  // namespace limbeck::apps

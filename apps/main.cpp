@@ -1,0 +1,135 @@
+// The program `limbeck`: one binary, one verb per job. This file parses arguments and turns exceptions into exit codes.
+#include <CLI/CLI.hpp>
+
+#include <cstdio>
+#include <exception>
+#include <functional>
+#include <new>
+#include <utility>
+#include <vector>
+
+#include "apps/cli.h"
+#include "core/log.h"
+#include "core/parallel.h"
+
+namespace {
+
+using namespace limbeck;
+using namespace limbeck::apps;
+
+void add_common(CLI::App& verb, CommonArgs& args) {
+  verb.add_option("-c,--config", args.config, "configuration file (YAML); see `limbeck init-config`");
+  verb.add_option("--device", args.device, "cpu, or cuda:N in a build with CUDA")->capture_default_str();
+  verb.add_option("-o,--out", args.out, "output folder");
+  verb.add_option("--seed", args.seed, "seed of weights, order and augmentation");
+  verb.add_flag("--json", args.json, "print results as JSON on stdout");
+}
+
+void add_overrides(CLI::App& verb, CommonArgs& args) {
+  verb.add_option("overrides", args.overrides, "KEY=VALUE: replaces values of the configuration, e.g. train.lr=0.02");
+}
+
+int run(int argc, char** argv) {
+  CLI::App app{"limbeck distils big segmentation networks into small ones"};
+  app.require_subcommand(1);
+  app.failure_message(CLI::FailureMessage::simple);
+  int threads = 0;
+  app.add_option("-j,--threads", threads, "threads of the compute kernels (default: OMP_NUM_THREADS or all cores)");
+  app.fallthrough();
+  // What each verb does once all arguments are known.
+  std::vector<std::pair<CLI::App*, std::function<int()>>> verbs;
+
+  TrainArgs train;
+  const auto add_training = [&](const char* name, const char* text, bool distillation) {
+    auto* verb = app.add_subcommand(name, text);
+    add_common(*verb, train);
+    add_overrides(*verb, train);
+    verb->add_flag("--resume", train.resume, "continue the run in --out from its newest checkpoint, bit for bit");
+    verb->add_flag("--force", train.force, "replace an existing run folder");
+    verbs.emplace_back(verb, [&train, distillation] { return run_train(train, distillation); });
+  };
+  add_training("train", "train a network (a teacher, or a student alone)", false);
+  add_training("distill", "train a student from a frozen teacher", true);
+
+  EvalArgs eval;
+  auto* eval_verb = app.add_subcommand("eval", "mIoU of a trained network on a data set");
+  eval_verb->add_option("model", eval.model, "run folder, step folder or .safetensors file")->required();
+  add_common(*eval_verb, eval);
+  add_overrides(*eval_verb, eval);
+  eval_verb->add_option("--split", eval.split, "part of the data set, e.g. val, test, train+val");
+  verbs.emplace_back(eval_verb, [&] { return run_eval(eval); });
+
+  PredictArgs predict;
+  auto* predict_verb = app.add_subcommand("predict", "segment image files");
+  predict_verb->add_option("images", predict.images, "image files or folders")->required();
+  predict_verb->add_option("-m,--model", predict.model, "run folder, step folder or .safetensors file")->required();
+  add_common(*predict_verb, predict);
+  verbs.emplace_back(predict_verb, [&] { return run_predict(predict); });
+
+  SummaryArgs summary;
+  auto* summary_verb = app.add_subcommand("summary", "layers, shapes, parameters and MACs of a network");
+  summary_verb->add_option("model", summary.model, "network name; a wrong one lists all")->required();
+  summary_verb->add_option("--classes", summary.classes, "number of classes");
+  summary_verb->add_option("--size", summary.size, "input size HxW")->capture_default_str();
+  summary_verb->add_option("--output-stride", summary.output_stride, "4, 8, 16 or 32")->capture_default_str();
+  summary_verb->add_option("--width", summary.width, "width multiplier of MobileNets")->capture_default_str();
+  summary_verb->add_flag("--json", summary.json, "print JSON");
+  verbs.emplace_back(summary_verb, [&] { return run_summary(summary); });
+
+  CommonArgs check;
+  auto* check_verb = app.add_subcommand("check-data", "scan every image and mask; exit 3 if something is wrong");
+  add_common(*check_verb, check);
+  add_overrides(*check_verb, check);
+  verbs.emplace_back(check_verb, [&] { return run_check_data(check); });
+
+  BenchArgs bench;
+  auto* bench_verb = app.add_subcommand("bench", "time the distillation step");
+  bench_verb->add_option("what", bench.what, "step")->capture_default_str();
+  bench_verb->add_option("--dtype", bench.dtype, "f32 or bf16")->capture_default_str();
+  bench_verb->add_option("--batch", bench.batch, "images per step")->capture_default_str();
+  bench_verb->add_option("--size", bench.size, "input size HxW")->capture_default_str();
+  bench_verb->add_option("--classes", bench.classes, "number of classes")->capture_default_str();
+  bench_verb->add_option("--steps", bench.steps, "timed steps")->capture_default_str();
+  bench_verb->add_option("--warmup", bench.warmup, "steps before the clock starts")->capture_default_str();
+  bench_verb->add_flag("--json", bench.json, "print JSON");
+  verbs.emplace_back(bench_verb, [&] { return run_bench(bench); });
+
+  InitConfigArgs init;
+  auto* init_verb = app.add_subcommand("init-config", "print a ready configuration, or list them");
+  init_verb->add_option("preset", init.preset, "name of the preset; none lists all");
+  init_verb->add_option("-o,--out", init.out, "file to write");
+  verbs.emplace_back(init_verb, [&] { return run_init_config(init); });
+
+  std::string report_run;
+  auto* report_verb = app.add_subcommand("report", "write report.html of a run again");
+  report_verb->add_option("run", report_run, "run folder")->required();
+  verbs.emplace_back(report_verb, [&] { return run_report(report_run); });
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    // The library has codes of its own; ours are 0 for --help and 2 for every mistake.
+    return app.exit(e) == 0 ? static_cast<int>(ExitCode::kOk) : static_cast<int>(ExitCode::kUsage);
+  }
+  if (threads > 0) set_threads(threads);
+  for (const auto& [verb, action] : verbs) {
+    if (verb->parsed()) return action();
+  }
+  return static_cast<int>(ExitCode::kUsage);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const limbeck::Error& e) {
+    limbeck::log_error("{}", e.what());
+    return static_cast<int>(e.exit_code());
+  } catch (const std::bad_alloc&) {
+    limbeck::log_error("[limbeck] out of memory; use a smaller batch or crop");
+  } catch (const std::exception& e) {
+    limbeck::log_error("[limbeck] {}", e.what());
+  }
+  return static_cast<int>(limbeck::ExitCode::kRuntime);
+}

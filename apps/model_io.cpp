@@ -1,0 +1,70 @@
+#include "apps/model_io.h"
+
+#include <nlohmann/json.hpp>
+
+#include "apps/run_dir.h"
+#include "core/json.h"
+#include "core/log.h"
+#include "core/safetensors.h"
+
+namespace limbeck::apps {
+
+// Metadata of a safetensors file are strings. The network has an entry per option (models/zoo.h); lists are JSON texts.
+
+std::map<std::string, std::string> to_metadata(const ModelCard& card) {
+  auto metadata = models::spec_to_metadata(card.spec);
+  std::vector<std::string> colours;
+  for (const auto& c : card.classes.palette) colours.push_back(fmt::format("[{},{},{}]", c[0], c[1], c[2]));
+  std::vector<std::string> names;
+  for (const auto& name : card.classes.names) names.push_back(json_quote(name));
+  metadata["class_names"] = json_array(names);
+  metadata["palette"] = json_array(colours);
+  metadata["normalisation"] = card.normalisation;
+  metadata["align_corners"] = card.align_corners ? "true" : "false";
+  return metadata;
+}
+
+ModelCard from_metadata(const std::map<std::string, std::string>& metadata, const std::string& file) {
+  const auto entry = [&](const char* key) -> const std::string& {
+    const auto found = metadata.find(key);
+    if (found == metadata.end()) {
+      fail<WeightsError>("weights", "{}: the metadata entry '{}' is missing: the file was not written by a training run; "
+                         "use it as model.init of a configuration instead", file, key);
+    }
+    return found->second;
+  };
+  ModelCard card;
+  static_cast<void>(entry("model"));
+  const auto spec = models::spec_from_metadata(metadata);
+  if (!spec) fail<WeightsError>("weights", "{}: the metadata do not describe a network", file);
+  card.spec = *spec;
+  try {
+    card.classes.names = nlohmann::json::parse(entry("class_names")).get<std::vector<std::string>>();
+    card.classes.palette = nlohmann::json::parse(entry("palette")).get<std::vector<datasets::Rgb>>();
+  } catch (const nlohmann::json::exception& e) {
+    fail<WeightsError>("weights", "{}: metadata 'class_names' or 'palette' is malformed: {}", file, e.what());
+  }
+  card.normalisation = entry("normalisation");
+  card.align_corners = entry("align_corners") == "true";
+  return card;
+}
+
+LoadedModel load_model(const std::filesystem::path& path) {
+  LoadedModel loaded;
+  loaded.file = find_weights(path);
+  const SafetensorsFile file = load_safetensors(loaded.file);
+  loaded.card = from_metadata(file.metadata, loaded.file.string());
+  Generator unused;  // every value comes from the file
+  loaded.model = models::make_model(loaded.card.spec, unused);
+  nn::StateDict state;
+  for (const auto& entry : file.entries) state.emplace(entry.name, entry.tensor);
+  try {
+    loaded.model->load_state_dict(state);
+  } catch (const WeightsError& e) {
+    fail<WeightsError>("weights", "{}: {}", loaded.file.string(), e.what());
+  }
+  loaded.model->eval();
+  return loaded;
+}
+
+}  // namespace limbeck::apps

@@ -1,0 +1,38 @@
+// What this is: the link between a network and its weight file: the "card" that travels in the file's metadata, and
+//   building a network from a file alone.
+// Read next: models/weights.h (names), nn/checkpoint.h (folders).
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "core/rng.h"
+#include "datasets/dataset.h"
+#include "models/zoo.h"
+
+namespace limbeck::apps {
+
+/// What somebody needs besides the numbers to use a network: architecture, classes, input scaling.
+struct ModelCard {
+  models::ModelSpec spec;
+  datasets::ClassInfo classes;
+  std::string normalisation = "imagenet";
+  bool align_corners = false;
+};
+
+[[nodiscard]] std::map<std::string, std::string> to_metadata(const ModelCard& card);
+/// Throws WeightsError naming file and entry when something is missing or malformed.
+[[nodiscard]] ModelCard from_metadata(const std::map<std::string, std::string>& metadata, const std::string& file);
+
+struct LoadedModel {
+  std::shared_ptr<models::Model> model;
+  ModelCard card;
+  std::filesystem::path file;
+};
+
+/// Builds the network that a run folder, step folder or .safetensors file describes and loads it strictly.
+[[nodiscard]] LoadedModel load_model(const std::filesystem::path& path);
+
+}  // namespace limbeck::apps

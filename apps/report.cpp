@@ -1,0 +1,226 @@
+#include "apps/report.h"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "apps/cli.h"
+#include "core/error.h"
+#include "core/file_io.h"
+#include "core/log.h"
+
+namespace limbeck::apps {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string escape(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    switch (c) {
+      case '&': out += "&amp;"; break;
+      case '<': out += "&lt;"; break;
+      case '>': out += "&gt;"; break;
+      case '"': out += "&quot;"; break;
+      default: out += c;
+    }
+  }
+  return out;
+}
+
+std::string base64(const std::string& bytes) {
+  constexpr const char* kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string out;
+  for (std::size_t i = 0; i < bytes.size(); i += 3) {
+    std::uint32_t word = 0;
+    for (std::size_t k = 0; k < 3; ++k) {
+      word = word << 8U | (i + k < bytes.size() ? static_cast<unsigned char>(bytes[i + k]) : 0U);
+    }
+    for (std::size_t k = 0; k < 4; ++k) out += i + k > bytes.size() ? '=' : kDigits[word >> (18U - 6U * k) & 63U];
+  }
+  return out;
+}
+
+constexpr const char* kColours[] = {"#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#7f7f7f"};
+
+/// A round tick distance: 1, 2 or 5 times a power of ten, about five per axis.
+double tick_step(double range) {
+  const double raw = range / 5;
+  const double power = std::pow(10.0, std::floor(std::log10(raw)));
+  const double digit = raw / power;
+  return power * (digit < 1.5 ? 1 : digit < 3.5 ? 2 : digit < 7.5 ? 5 : 10);
+}
+
+using Series = std::map<std::string, Curve>;
+
+/// All numbers of metrics.jsonl by key, over "iter".
+Series read_series(const fs::path& file) {
+  Series series;
+  std::istringstream lines(read_file(file));
+  std::string line;
+  while (std::getline(lines, line)) {
+    const auto o = nlohmann::json::parse(line, nullptr, false);
+    if (!o.is_object() || !o.contains("iter")) continue;  // a torn last line
+    const double x = o["iter"].get<double>();
+    for (const auto& [key, value] : o.items()) {
+      if (key == "iter" || !value.is_number()) continue;
+      auto& curve = series[key];
+      curve.name = key;
+      curve.points.emplace_back(x, value.get<double>());
+    }
+  }
+  return series;
+}
+
+void add_plot(std::string& page, const std::string& title, const Series& series,
+              const std::function<bool(const std::string&)>& wanted) {
+  std::vector<Curve> curves;
+  for (const auto& [name, curve] : series) {
+    if (wanted(name)) curves.push_back(curve);
+  }
+  if (!curves.empty()) page += svg_plot(title, curves);
+}
+
+std::string facts_table(const nlohmann::json& facts) {
+  std::string table = "<table>\n";
+  for (const auto& [key, value] : facts.items()) {
+    std::string text;
+    if (value.is_array()) {
+      for (const auto& item : value) text += escape(item.is_string() ? item.get<std::string>() : item.dump()) + "<br>";
+    } else {
+      text = escape(value.is_string() ? value.get<std::string>() : value.dump());
+    }
+    table += fmt::format("<tr><th>{}</th><td>{}</td></tr>\n", escape(key), text);
+  }
+  return table + "</table>\n";
+}
+
+}  // namespace
+
+std::string svg_plot(const std::string& title, const std::vector<Curve>& curves) {
+  constexpr double kWidth = 620;
+  constexpr double kHeight = 260;
+  constexpr double kLeft = 60;
+  constexpr double kRight = 150;
+  constexpr double kTop = 28;
+  constexpr double kBottom = 30;
+  double x0 = std::numeric_limits<double>::infinity();
+  double y0 = x0;
+  double x1 = -x0;
+  double y1 = -x0;
+  for (const auto& curve : curves) {
+    for (const auto& [x, y] : curve.points) {
+      if (!std::isfinite(y)) continue;
+      x0 = std::min(x0, x);
+      x1 = std::max(x1, x);
+      y0 = std::min(y0, y);
+      y1 = std::max(y1, y);
+    }
+  }
+  if (!(x0 <= x1)) return {};
+  if (x0 == x1) x1 = x0 + 1;
+  if (y0 == y1) y1 = y0 + std::max(1e-3, std::abs(y0) * 0.1);
+  const auto px = [&](double x) { return kLeft + (x - x0) / (x1 - x0) * (kWidth - kLeft - kRight); };
+  const auto py = [&](double y) { return kHeight - kBottom - (y - y0) / (y1 - y0) * (kHeight - kTop - kBottom); };
+
+  std::string s = fmt::format("<svg width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} {1}\" role=\"img\">\n", kWidth, kHeight);
+  s += fmt::format("<text x=\"{}\" y=\"16\" class=\"title\">{}</text>\n", kLeft, escape(title));
+  const double sx = tick_step(x1 - x0);
+  for (double x = std::ceil(x0 / sx) * sx; x <= x1 + sx * 1e-9; x += sx) {
+    s += fmt::format("<line x1=\"{0:.1f}\" x2=\"{0:.1f}\" y1=\"{1}\" y2=\"{2}\" class=\"grid\"/>"
+                     "<text x=\"{0:.1f}\" y=\"{3}\" text-anchor=\"middle\">{4}</text>\n",
+                     px(x), kTop, kHeight - kBottom, kHeight - 12, format_short(x));
+  }
+  const double sy = tick_step(y1 - y0);
+  for (double y = std::ceil(y0 / sy) * sy; y <= y1 + sy * 1e-9; y += sy) {
+    s += fmt::format("<line x1=\"{0}\" x2=\"{1}\" y1=\"{2:.1f}\" y2=\"{2:.1f}\" class=\"grid\"/>"
+                     "<text x=\"{3}\" y=\"{4:.1f}\" text-anchor=\"end\">{5}</text>\n",
+                     kLeft, kWidth - kRight, py(y), kLeft - 6, py(y) + 4, format_short(std::abs(y) < sy * 1e-9 ? 0.0 : y));
+  }
+  for (std::size_t k = 0; k < curves.size(); ++k) {
+    const char* colour = kColours[k % std::size(kColours)];
+    std::string points;
+    for (const auto& [x, y] : curves[k].points) {
+      if (std::isfinite(y)) points += fmt::format("{:.1f},{:.1f} ", px(x), py(y));
+    }
+    s += fmt::format("<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.5\"/>\n", points, colour);
+    const double y = kTop + 12 + 16 * static_cast<double>(k);
+    s += fmt::format("<rect x=\"{}\" y=\"{}\" width=\"10\" height=\"10\" fill=\"{}\"/><text x=\"{}\" y=\"{}\">{}</text>\n",
+                     kWidth - kRight + 12, y - 9, colour, kWidth - kRight + 27, y, escape(curves[k].name));
+  }
+  return s + "</svg>\n";
+}
+
+std::string svg_bars(const std::string& title, const std::vector<std::pair<std::string, double>>& bars) {
+  constexpr double kRow = 20;
+  constexpr double kWidth = 620;
+  constexpr double kLeft = 130;
+  double most = 1e-9;
+  for (const auto& [name, value] : bars) most = std::max(most, std::isfinite(value) ? value : 0.0);
+  const double height = 30 + kRow * static_cast<double>(bars.size());
+  std::string s = fmt::format("<svg width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} {1}\" role=\"img\">\n", kWidth, height);
+  s += fmt::format("<text x=\"{}\" y=\"16\" class=\"title\">{}</text>\n", kLeft, escape(title));
+  for (std::size_t i = 0; i < bars.size(); ++i) {
+    const double y = 26 + kRow * static_cast<double>(i);
+    const double value = std::isfinite(bars[i].second) ? bars[i].second : 0.0;
+    s += fmt::format("<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>"
+                     "<rect x=\"{}\" y=\"{}\" width=\"{:.1f}\" height=\"14\" fill=\"{}\"/><text x=\"{:.1f}\" y=\"{}\">{:.2f}</text>\n",
+                     kLeft - 6, y + 12, escape(bars[i].first), kLeft, y, value / most * 420, kColours[0],
+                     kLeft + value / most * 420 + 5, y + 12, value);
+  }
+  return s + "</svg>\n";
+}
+
+void write_report(const fs::path& run) {
+  const auto facts = nlohmann::json::parse(read_file(run / "run.json"), nullptr, false);
+  if (!facts.is_object()) fail("report", "{} is not valid JSON", (run / "run.json").string());
+  const Series series = read_series(run / "metrics.jsonl");
+
+  std::string page = "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>" + escape(run.filename().string()) +
+                     "</title>\n<style>\n"
+                     "body{font:15px/1.45 system-ui,sans-serif;max-width:1300px;margin:2em auto;padding:0 1em;color:#222}\n"
+                     "svg text{font:11px system-ui,sans-serif;fill:#333} svg .title{font-size:13px;font-weight:600}\n"
+                     "svg .grid{stroke:#e4e4e4} table{border-collapse:collapse} th{text-align:left;padding-right:1.5em;"
+                     "vertical-align:top;font-weight:600} td,th{border-bottom:1px solid #eee;padding:.2em .6em .2em 0}\n"
+                     "img{max-width:100%;display:block;margin:.6em 0;image-rendering:pixelated}\n"
+                     "</style></head><body>\n";
+  page += fmt::format("<h1>{}</h1>\n", escape(run.filename().string()));
+  if (facts.contains("best_miou")) {
+    page += fmt::format("<p>Best validation mIoU <b>{:.2f}</b>, last {:.2f}.</p>\n", facts["best_miou"].get<double>(),
+                        facts.value("last_miou", 0.0));
+  }
+  page += "<h2>Curves</h2>\n";
+  add_plot(page, "training loss", series, [](const auto& k) { return k == "loss"; });
+  add_plot(page, "terms, before weighting", series, [](const auto& k) { return k.starts_with("loss/"); });
+  add_plot(page, "validation (percent)", series, [](const auto& k) { return k == "val_miou" || k == "val_pixel_acc"; });
+  add_plot(page, "learning rate", series, [](const auto& k) { return k == "lr"; });
+  add_plot(page, "steps per second", series, [](const auto& k) { return k == "steps_per_second"; });
+  if (fs::is_directory(run / "pictures")) {
+    page += "<h2>Validation pictures</h2>\n";
+    std::vector<fs::path> files;
+    for (const auto& entry : fs::directory_iterator(run / "pictures")) {
+      if (entry.path().extension() == ".png") files.push_back(entry.path());
+    }
+    std::sort(files.begin(), files.end());
+    for (const auto& file : files) {
+      page += fmt::format("<img alt=\"{}\" src=\"data:image/png;base64,{}\">\n", escape(file.filename().string()),
+                          base64(read_file(file)));
+    }
+  }
+  page += "<h2>Run</h2>\n" + facts_table(facts);
+  if (fs::exists(run / "config.yaml")) page += "<h2>Configuration</h2>\n<pre>" + escape(read_file(run / "config.yaml")) + "</pre>\n";
+  page += "</body></html>\n";
+  write_file_atomic(run / "report.html", page);
+}
+
+int run_report(const std::string& run) {
+  write_report(run);
+  log_info("wrote {}", (fs::path(run) / "report.html").string());
+  return 0;
+}
+
+}  // namespace limbeck::apps

@@ -1,0 +1,207 @@
+#include "apps/settings.h"
+
+#include <algorithm>
+
+#include "distill/loss.h"
+#include "nn/layers.h"
+
+namespace limbeck::apps {
+namespace {
+
+/// [h, w] under `key`; one number means a square; absent: {0, 0}.
+std::array<std::int64_t, 2> read_size(const Config& section, std::string_view key) {
+  const auto values = section.find<std::vector<std::int64_t>>(key);
+  if (!values) return {0, 0};
+  if (values->empty() || values->size() > 2 || std::any_of(values->begin(), values->end(), [](auto v) { return v < 1; })) {
+    section.reject(key, "expected [height, width] with positive numbers");
+  }
+  return {values->front(), values->back()};
+}
+
+ModelSettings read_model(const Config& section, const ModelSettings& defaults) {
+  ModelSettings m = defaults;
+  m.spec.name = section.get<std::string>("name");
+  m.spec.classes = section.get_in_range<std::int64_t>("classes", std::int64_t{0}, std::int64_t{0}, std::int64_t{255});
+  m.spec.output_stride = section.get_in_range<std::int64_t>("output_stride", m.spec.output_stride, std::int64_t{4}, std::int64_t{32});
+  m.spec.width = section.get_in_range<double>("width", m.spec.width, 0.05, 4.0);
+  m.spec.aux = section.get<bool>("aux", m.spec.aux);
+  m.spec.bn_eps = section.get_in_range<double>("bn_eps", m.spec.bn_eps, 1e-12, 1.0);
+  m.spec.relu6 = section.get<bool>("relu6", m.spec.relu6);
+  m.spec.dilation = section.get("dilation", m.spec.dilation);
+  m.spec.variant = section.get("variant", m.spec.variant);
+  m.spec.head_dropout = section.get_in_range<double>("head_dropout", m.spec.head_dropout, -1.0, 0.99);
+  m.init = section.get("init", "");
+  return m;
+}
+
+datasets::DatasetSpec read_dataset(const Config& data, std::string split) {
+  datasets::DatasetSpec d;
+  d.kind = data.get<std::string>("kind");
+  d.root = data.get("root", "");
+  if (d.kind != "scenes" && d.root.empty()) data.reject("root", "the folder of the data set is missing");
+  d.split = std::move(split);
+  d.list = data.get("list", "");
+  d.image_dir = data.get("image_dir", "");
+  d.label_dir = data.get("label_dir", "");
+  d.image_suffix = data.get("image_suffix", "");
+  d.label_suffix = data.get("label_suffix", "");
+  d.classes = data.get("classes", std::vector<std::string>{});
+  d.num_classes = data.get_in_range<std::int64_t>("num_classes", std::int64_t{0}, std::int64_t{0}, std::int64_t{255});
+  d.ignore_index = static_cast<int>(data.get_in_range<std::int64_t>("ignore_index", std::int64_t{255}, std::int64_t{-1}, std::int64_t{65535}));
+  d.reduce_zero_label = data.get<bool>("reduce_zero_label", false);
+  d.seed = static_cast<std::uint64_t>(data.get_in_range<std::int64_t>("scene_seed", std::int64_t{0}, std::int64_t{0}, std::int64_t{1} << 62));
+  const auto size = read_size(data, "scene_size");
+  if (size[0] > 0) {
+    d.height = size[0];
+    d.width = size[1];
+  }
+  const Config map = data.section("label_map");
+  for (const auto& key : map.keys()) {
+    if (key == "other") {
+      d.label_map_other = map.get<int>("other");
+    } else {
+      try {
+        d.label_map[std::stoi(key)] = map.get<int>(key);
+      } catch (const std::logic_error&) {
+        map.reject(key, "expected a number (id in the files) or 'other'");
+      }
+    }
+  }
+  return d;
+}
+
+datasets::TransformOptions read_transform(const Config& data) {
+  datasets::TransformOptions t;
+  const auto resize = read_size(data, "resize");
+  t.resize_h = resize[0];
+  t.resize_w = resize[1];
+  const auto crop = read_size(data, "crop");
+  t.crop_h = crop[0];
+  t.crop_w = crop[1];
+  const auto scale = data.get("scale", std::vector<double>{1.0, 1.0});
+  if (scale.size() != 2) data.reject("scale", "expected [smallest, largest]");
+  t.scale_min = scale[0];
+  t.scale_max = scale[1];
+  t.scale_step = data.get_in_range<double>("scale_step", 0.0, 0.0, 4.0);
+  const auto side = data.get("short_side", std::vector<std::int64_t>{0, 0});
+  if (side.size() != 2) data.reject("short_side", "expected [smallest, largest] in pixels");
+  t.short_side_min = side[0];
+  t.short_side_max = side[1];
+  t.flip = data.get_in_range<double>("flip", 0.5, 0.0, 1.0);
+  t.max_class_share = data.get_in_range<double>("max_class_share", 1.0, 0.01, 1.0);
+  t.brightness = data.get_in_range<double>("brightness", 0.0, 0.0, 1.0);
+  t.contrast = data.get_in_range<double>("contrast", 0.0, 0.0, 1.0);
+  t.saturation = data.get_in_range<double>("saturation", 0.0, 0.0, 1.0);
+  t.blur = data.get_in_range<double>("blur", 0.0, 0.0, 1.0);
+  t.blur_sigma = data.get_in_range<double>("blur_sigma", 1.0, 0.01, 20.0);
+  return t;
+}
+
+TrainSettings read_train(const Config& section) {
+  constexpr std::int64_t kMany = std::int64_t{1} << 40;
+  TrainSettings t;
+  const auto count = [&](std::string_view key, std::int64_t fallback, std::int64_t low, std::int64_t high = kMany) {
+    return section.get_in_range<std::int64_t>(key, fallback, low, high);
+  };
+  const auto number = [&](std::string_view key, double fallback, double low, double high) {
+    return section.get_in_range<double>(key, fallback, low, high);
+  };
+  t.steps = count("steps", 0, 0);
+  t.epochs = count("epochs", 0, 0);
+  if ((t.steps > 0) == (t.epochs > 0)) section.reject("steps", "give either train.steps or train.epochs");
+  t.batch = count("batch", t.batch, 1, 4096);
+  t.accumulate = count("accumulate", t.accumulate, 1, 4096);
+  t.precision = section.choice("precision", t.precision, {"f32", "bf16"});
+  t.optimizer = section.choice("optimizer", t.optimizer, {"sgd", "adamw"});
+  t.lr = number("lr", t.lr, 0, 1e3);
+  t.momentum = number("momentum", t.momentum, 0, 1);
+  t.nesterov = section.get<bool>("nesterov", t.nesterov);
+  t.weight_decay = number("weight_decay", t.weight_decay, 0, 1);
+  t.decay_vectors = section.get<bool>("decay_vectors", t.decay_vectors);
+  t.head_lr = number("head_lr", t.head_lr, 0, 1e4);
+  t.schedule = section.choice("schedule", t.schedule, {"poly", "cosine", "step", "constant"});
+  t.power = number("power", t.power, 0, 10);
+  t.min_lr = number("min_lr", t.min_lr, 0, 1e3);
+  t.warmup = count("warmup", t.warmup, 0);
+  t.milestones = section.get("milestones", std::vector<std::int64_t>{});
+  t.gamma = number("gamma", t.gamma, 0, 1);
+  t.clip_norm = number("clip_norm", t.clip_norm, 0, 1e9);
+  t.ema = number("ema", t.ema, 0, 0.999999);
+  t.label_smoothing = number("label_smoothing", t.label_smoothing, 0, 0.99);
+  t.class_weights = section.choice("class_weights", t.class_weights, {"none", "median_frequency"});
+  t.align_corners = section.get<bool>("align_corners", t.align_corners);
+  t.eval_every = count("eval_every", t.eval_every, 0);
+  t.save_every = count("save_every", t.save_every, 0);
+  t.keep = count("keep", t.keep, 1, 1000);
+  t.log_every = count("log_every", t.log_every, 1);
+  t.pictures = count("pictures", t.pictures, 0, 1000);
+  return t;
+}
+
+std::vector<distill::Term> read_terms(const Config& distill) {
+  std::vector<distill::Term> terms;
+  for (const Config& section : distill.sections("terms")) {
+    distill::Term term;
+    term.loss = distill::make_loss(section);
+    term.name = section.get("name", section.get<std::string>("loss"));
+    term.student_tap = section.get("student", "logits");
+    term.teacher_tap = section.get("teacher", "logits");
+    term.weight = distill::WeightSchedule::from_config(section, "weight", 1.0);
+    const std::string align = section.choice("align", "larger", {"larger", "teacher", "student"});
+    if (align == "teacher") term.align = distill::SizeAlign::kTeacher;
+    if (align == "student") term.align = distill::SizeAlign::kStudent;
+    terms.push_back(std::move(term));
+  }
+  if (terms.empty()) distill.reject("terms", "a distillation run needs at least one term");
+  return terms;
+}
+
+}  // namespace
+
+datasets::Normalisation parse_normalisation(const std::string& name) { return datasets::Normalisation::parse(name); }
+
+DataSettings read_data(const Config& config) {
+  const Config data = config.section("data");
+  DataSettings d;
+  d.train = read_dataset(data, data.get("train_split", "train"));
+  d.val = read_dataset(data, data.get("val_split", "val"));
+  const auto limit = [&](std::string_view key) {
+    return static_cast<std::size_t>(data.get_in_range<std::int64_t>(key, std::int64_t{0}, std::int64_t{0}, std::int64_t{1} << 40));
+  };
+  d.train.limit = limit("train_limit");
+  d.val.limit = limit("val_limit");
+  d.train.samples = limit("scene_train");
+  d.val.samples = limit("scene_val");
+  d.transform = read_transform(data);
+  d.normalisation = data.choice("normalisation", "imagenet", {"imagenet", "symmetric"});
+  d.transform.normalisation = parse_normalisation(d.normalisation);
+  const auto eval = read_size(data, "eval_resize");
+  d.eval_h = eval[0];
+  d.eval_w = eval[1];
+  d.workers = data.get_in_range<std::int64_t>("workers", std::int64_t{2}, std::int64_t{0}, std::int64_t{256});
+  return d;
+}
+
+Settings read_settings(const Config& config, bool distillation) {
+  Settings s;
+  s.seed = static_cast<std::uint64_t>(
+      config.get_in_range<std::int64_t>("seed", std::int64_t{0}, std::int64_t{0}, std::int64_t{1} << 62));
+  s.model = read_model(config.section("model"), {});
+  s.model.init_strict = config.get<bool>("model.init_strict", false);
+  s.data = read_data(config);
+  datasets::check_options(s.data.transform);
+  s.train = read_train(config.section("train"));
+  s.aux_weight = config.get_in_range<double>("train.aux_weight", 0.4, 0.0, 100.0);
+  s.ce_weight = distill::WeightSchedule::from_config(config.section("train"), "ce_weight", 1.0);
+  if (!distillation) return s;
+  const Config teacher = config.section("teacher");
+  s.teacher = read_model(teacher, {});
+  if (s.teacher.init.empty()) teacher.reject("init", "the weights of the teacher are missing");
+  s.teacher.init_strict = true;
+  s.teacher.min_miou = teacher.get_in_range<double>("min_miou", 0.0, 0.0, 100.0);
+  s.teacher.gate_images = teacher.get_in_range<std::int64_t>("gate_images", std::int64_t{50}, std::int64_t{1}, std::int64_t{1} << 40);
+  s.terms = read_terms(config.section("distill"));
+  return s;
+}
+
+}  // namespace limbeck::apps

@@ -1,0 +1,111 @@
+// The verb `bench`: times the distillation step that the project is measured by: a frozen DeepLabV3-ResNet-50 teacher
+// (output stride 16), a MobileNetV2 student with a 1x1 head, channel-wise distillation on the logits + cross entropy, SGD.
+// Weights are random: the time does not depend on them. Compare with scripts/bench_vs_pytorch.sh.
+#include <sys/resource.h>
+
+#include <algorithm>
+
+#include "apps/cli.h"
+#include "core/autocast.h"
+#include "core/json.h"
+#include "core/log.h"
+#include "core/memory.h"
+#include "core/rng.h"
+#include "distill/distiller.h"
+#include "models/zoo.h"
+#include "nn/sgd.h"
+
+namespace limbeck::apps {
+namespace {
+
+std::shared_ptr<distill::Distiller> make_objective(std::int64_t classes) {
+  Generator g(1);
+  models::ModelSpec teacher;
+  teacher.name = "deeplabv3_resnet50";
+  teacher.variant = "vf";  // ASPP rates 6, 12, 18 at output stride 16, no auxiliary head
+  teacher.classes = classes;
+  models::ModelSpec student;
+  student.name = "mobilenet_v2_seg";
+  student.classes = classes;
+  const Config term = Config::parse("{loss: channel_kd, tau: 4}", "bench");
+  std::vector<distill::Term> terms(1);
+  terms[0].name = "cwd";
+  terms[0].loss = distill::make_loss(term);
+  terms[0].weight = distill::WeightSchedule(3.0);
+  return std::make_shared<distill::Distiller>(models::make_model(student, g), models::make_model(teacher, g),
+                                              std::move(terms));
+}
+
+/// Largest resident size of this process so far, in MiB.
+double peak_rss_mb() {
+  struct rusage usage {};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) / 1024.0;
+}
+
+}  // namespace
+
+int run_bench(const BenchArgs& args) {
+  if (args.what != "step") fail<ConfigError>("bench", "unknown benchmark '{}', expected step", args.what);
+  if (args.dtype != "f32" && args.dtype != "bf16") fail<ConfigError>("bench", "--dtype {}, expected f32 or bf16", args.dtype);
+  const auto size = parse_size(args.size, "bench --size");
+  const auto objective = make_objective(args.classes);
+  std::vector<nn::ParameterGroup> groups(1);
+  groups[0].weight_decay = 5e-4;
+  nn::assign_parameters(groups, *objective, [](const nn::NamedTensor&) { return 0; });
+  nn::Sgd optimizer(std::move(groups), {.momentum = 0.9});
+  objective->train();
+
+  Generator g(2);
+  const Tensor images = Tensor::empty({args.batch, 3, size[0], size[1]});
+  fill_normal_(images, g, 0.0, 1.0);
+  std::vector<std::uint8_t> ids(static_cast<std::size_t>(args.batch * size[0] * size[1]));
+  for (auto& id : ids) id = static_cast<std::uint8_t>(g.below(static_cast<std::uint64_t>(args.classes)));
+  const Tensor labels = Tensor::from(ids, {args.batch, size[0], size[1]});
+
+  double loss = 0;
+  const auto step = [&](std::int64_t k) {
+    optimizer.zero_grad();
+    distill::Objective o;
+    {
+      const AutocastGuard precision(args.dtype == "bf16");
+      o = objective->forward(images, labels, k, 1000);
+    }
+    o.total.backward();
+    optimizer.step(0.01);
+    loss = o.total.item();
+  };
+  for (int k = 0; k < args.warmup; ++k) step(k);
+  const auto before = CpuAllocator::get().stats();
+  std::vector<double> ms;
+  for (int k = 0; k < args.steps; ++k) {
+    const double start = monotonic_seconds();
+    step(args.warmup + k);
+    ms.push_back(1e3 * (monotonic_seconds() - start));
+  }
+  const auto after = CpuAllocator::get().stats();
+  std::vector<double> sorted = ms;
+  std::sort(sorted.begin(), sorted.end());
+  const double median = sorted.empty() ? 0 : sorted[sorted.size() / 2];
+  if (args.json) {
+    fmt::print("{}\n", JsonObject()
+                           .add("what", "distillation step")
+                           .add("dtype", args.dtype)
+                           .add("ms", std::span<const double>(ms))
+                           .add("median_ms", median)
+                           .add("peak_rss_mb", peak_rss_mb())
+                           .add("peak_tensor_mb", static_cast<double>(after.peak) / 1048576.0)
+                           .add("system_allocations", after.system_allocations - before.system_allocations)
+                           .add("loss", loss)
+                           .str());
+  } else {
+    fmt::print("{} step, batch {} of {}x{}: median {:.0f} ms ({} steps), {:.1f} images/s, peak memory {:.0f} MiB, "
+               "{} system allocations\n",
+               args.dtype, args.batch, size[0], size[1], median, args.steps,
+               1e3 * static_cast<double>(args.batch) / std::max(median, 1e-9), peak_rss_mb(),
+               after.system_allocations - before.system_allocations);
+  }
+  return 0;
+}
+
+}  // namespace limbeck::apps

@@ -1,0 +1,393 @@
+// The typed getters, the record of what was asked for, and the report of what was not.
+// Read next: core/config_tree.cpp (YAML); tests/test_config.cpp shows every message.
+
+#include "core/config.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <type_traits>
+#include <utility>
+
+#include "core/config_tree.h"
+#include "core/file_io.h"
+#include "core/nearest_word.h"
+
+namespace limbeck {
+namespace {
+
+using Kind = ConfigNode::Kind;
+
+// --- typed values -------------------------------------------------------------------------------------------------
+
+bool parse_integer(std::string_view text, std::int64_t& out) {
+  if (!text.empty() && text.front() == '+') text.remove_prefix(1);
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
+  if (error == std::errc{} && end == text.data() + text.size()) return true;
+  double number = 0;  // 4e4; exact up to 2^53
+  if (!parse_finite(text, number) || number != std::floor(number) || std::abs(number) > 0x1p53) return false;
+  out = static_cast<std::int64_t>(number);
+  return true;
+}
+
+template <class T>
+struct ValueType;
+template <>
+struct ValueType<bool> {
+  static constexpr const char* kName = "true or false";
+  static bool parse(const ConfigNode& node, bool& out) {
+    out = node.text == "true";
+    return !node.quoted && (out || node.text == "false");
+  }
+  static std::string text(bool value) { return value ? "true" : "false"; }
+};
+template <>
+struct ValueType<std::int64_t> {
+  static constexpr const char* kName = "an integer";
+  static bool parse(const ConfigNode& node, std::int64_t& out) { return !node.quoted && parse_integer(node.text, out); }
+  static std::string text(std::int64_t value) { return std::to_string(value); }
+};
+template <>
+struct ValueType<int> {
+  static constexpr const char* kName = "an integer of at most 32 bits";
+  static bool parse(const ConfigNode& node, int& out) {
+    std::int64_t wide = 0;
+    if (!ValueType<std::int64_t>::parse(node, wide)) return false;
+    out = static_cast<int>(wide);
+    return out == wide;
+  }
+  static std::string text(int value) { return std::to_string(value); }
+};
+template <>
+struct ValueType<double> {
+  static constexpr const char* kName = "a finite number";
+  static bool parse(const ConfigNode& node, double& out) { return !node.quoted && parse_finite(node.text, out); }
+  static std::string text(double value) { return fmt::format("{}", value); }
+};
+template <>
+struct ValueType<std::string> {
+  static constexpr const char* kName = "a text";
+  static bool parse(const ConfigNode& node, std::string& out) {
+    out = node.text;
+    return true;
+  }
+  static std::string text(const std::string& value) { return value; }
+};
+
+template <class T>
+T convert_value(const ConfigNode& node, const std::string& path) {
+  T out{};
+  if (node.kind != Kind::kValue || !ValueType<T>::parse(node, out)) {
+    config_fail(node.place, fmt::format("'{}': expected {}, found {}", path, ValueType<T>::kName, config_found(node)));
+  }
+  return out;
+}
+
+template <class T>
+struct Converter {
+  static T read(const ConfigNode& node, const std::string& path) { return convert_value<T>(node, path); }
+  static void write(ConfigNode& node, const T& value) {
+    node.kind = Kind::kValue;
+    node.text = ValueType<T>::text(value);
+    node.quoted = std::is_same_v<T, std::string>;
+  }
+};
+
+template <class T>
+struct Converter<std::vector<T>> {
+  static std::vector<T> read(const ConfigNode& node, const std::string& path) {
+    if (node.kind == Kind::kValue) return {convert_value<T>(node, path)};
+    if (node.kind != Kind::kList) config_fail(node.place, fmt::format("'{}': expected a list, found {}", path, config_found(node)));
+    std::vector<T> out;
+    out.reserve(node.children.size());
+    for (std::size_t i = 0; i < node.children.size(); ++i) {
+      node.children[i]->asked = true;
+      out.push_back(convert_value<T>(*node.children[i], fmt::format("{}.{}", path, i)));
+    }
+    return out;
+  }
+  static void write(ConfigNode& node, const std::vector<T>& values) {
+    node.kind = Kind::kList;
+    for (const T& v : values) {
+      auto child = std::make_unique<ConfigNode>();
+      Converter<T>::write(*child, v);
+      child->place = node.place;
+      child->from_code = child->asked = true;
+      node.children.push_back(std::move(child));
+    }
+  }
+};
+
+/// Splits "a.b.c" into the path "a.b" and the last key "c".
+std::pair<std::string_view, std::string_view> split_last(std::string_view key) {
+  const auto dot = key.rfind('.');
+  if (dot == std::string_view::npos) return {{}, key};
+  return {key.substr(0, dot), key.substr(dot + 1)};
+}
+
+std::vector<std::string_view> split_path(std::string_view path) {
+  std::vector<std::string_view> parts;
+  while (true) {
+    const auto dot = path.find('.');
+    parts.push_back(path.substr(0, dot));
+    if (dot == std::string_view::npos) return parts;
+    path.remove_prefix(dot + 1);
+  }
+}
+
+/// The mapping called `key` inside `map`, made if absent (or null); asked for in any case.
+ConfigNode* enter(ConfigNode* map, std::string_view key, const std::string& path) {
+  map->ask(key);
+  ConfigNode* child = map->child(key);
+  if (child == nullptr) {
+    auto made = std::make_unique<ConfigNode>();
+    made->place = map->place;
+    made->from_code = true;
+    child = map->add(std::string(key), std::move(made));
+  }
+  if (child->kind == Kind::kNull) child->kind = Kind::kMap;
+  if (child->kind != Kind::kMap) {
+    config_fail(child->place, fmt::format("'{}': expected a section, found {}", path, config_found(*child)));
+  }
+  child->asked = true;
+  return child;
+}
+
+// --- unknown keys -------------------------------------------------------------------------------------------------
+
+void collect_asked(const ConfigNode& node, const std::string& path, std::vector<std::string>& out) {
+  for (const auto& key : node.asked_keys) out.push_back(config_join(path, key));
+  for (std::size_t i = 0; i < node.children.size(); ++i) {
+    const std::string name = node.kind == Kind::kMap ? node.keys[i] : std::to_string(i);
+    collect_asked(*node.children[i], config_join(path, name), out);
+  }
+}
+
+void report_unused(const ConfigNode& node, const std::string& path, const std::vector<std::string>& all_asked,
+                   std::vector<std::string>& out) {
+  for (std::size_t i = 0; i < node.children.size(); ++i) {
+    const ConfigNode& child = *node.children[i];
+    const std::string key = node.kind == Kind::kMap ? node.keys[i] : std::to_string(i);
+    const std::string full = config_join(path, key);
+    if (child.asked) {
+      if (child.kind == Kind::kMap || child.kind == Kind::kList) report_unused(child, full, all_asked, out);
+      continue;
+    }
+    if (child.from_code) continue;
+    std::string hint = nearest_word(key, node.asked_keys);
+    if (hint.empty()) {  // right word, wrong section
+      for (const auto& asked : all_asked) {
+        if (split_last(asked).second == key) hint = asked;
+      }
+    }
+    out.push_back(fmt::format("{}: unknown key '{}'{}", child.place, full,
+                              hint.empty() ? "" : fmt::format(", did you mean '{}'?", hint)));
+  }
+}
+
+}  // namespace
+
+// --- Config -------------------------------------------------------------------------------------------------------
+
+Config::Config(std::shared_ptr<ConfigTree> tree, ConfigNode* node, std::string path)
+    : tree_(std::move(tree)), node_(node), path_(std::move(path)) {}
+
+Config::Config() : Config(parse("", "command line")) {}
+
+Config Config::load(const std::filesystem::path& path) { return parse(read_file<ConfigError>(path), path.string()); }
+
+Config Config::parse(std::string_view text, std::string_view name) {
+  auto tree = std::make_shared<ConfigTree>();
+  tree->name = name;
+  tree->root = parse_config_yaml(text, tree->name, {});
+  ConfigNode* root = tree->root.get();
+  if (root->kind == Kind::kNull) root->kind = Kind::kMap;  // an empty file
+  if (root->kind != Kind::kMap) config_fail(root->place, fmt::format("expected 'key: value' lines, found {}", config_found(*root)));
+  root->place = tree->name;
+  return {std::move(tree), root, ""};
+}
+
+void Config::override_with(std::string_view assignment) {
+  const std::string place = fmt::format("command line '{}'", assignment);
+  const auto equals = assignment.find('=');
+  if (equals == std::string_view::npos || equals == 0) config_fail(place, "expected key=value");
+  auto value = parse_config_yaml(assignment.substr(equals + 1), {}, place);
+  value->place = place;
+  const auto parts = split_path(assignment.substr(0, equals));
+  ConfigNode* node = node_;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const std::string_view part = parts[i];
+    if (part.empty()) config_fail(place, "empty key");
+    const bool last = i + 1 == parts.size();
+    if (node->kind == Kind::kList) {
+      std::size_t index = 0;
+      const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), index);
+      if (error != std::errc{} || end != part.data() + part.size() || index >= node->children.size()) {
+        config_fail(place, fmt::format("'{}' is no entry of a list of {} (from {})", part, node->children.size(), node->place));
+      }
+      if (last) {
+        node->children[index] = std::move(value);
+      } else {
+        node = node->children[index].get();
+      }
+      continue;
+    }
+    if (node->kind == Kind::kNull) node->kind = Kind::kMap;
+    if (node->kind != Kind::kMap) {
+      config_fail(place, fmt::format("'{}' goes into {} (from {}), which is no section", part, config_found(*node), node->place));
+    }
+    const auto it = std::find(node->keys.begin(), node->keys.end(), part);
+    if (last && it != node->keys.end()) {
+      node->children[static_cast<std::size_t>(it - node->keys.begin())] = std::move(value);
+    } else if (last) {
+      node->add(std::string(part), std::move(value));
+    } else if (it != node->keys.end()) {
+      node = node->children[static_cast<std::size_t>(it - node->keys.begin())].get();
+    } else {
+      auto made = std::make_unique<ConfigNode>();
+      made->kind = Kind::kMap;
+      made->place = place;
+      node = node->add(std::string(part), std::move(made));
+    }
+  }
+}
+
+ConfigNode* Config::lookup(std::string_view key) const {
+  auto [head, last] = split_last(key);
+  ConfigNode* map = node_;
+  if (!head.empty()) map = section(head).node_;
+  map->ask(last);
+  ConfigNode* child = map->child(last);
+  if (child == nullptr) return nullptr;
+  child->asked = true;
+  return child->kind == Kind::kNull ? nullptr : child;
+}
+
+bool Config::has(std::string_view key) const { return lookup(key) != nullptr; }
+
+template <class T>
+std::optional<T> Config::find(std::string_view key) const {
+  const ConfigNode* node = lookup(key);
+  if (node == nullptr) return std::nullopt;
+  return Converter<T>::read(*node, config_join(path_, key));
+}
+
+template <class T>
+T Config::get(std::string_view key) const {
+  if (auto value = find<T>(key)) return *std::move(value);
+  config_fail(where(key), fmt::format("'{}' is missing", config_join(path_, key)));
+}
+
+template <class T>
+T Config::get(std::string_view key, const T& fallback) const {
+  if (auto value = find<T>(key)) return *std::move(value);
+  const auto [head, last] = split_last(key);
+  ConfigNode* map = head.empty() ? node_ : section(head).node_;
+  ConfigNode* node = map->child(last);  // present when the user wrote null
+  if (node == nullptr) node = map->add(std::string(last), std::make_unique<ConfigNode>());
+  node->place = map->place;
+  node->from_code = node->asked = true;
+  Converter<T>::write(*node, fallback);
+  return fallback;
+}
+
+template <class T>
+T Config::get_in_range(std::string_view key, T low, T high) const {
+  const T value = get<T>(key);
+  if (!(value >= low && value <= high)) reject(key, fmt::format("expected {} to {}, found {}", low, high, value));
+  return value;
+}
+
+template <class T>
+T Config::get_in_range(std::string_view key, T fallback, T low, T high) const {
+  static_cast<void>(get<T>(key, fallback));  // puts the fallback in place
+  return get_in_range<T>(key, low, high);
+}
+
+#define LIMBECK_CONFIG_TYPE(T)                                          \
+  template std::optional<T> Config::find<T>(std::string_view) const;   \
+  template T Config::get<T>(std::string_view) const;                   \
+  template T Config::get<T>(std::string_view, const T&) const;
+LIMBECK_CONFIG_TYPE(bool)
+LIMBECK_CONFIG_TYPE(int)
+LIMBECK_CONFIG_TYPE(std::int64_t)
+LIMBECK_CONFIG_TYPE(double)
+LIMBECK_CONFIG_TYPE(std::string)
+LIMBECK_CONFIG_TYPE(std::vector<std::int64_t>)
+LIMBECK_CONFIG_TYPE(std::vector<double>)
+LIMBECK_CONFIG_TYPE(std::vector<std::string>)
+#undef LIMBECK_CONFIG_TYPE
+#define LIMBECK_CONFIG_RANGE(T)                                             \
+  template T Config::get_in_range<T>(std::string_view, T, T) const;        \
+  template T Config::get_in_range<T>(std::string_view, T, T, T) const;
+LIMBECK_CONFIG_RANGE(int)
+LIMBECK_CONFIG_RANGE(std::int64_t)
+LIMBECK_CONFIG_RANGE(double)
+#undef LIMBECK_CONFIG_RANGE
+
+std::string Config::choice(std::string_view key, std::string_view fallback,
+                           std::initializer_list<std::string_view> words) const {
+  const auto value = get<std::string>(key, std::string(fallback));
+  if (std::find(words.begin(), words.end(), value) != words.end()) return value;
+  const std::string near = nearest_word(value, std::vector<std::string>(words.begin(), words.end()));
+  reject(key, fmt::format("expected one of {}, found '{}'{}", fmt::join(words, ", "), value,
+                          near.empty() ? "" : fmt::format("; did you mean '{}'?", near)));
+}
+
+Config Config::section(std::string_view key) const {
+  ConfigNode* node = node_;
+  std::string path = path_;
+  for (const auto part : split_path(key)) {
+    path = config_join(path, part);
+    node = enter(node, part, path);
+  }
+  return {tree_, node, path};
+}
+
+std::vector<Config> Config::sections(std::string_view key) const {
+  std::vector<Config> out;
+  ConfigNode* list = lookup(key);
+  if (list == nullptr) return out;
+  const std::string path = config_join(path_, key);
+  if (list->kind != Kind::kList) {
+    config_fail(list->place, fmt::format("'{}': expected a list of sections, found {}", path, config_found(*list)));
+  }
+  for (std::size_t i = 0; i < list->children.size(); ++i) {
+    ConfigNode* node = list->children[i].get();
+    const std::string item = fmt::format("{}.{}", path, i);
+    if (node->kind != Kind::kMap) config_fail(node->place, fmt::format("'{}': expected a section, found {}", item, config_found(*node)));
+    node->asked = true;
+    out.push_back(Config(tree_, node, item));
+  }
+  return out;
+}
+
+std::vector<std::string> Config::keys() const { return node_->keys; }
+
+std::string Config::where(std::string_view key) const {
+  const ConfigNode* node = node_;
+  if (!key.empty()) {
+    for (const auto part : split_path(key)) {
+      const ConfigNode* child = node->child(part);
+      if (child == nullptr) break;
+      node = child;
+    }
+  }
+  return node->place;
+}
+
+void Config::reject(std::string_view key, std::string_view message) const {
+  config_fail(where(key), fmt::format("'{}': {}", config_join(path_, key), message));
+}
+
+void Config::check_all_used() const {
+  std::vector<std::string> asked;
+  collect_asked(*tree_->root, "", asked);
+  std::vector<std::string> lines;
+  report_unused(*tree_->root, "", asked, lines);
+  if (!lines.empty()) throw ConfigError(fmt::format("{}", fmt::join(lines, "\n")));
+}
+
+std::string Config::dump() const { return dump_config_yaml(*node_); }
+
+}  // namespace limbeck

@@ -1,0 +1,150 @@
+// JPEG by stb_image and stb_image_write, PNG by png_codec.cpp. The two stb headers are compiled here and nowhere else.
+#include "datasets/image_io.h"
+
+#define STBI_ONLY_JPEG
+#define STBI_NO_STDIO
+#define STB_IMAGE_STATIC
+#define STB_IMAGE_IMPLEMENTATION
+#define STBI_WRITE_NO_STDIO
+#define STB_IMAGE_WRITE_STATIC
+#define STB_IMAGE_WRITE_IMPLEMENTATION
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-function"
+#include <stb/stb_image.h>
+#include <stb/stb_image_write.h>
+#pragma GCC diagnostic pop
+
+#include <algorithm>
+#include <cctype>
+#include <climits>
+#include <memory>
+
+#include "core/error.h"
+#include "datasets/png_codec.h"
+
+namespace limbeck::datasets {
+namespace {
+
+std::string lower_suffix(const std::filesystem::path& path) {
+  std::string s = path.extension().string();
+  std::transform(s.begin(), s.end(), s.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return s;
+}
+
+bool is_jpeg(std::span<const std::uint8_t> f) noexcept { return f.size() >= 3 && f[0] == 0xFF && f[1] == 0xD8; }
+
+/// True if the marker "end of image" follows the compressed data. stb_image paints the rest of a cut file grey and
+/// reports success, so the check is ours. Segments before the scan are skipped by their length: an embedded
+/// thumbnail has an end marker of its own.
+bool jpeg_is_complete(std::span<const std::uint8_t> f) noexcept {
+  std::size_t i = 2;
+  while (i + 4 <= f.size()) {
+    if (f[i] != 0xFF) return false;
+    const std::uint8_t marker = f[i + 1];
+    if (marker == 0xFF) {  // fill byte
+      ++i;
+      continue;
+    }
+    const std::size_t length = (static_cast<std::size_t>(f[i + 2]) << 8U) | f[i + 3];
+    i += 2 + length;
+    if (marker != 0xDA) continue;
+    for (; i + 1 < f.size(); ++i) {
+      if (f[i] == 0xFF && f[i + 1] == 0xD9) return true;
+    }
+  }
+  return false;
+}
+
+Image decode_jpeg(std::span<const std::uint8_t> file, const std::string& where) {
+  if (file.size() > static_cast<std::size_t>(INT_MAX)) fail<DataError>("jpeg", "{}: larger than 2 GiB", where);
+  if (!jpeg_is_complete(file)) {
+    fail<DataError>("jpeg", "{}: the file ends too early (no end-of-image marker); copy or download it again", where);
+  }
+  int w = 0;
+  int h = 0;
+  int channels = 0;
+  const std::unique_ptr<stbi_uc, decltype(&stbi_image_free)> pixels(
+      stbi_load_from_memory(file.data(), static_cast<int>(file.size()), &w, &h, &channels, 3), stbi_image_free);
+  if (!pixels) fail<DataError>("jpeg", "{}: the file is damaged ({}); re-save it", where, stbi_failure_reason());
+  if (std::int64_t{w} * h > kMaxPixels) {
+    fail<DataError>("jpeg", "{}: {}x{} pixels are more than the {} that are supported", where, w, h, kMaxPixels);
+  }
+  Image image;
+  image.h = h;
+  image.w = w;
+  image.rgb.assign(pixels.get(), pixels.get() + image.h * image.w * 3);
+  return image;
+}
+
+void check_image(const Image& image, const std::string& where) {
+  if (image.h <= 0 || image.w <= 0 || image.rgb.size() != static_cast<std::size_t>(image.h * image.w * 3)) {
+    fail<DataError>("image", "{}: a picture of {}x{} pixels with {} bytes cannot be written", where, image.w, image.h,
+                    image.rgb.size());
+  }
+}
+
+std::vector<std::uint8_t> encode_png(const Image& image, const std::string& where) {
+  check_image(image, where);
+  return png_encode({image.h, image.w, PngColour::kRgb, 8, {}, image.rgb}, where);
+}
+
+}  // namespace
+
+Image decode_image(std::span<const std::uint8_t> file, const std::string& where) {
+  if (is_jpeg(file)) return decode_jpeg(file, where);
+  if (!is_png(file)) fail<DataError>("image", "{}: is neither PNG nor JPEG; convert it", where);
+  PngPicture png = png_decode_rgb(file, where);
+  Image image;
+  image.h = png.h;
+  image.w = png.w;
+  image.rgb = std::move(png.bytes);
+  return image;
+}
+
+Image read_image(const std::filesystem::path& path) { return decode_image(read_bytes(path), path.string()); }
+
+std::vector<std::uint8_t> encode_png(const Image& image) { return encode_png(image, "picture"); }
+
+void write_image(const std::filesystem::path& path, const Image& image, int quality) {
+  const std::string suffix = lower_suffix(path);
+  if (suffix == ".png") {
+    write_bytes(path, encode_png(image, path.string()));
+    return;
+  }
+  if (suffix != ".jpg" && suffix != ".jpeg") {
+    fail<DataError>("image", "{}: suffix '{}' is not supported, expected .png, .jpg or .jpeg", path.string(), suffix);
+  }
+  check_image(image, path.string());
+  std::vector<std::uint8_t> bytes;
+  const auto append = [](void* context, void* data, int size) {
+    auto* out = static_cast<std::vector<std::uint8_t>*>(context);
+    const auto* first = static_cast<const std::uint8_t*>(data);
+    out->insert(out->end(), first, first + size);
+  };
+  if (stbi_write_jpg_to_func(append, &bytes, static_cast<int>(image.w), static_cast<int>(image.h), 3,
+                             image.rgb.data(), std::clamp(quality, 1, 100)) == 0) {
+    fail<DataError>("image", "{}: JPEG compression of {}x{} pixels failed", path.string(), image.w, image.h);
+  }
+  write_bytes(path, bytes);
+}
+
+bool has_image_suffix(const std::filesystem::path& path) {
+  const std::string s = lower_suffix(path);
+  return s == ".png" || s == ".jpg" || s == ".jpeg";
+}
+
+std::vector<std::filesystem::path> list_images(const std::filesystem::path& folder) {
+  if (!std::filesystem::is_directory(folder)) {
+    fail<DataError>("image", "{}: is not a folder", folder.string());
+  }
+  std::vector<std::filesystem::path> found;
+  using Options = std::filesystem::directory_options;
+  for (const auto& entry :
+       std::filesystem::recursive_directory_iterator(folder, Options::follow_directory_symlink)) {
+    if (entry.is_regular_file() && has_image_suffix(entry.path())) found.push_back(entry.path());
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+}  // namespace limbeck::datasets

@@ -1,0 +1,28 @@
+// What this is: class names and display colours of the well-known data sets.
+// Read next: compose.h (painting with them).
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "datasets/dataset.h"
+
+namespace limbeck::datasets {
+
+/// The first `count` colours of the PASCAL VOC colour map: bits 0, 3, 6 .. of the index go to red, bits 1, 4, 7 .. to
+/// green, bits 2, 5, 8 .. to blue, most significant colour bit first.
+[[nodiscard]] std::vector<Rgb> voc_colours(std::size_t count);
+
+[[nodiscard]] const ClassInfo& camvid_classes();      ///< 11 classes of the SegNet selection
+[[nodiscard]] const ClassInfo& voc_classes();         ///< background + 20
+[[nodiscard]] const ClassInfo& cityscapes_classes();  ///< 19 train ids
+
+/// Cityscapes labelIds 0..33 -> train ids; kIgnoreId for those without one.
+[[nodiscard]] const std::array<std::uint8_t, 34>& cityscapes_train_ids();
+
+/// Class names "class 0", "class 1", ... with VOC colours.
+[[nodiscard]] ClassInfo numbered_classes(std::int64_t count);
+
+}  // namespace limbeck::datasets

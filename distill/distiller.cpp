@@ -1,0 +1,141 @@
+#include "distill/distiller.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "core/autograd.h"
+#include "core/log.h"
+#include "core/nearest_word.h"
+#include "ops/elementwise.h"
+#include "ops/interpolate.h"
+
+namespace limbeck::distill {
+namespace {
+
+constexpr const char* kLogits = "logits";
+
+void require_tap(const models::Model& model, const std::string& tap, const char* role, const std::string& term) {
+  if (tap == kLogits) return;
+  const auto names = model.tap_names();
+  if (std::find(names.begin(), names.end(), tap) != names.end()) return;
+  const std::string near = nearest_word(tap, names);
+  fail<ConfigError>("distiller", "term '{}': the {} has no tap '{}'{}; taps: logits, {}", term, role, tap,
+                    near.empty() ? "" : fmt::format(", did you mean '{}'?", near), fmt::join(names, ", "));
+}
+
+void add_tap(std::vector<std::string>& taps, const std::string& tap) {
+  if (tap != kLogits && std::find(taps.begin(), taps.end(), tap) == taps.end()) taps.push_back(tap);
+}
+
+const Tensor& tap_of(const models::Output& output, const std::string& tap) {
+  return tap == kLogits ? output.logits : output.taps.at(tap);
+}
+
+Tensor resize_to(const Tensor& x, const Tensor& like, bool align_corners) {
+  return ops::resize_bilinear(x, {like.size(2), like.size(3)}, align_corners);
+}
+
+}  // namespace
+
+Distiller::Distiller(std::shared_ptr<models::Model> student, std::shared_ptr<models::Model> teacher,
+                     std::vector<Term> terms, ObjectiveOptions options)
+    : student_(std::move(student)),
+      teacher_(std::move(teacher)),
+      terms_(std::move(terms)),
+      options_(std::move(options)),
+      alignment_logged_(terms_.size(), false) {
+  LIMBECK_CHECK(student_ != nullptr, "distiller", "there is no student");
+  register_module("student", *student_);
+  if (!teacher_ && !terms_.empty()) {
+    fail<ConfigError>("distiller", "{} distillation terms but no teacher", terms_.size());
+  }
+  // The teacher is deliberately no child: it must not appear among the trained parameters or in checkpoints.
+  if (teacher_) teacher_->freeze();
+  for (std::size_t i = 0; i < terms_.size(); ++i) {
+    Term& term = terms_[i];
+    LIMBECK_CHECK(term.loss != nullptr, "distiller", "term '{}' has no loss", term.name);
+    require_tap(*student_, term.student_tap, "student", term.name);
+    require_tap(*teacher_, term.teacher_tap, "teacher", term.name);
+    add_tap(student_taps_, term.student_tap);
+    add_tap(teacher_taps_, term.teacher_tap);
+    register_module(fmt::format("term{}", i), *term.loss);
+    if (term.connector) register_module(fmt::format("connector{}", i), *term.connector);
+  }
+}
+
+Objective Distiller::forward(const Tensor& images, const Tensor& labels, std::int64_t step, std::int64_t total_steps) {
+  models::Output teacher;
+  const bool need_teacher = std::any_of(terms_.begin(), terms_.end(), [&](const Term& term) {
+    return term.weight.at(step, total_steps) > 0;
+  });
+  if (need_teacher) {
+    const NoGradGuard off;
+    teacher = teacher_->forward(images, teacher_taps_);
+  }
+  const models::Output student = student_->forward(images, student_taps_);
+
+  Objective objective;
+  const auto add_term = [&](const std::string& name, const Tensor& raw, double weight) {
+    objective.terms.push_back({name, raw.detach(), weight});
+    const Tensor weighted = weight == 1.0 ? raw : ops::mul_scalar(raw, weight);
+    objective.total = objective.total.defined() ? ops::add(objective.total, weighted) : weighted;
+  };
+
+  const auto cross_entropy = [&](const Tensor& logits) {
+    const Tensor full = ops::resize_bilinear(logits, {labels.size(1), labels.size(2)}, options_.align_corners);
+    return ops::cross_entropy(full, labels, options_.cross_entropy);
+  };
+  const double ce_weight = options_.ce_weight.at(step, total_steps);
+  add_term("ce", cross_entropy(student.logits), ce_weight);
+  if (student.aux.defined() && options_.aux_weight > 0) {
+    add_term("aux", cross_entropy(student.aux), ce_weight * options_.aux_weight);
+  }
+  for (std::size_t i = 0; i < terms_.size(); ++i) {
+    const double weight = terms_[i].weight.at(step, total_steps);
+    if (weight > 0) add_term(terms_[i].name, term_value(i, student, teacher, labels), weight);
+  }
+  return objective;
+}
+
+Tensor Distiller::term_value(std::size_t index, const models::Output& student, const models::Output& teacher,
+                             const Tensor& labels) {
+  const Term& term = terms_[index];
+  Tensor s = tap_of(student, term.student_tap);
+  Tensor t = tap_of(teacher, term.teacher_tap);
+  if (term.connector) s = (*term.connector)(s);
+  LIMBECK_CHECK(s.ndim() == 4 && t.ndim() == 4, "distiller", "term '{}': taps of shapes {} and {}, expected 4-D maps",
+                term.name, s.shape(), t.shape());
+  if (s.size(2) != t.size(2) || s.size(3) != t.size(3)) {
+    const bool student_is_larger = s.size(2) * s.size(3) > t.size(2) * t.size(3);
+    const bool resize_student =
+        term.align == SizeAlign::kTeacher || (term.align == SizeAlign::kLarger && student_is_larger);
+    if (!alignment_logged_[index]) {
+      alignment_logged_[index] = true;
+      log_info("term '{}': student map {}x{}, teacher map {}x{}; the {} map is resized (bilinear)", term.name,
+               s.size(2), s.size(3), t.size(2), t.size(3), resize_student ? "student" : "teacher");
+    }
+    if (resize_student) {
+      s = resize_to(s, t, options_.align_corners);
+    } else {
+      const NoGradGuard off;
+      t = resize_to(t, s, options_.align_corners);
+    }
+  }
+  LIMBECK_CHECK(s.size(1) == t.size(1), "distiller",
+                "term '{}': student tap '{}' has {} channels, teacher tap '{}' has {}; add a connector", term.name,
+                term.student_tap, s.size(1), term.teacher_tap, t.size(1));
+  return term.loss->forward(s, t, labels);
+}
+
+std::vector<std::string> Distiller::describe() const {
+  std::vector<std::string> lines;
+  lines.push_back(fmt::format("ce: weight {}, mean over labelled pixels, logits resized bilinearly, align_corners={}",
+                              options_.ce_weight.describe(), options_.align_corners));
+  for (const Term& term : terms_) {
+    lines.push_back(fmt::format("{}: weight {}, {}, student '{}' <- teacher '{}'", term.name, term.weight.describe(),
+                                term.loss->describe(), term.student_tap, term.teacher_tap));
+  }
+  return lines;
+}
+
+}  // namespace limbeck::distill

@@ -1,0 +1,96 @@
+// What this is: Distiller, one training objective made of the task loss and any list of distillation terms between
+//   named taps of a frozen teacher and a student. Without a teacher it is plain supervised training: one code path.
+// What it is not: the optimizer, the loop or the data; those are in apps/trainer.h.
+// Read next: distill/loss.h, models/model.h (taps), apps/trainer.h.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/tensor.h"
+#include "distill/loss.h"
+#include "distill/weight_schedule.h"
+#include "models/model.h"
+#include "nn/module.h"
+#include "ops/cross_entropy.h"
+
+namespace limbeck::distill {
+
+/// What to do when the two maps of a term differ in height or width.
+enum class SizeAlign : std::uint8_t {
+  kLarger,   ///< resize the larger map down to the smaller one (bilinear); the default
+  kTeacher,  ///< resize the student map to the teacher's size
+  kStudent   ///< resize the teacher map to the student's size
+};
+
+/// One distillation term: weight(step) * loss(connector(student[tap]), teacher[tap]).
+struct Term {
+  std::string name;                        ///< as it appears in logs, e.g. "cwd"
+  std::string student_tap = "logits";
+  std::string teacher_tap = "logits";
+  WeightSchedule weight{1.0};
+  std::shared_ptr<Loss> loss;
+  std::shared_ptr<nn::UnaryModule> connector;  ///< null: the student map is used as it is
+  SizeAlign align = SizeAlign::kLarger;
+};
+
+struct ObjectiveOptions {
+  ops::CrossEntropyOptions cross_entropy;
+  WeightSchedule ce_weight{1.0};
+  double aux_weight = 0.4;      ///< of the auxiliary head's cross entropy, where the student has one
+  bool align_corners = false;   ///< of every bilinear resize here
+};
+
+/// Value of one term in one step, before and after weighting.
+struct TermValue {
+  std::string name;
+  Tensor raw;         ///< scalar without history; read it when it is needed, not in every step
+  double weight = 1;  ///< in force at this step
+};
+
+struct Objective {
+  Tensor total;                  ///< sum of weight * raw; differentiable
+  std::vector<TermValue> terms;  ///< "ce" first, then "aux", then the terms in order
+};
+
+/// Student + frozen teacher + terms.
+/// Shapes:   images [N,3,H,W]; labels [N,H,W] u8 (255: ignored). Student logits [N,K,h,w] are resized to HxW before the
+///           cross entropy; terms see maps at their own size.
+/// Types:    runs under the caller's AutocastGuard; losses accumulate in f32.
+/// Gradient: with respect to the student and to connectors and losses with parameters. The teacher never enters the tape.
+/// Throws:   ConfigError for an unknown tap (with the list of taps) or an empty loss; Error when channels differ and the
+///           term has no connector, or a teacher parameter requires grad.
+/// Source:   KA (CVPR 2019), CWD (ICCV 2021): all four systems are instances of this sum.
+class Distiller final : public nn::Module {
+ public:
+  /// `teacher` may be null; then `terms` must be empty. The teacher is frozen here.
+  Distiller(std::shared_ptr<models::Model> student, std::shared_ptr<models::Model> teacher, std::vector<Term> terms,
+            ObjectiveOptions options = {});
+
+  [[nodiscard]] std::string type() const override { return "Distiller"; }
+
+  /// The objective for one batch at optimizer step `step` of `total_steps`.
+  [[nodiscard]] Objective forward(const Tensor& images, const Tensor& labels, std::int64_t step,
+                                  std::int64_t total_steps);
+
+  [[nodiscard]] models::Model& student() noexcept { return *student_; }
+  [[nodiscard]] models::Model* teacher() noexcept { return teacher_.get(); }
+  [[nodiscard]] const std::vector<Term>& terms() const noexcept { return terms_; }
+  /// One line per term with its effective weight and reduction; stored in run.json.
+  [[nodiscard]] std::vector<std::string> describe() const;
+
+ private:
+  [[nodiscard]] Tensor term_value(std::size_t index, const models::Output& student, const models::Output& teacher,
+                                  const Tensor& labels);
+
+  std::shared_ptr<models::Model> student_;
+  std::shared_ptr<models::Model> teacher_;
+  std::vector<Term> terms_;
+  ObjectiveOptions options_;
+  std::vector<std::string> student_taps_;  // without "logits", which is always there
+  std::vector<std::string> teacher_taps_;
+  std::vector<bool> alignment_logged_;
+};
+
+}  // namespace limbeck::distill

@@ -1,0 +1,91 @@
+#include "distill/loss.h"
+
+#include <utility>
+
+#include "core/log.h"
+#include "core/nearest_word.h"
+#include "distill/channel_kd.h"
+#include "distill/pixel_kd.h"
+
+namespace limbeck::distill {
+namespace {
+
+class PixelKdLoss final : public Loss {
+ public:
+  PixelKdLoss(PixelKdOptions options, std::string reduction) : options_(options), reduction_(std::move(reduction)) {}
+  Tensor forward(const Tensor& student, const Tensor& teacher, const Tensor&) override {
+    return pixel_kd(student, teacher, options_);
+  }
+  [[nodiscard]] std::string type() const override { return "PixelKd"; }
+  [[nodiscard]] std::string describe() const override {
+    return fmt::format("pixel_kd tau={} reduction={}", format_short(options_.tau), reduction_);
+  }
+
+ private:
+  PixelKdOptions options_;
+  std::string reduction_;
+};
+
+class ChannelKdLoss final : public Loss {
+ public:
+  explicit ChannelKdLoss(ChannelKdOptions options) : options_(options) {}
+  Tensor forward(const Tensor& student, const Tensor& teacher, const Tensor&) override {
+    return channel_kd(student, teacher, options_);
+  }
+  [[nodiscard]] std::string type() const override { return "ChannelKd"; }
+  [[nodiscard]] std::string describe() const override {
+    return fmt::format("channel_kd tau={} (sum/(N*C) * tau^2{})", format_short(options_.tau),
+                       options_.cross_entropy_form ? ", cross-entropy form" : "");
+  }
+
+ private:
+  ChannelKdOptions options_;
+};
+
+std::shared_ptr<Loss> make_pixel_kd(const Config& term) {
+  PixelKdOptions options;
+  options.tau = term.get_in_range<double>("tau", 1.0, 1e-3, 1e3);
+  const std::string word =
+      term.choice("reduction", "per_pixel", {"mean_all", "per_pixel", "batch_mean", "skd_cross_entropy"});
+  if (word == "mean_all") options.reduction = PixelKdReduction::kMeanAll;
+  if (word == "batch_mean") options.reduction = PixelKdReduction::kBatchMean;
+  if (word == "skd_cross_entropy") options.reduction = PixelKdReduction::kSkdCrossEntropy;
+  return std::make_shared<PixelKdLoss>(options, word);
+}
+
+std::shared_ptr<Loss> make_channel_kd(const Config& term) {
+  ChannelKdOptions options;
+  options.tau = term.get_in_range<double>("tau", 4.0, 1e-3, 1e3);
+  options.cross_entropy_form = term.get<bool>("cross_entropy_form", false);
+  return std::make_shared<ChannelKdLoss>(options);
+}
+
+struct Entry {
+  const char* name;
+  std::shared_ptr<Loss> (*make)(const Config&);
+};
+constexpr Entry kLosses[] = {
+    {"pixel_kd", make_pixel_kd},
+    {"channel_kd", make_channel_kd},
+};
+
+}  // namespace
+
+std::vector<std::string> loss_names() {
+  std::vector<std::string> names;
+  for (const auto& entry : kLosses) names.emplace_back(entry.name);
+  return names;
+}
+
+std::shared_ptr<Loss> make_loss(const Config& term) {
+  const auto name = term.get<std::string>("loss");
+  for (const auto& entry : kLosses) {
+    if (name == entry.name) return entry.make(term);
+  }
+  const auto names = loss_names();
+  const std::string near = nearest_word(name, names);
+  term.reject("loss", fmt::format("unknown loss '{}'{}; known: {}", name,
+                                  near.empty() ? "" : fmt::format(", did you mean '{}'?", near), fmt::join(names, ", ")));
+}
+
+}  // namespace limbeck::distill

@@ -1,0 +1,45 @@
+// What this is: how the weight of a loss term changes during training.
+// Read next: distill/distiller.h.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/config.h"
+
+namespace limbeck::distill {
+
+/// Weight of a term as a function of the training progress.
+/// Formula:  constant   w
+///           linear     from + (to - from) * step / total
+///           until      w while step < end, then 0
+///           steps      the value of the last (step, value) pair whose step has been reached; before the first: w
+/// Shapes:   scalar; `step` counts optimizer steps from 0.
+/// Throws:   ConfigError for a negative weight (a loss that is maximised is a mistake) or unordered steps.
+class WeightSchedule {
+ public:
+  /// Constant weight.
+  explicit WeightSchedule(double weight = 1.0);
+  [[nodiscard]] static WeightSchedule linear(double from, double to);
+  [[nodiscard]] static WeightSchedule until(double weight, std::int64_t end);
+  [[nodiscard]] static WeightSchedule steps(double first, std::vector<std::pair<std::int64_t, double>> changes);
+
+  /// Reads `key` of `section`: a number, or a mapping such as {from: 0, to: 3}, {value: 3, until: 20000},
+  /// {value: 3, at: [1000, 2000], to: [1, 0]}. `fallback` when absent.
+  [[nodiscard]] static WeightSchedule from_config(const Config& section, std::string_view key, double fallback);
+
+  [[nodiscard]] double at(std::int64_t step, std::int64_t total) const noexcept;
+  /// "3", "linear 0 -> 3", "3 until step 20000", for logs and run.json.
+  [[nodiscard]] std::string describe() const;
+
+ private:
+  enum class Kind : std::uint8_t { kConstant, kLinear, kSteps };
+  Kind kind_ = Kind::kConstant;
+  double from_ = 1.0;
+  double to_ = 1.0;
+  std::vector<std::pair<std::int64_t, double>> changes_;  // ascending steps
+};
+
+}  // namespace limbeck::distill

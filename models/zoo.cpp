@@ -1,0 +1,165 @@
+// What this is: the table of names, and a spec as text.
+#include "models/zoo.h"
+
+#include <algorithm>
+#include <charconv>
+#include <optional>
+
+#include "core/json.h"
+#include "core/nearest_word.h"
+#include "models/deeplab_v3.h"
+#include "models/deeplab_v3plus.h"
+#include "models/ka_student.h"
+#include "models/mobilenet_v2.h"
+#include "models/resnet.h"
+
+namespace limbeck::models {
+namespace {
+
+using Factory = std::shared_ptr<Model> (*)(const ModelSpec&, const std::string& backbone, Generator&);
+
+std::shared_ptr<Model> resnet(const ModelSpec& spec, const std::string& depth, Generator& g) {
+  return std::make_shared<ResNetClassifier>(spec, std::stoi(depth), g);
+}
+
+std::shared_ptr<Model> mobilenet_v2(const ModelSpec& spec, const std::string&, Generator& g) {
+  return std::make_shared<MobileNetV2Classifier>(spec, g);
+}
+
+std::shared_ptr<Model> deeplabv3(const ModelSpec& spec, const std::string& backbone, Generator& g) {
+  return std::make_shared<DeepLabV3>(spec, make_backbone(backbone, spec, Dilation::kTv, g), g);
+}
+
+std::shared_ptr<Model> deeplabv3plus(const ModelSpec& spec, const std::string& backbone, Generator& g) {
+  const Dilation pattern = is_vf_decoder(spec) ? Dilation::kTv : Dilation::kJf;
+  return std::make_shared<DeepLabV3Plus>(spec, make_backbone(backbone, spec, pattern, g), g);
+}
+
+std::shared_ptr<Model> ka_student(const ModelSpec& spec, const std::string& backbone, Generator& g) {
+  return std::make_shared<KaStudent>(spec, make_backbone(backbone, spec, Dilation::kTv, g), g);
+}
+
+std::shared_ptr<Model> plain(const ModelSpec& spec, const std::string& backbone, Generator& g) {
+  if (spec.aux) fail<ConfigError>("mobilenet_v2_seg", "there is no auxiliary head; use aux=false");
+  return std::make_shared<PlainSegmentation>(spec, make_backbone(backbone, spec, Dilation::kTv, g), g);
+}
+
+struct Entry {
+  const char* name;
+  Factory make;
+  const char* argument;
+};
+
+constexpr Entry kModels[] = {
+    {"resnet18", resnet, "18"},
+    {"resnet34", resnet, "34"},
+    {"resnet50", resnet, "50"},
+    {"resnet101", resnet, "101"},
+    {"mobilenet_v2", mobilenet_v2, ""},
+    {"mobilenet_v2_seg", plain, "mobilenet_v2"},
+    {"ka_student_mobilenet_v2", ka_student, "mobilenet_v2"},
+    {"deeplabv3_resnet18", deeplabv3, "resnet18"},
+    {"deeplabv3_resnet34", deeplabv3, "resnet34"},
+    {"deeplabv3_resnet50", deeplabv3, "resnet50"},
+    {"deeplabv3_resnet101", deeplabv3, "resnet101"},
+    {"deeplabv3_mobilenet_v2", deeplabv3, "mobilenet_v2"},
+    {"deeplabv3plus_resnet18", deeplabv3plus, "resnet18"},
+    {"deeplabv3plus_resnet34", deeplabv3plus, "resnet34"},
+    {"deeplabv3plus_resnet50", deeplabv3plus, "resnet50"},
+    {"deeplabv3plus_resnet101", deeplabv3plus, "resnet101"},
+    {"deeplabv3plus_mobilenet_v2", deeplabv3plus, "mobilenet_v2"},
+};
+
+}  // namespace
+
+std::shared_ptr<Model> make_model(const ModelSpec& spec, Generator& g) {
+  const auto* found = std::find_if(std::begin(kModels), std::end(kModels), [&](const Entry& e) { return spec.name == e.name; });
+  if (found == std::end(kModels)) {
+    const std::string nearest = nearest_word(spec.name, model_names());
+    std::string list;
+    for (const Entry& e : kModels) list += (list.empty() ? "" : ", ") + std::string(e.name);
+    fail<ConfigError>("model", "unknown network '{}'{}; known: {}", spec.name,
+                      nearest.empty() ? "" : fmt::format("; did you mean '{}'?", nearest), list);
+  }
+  std::shared_ptr<Model> model = found->make(spec, found->argument, g);
+  model->set_spec(spec);
+  return model;
+}
+
+std::vector<std::string> model_names() {
+  std::vector<std::string> out;
+  for (const Entry& e : kModels) out.emplace_back(e.name);
+  return out;
+}
+
+bool is_classification(const std::string& name) {
+  return name == "mobilenet_v2" || (name.starts_with("resnet") && name.find('_') == std::string::npos);
+}
+
+std::map<std::string, std::string> spec_to_metadata(const ModelSpec& s) {
+  return {{"model", s.name},
+          {"classes", std::to_string(s.classes)},
+          {"output_stride", std::to_string(s.output_stride)},
+          {"width", json_number(s.width)},
+          {"aux", s.aux ? "true" : "false"},
+          {"bn_eps", json_number(s.bn_eps)},
+          {"bn_momentum", json_number(s.bn_momentum)},
+          {"relu6", s.relu6 ? "true" : "false"},
+          {"dilation", s.dilation},
+          {"variant", s.variant},
+          {"multi_grid", fmt::format("{},{},{}", s.multi_grid[0], s.multi_grid[1], s.multi_grid[2])},
+          {"head_dropout", json_number(s.head_dropout)}};
+}
+
+namespace {
+
+template <class T>
+void read_value(std::string_view key, std::string_view text, T& out) {
+  if constexpr (std::is_same_v<T, bool>) {
+    if (text == "true" || text == "false") {
+      out = text == "true";
+      return;
+    }
+  } else {
+    const auto result = std::from_chars(text.data(), text.data() + text.size(), out);
+    if (result.ec == std::errc() && result.ptr == text.data() + text.size()) return;
+  }
+  fail<WeightsError>("model", "metadata '{}' is '{}', expected a {}", key, text,
+                     std::is_same_v<T, bool> ? "true or false" : "number");
+}
+
+}  // namespace
+
+std::optional<ModelSpec> spec_from_metadata(const std::map<std::string, std::string>& metadata) {
+  const auto text = [&](const char* key) -> const std::string* {
+    const auto found = metadata.find(key);
+    return found == metadata.end() ? nullptr : &found->second;
+  };
+  if (text("model") == nullptr) return std::nullopt;
+  ModelSpec s;
+  s.name = *text("model");
+  const auto read = [&](const char* key, auto& out) {
+    if (const std::string* value = text(key)) read_value(key, *value, out);
+  };
+  read("classes", s.classes);
+  read("output_stride", s.output_stride);
+  read("width", s.width);
+  read("aux", s.aux);
+  read("bn_eps", s.bn_eps);
+  read("bn_momentum", s.bn_momentum);
+  read("relu6", s.relu6);
+  read("head_dropout", s.head_dropout);
+  if (const std::string* value = text("dilation")) s.dilation = *value;
+  if (const std::string* value = text("variant")) s.variant = *value;
+  if (const std::string* value = text("multi_grid")) {
+    std::string_view rest = *value;
+    for (std::int64_t& factor : s.multi_grid) {
+      const std::size_t comma = std::min(rest.find(','), rest.size());
+      read_value("multi_grid", rest.substr(0, comma), factor);
+      rest.remove_prefix(std::min(comma + 1, rest.size()));
+    }
+  }
+  return s;
+}
+
+}  // namespace limbeck::models

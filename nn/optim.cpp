@@ -1,0 +1,154 @@
+// What this is: what all optimizers share: groups, the parallel pass, saving and restoring. Rules: sgd.cpp, adamw.cpp.
+#include "nn/optim.h"
+
+#include <array>
+#include <set>
+
+#include "nn/adamw.h"
+#include "nn/sgd.h"
+
+namespace limbeck::nn {
+
+void assign_parameters(std::span<ParameterGroup> groups, const Module& module,
+                       const std::function<int(const NamedTensor&)>& choose, const std::string& prefix) {
+  for (const NamedTensor& p : module.named_parameters()) {
+    if (!p.tensor.requires_grad()) continue;
+    const int index = choose(p);
+    if (index < 0) continue;
+    LIMBECK_CHECK(static_cast<std::size_t>(index) < groups.size(), "optimizer", "{} was sent to group {} of {}", p.name,
+                  index, groups.size());
+    groups[static_cast<std::size_t>(index)].params.push_back({prefix + p.name, p.tensor});
+  }
+}
+
+bool is_vector_parameter(const NamedTensor& p) noexcept { return p.tensor.ndim() <= 1; }
+
+Optimizer::Optimizer(std::vector<ParameterGroup> groups) : groups_(std::move(groups)) {
+  std::set<std::string> names;
+  std::set<const TensorImpl*> tensors;
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    for (const NamedTensor& p : groups_[g].params) {
+      LIMBECK_CHECK(p.tensor.defined() && p.tensor.requires_grad() && p.tensor.is_leaf(), "optimizer",
+                    "'{}' ({}) is not a trainable leaf; frozen parameters do not belong into a group", p.name,
+                    p.tensor.describe());
+      LIMBECK_CHECK(p.tensor.dtype() == DType::kF32 || p.tensor.dtype() == DType::kF64, "optimizer",
+                    "'{}' is {}, expected f32 (master weights) or f64", p.name, name_of(p.tensor.dtype()));
+      LIMBECK_CHECK(p.tensor.is_dense(), "optimizer", "'{}' is a view with gaps, expected a dense tensor", p.name);
+      LIMBECK_CHECK(names.insert(p.name).second, "optimizer", "two parameters are called '{}'", p.name);
+      LIMBECK_CHECK(tensors.insert(p.tensor.impl().get()).second, "optimizer", "'{}' is in the groups twice", p.name);
+      entries_.push_back({p.name, g, p.tensor, {}, 0});
+    }
+  }
+  LIMBECK_CHECK(!entries_.empty(), "optimizer", "no parameters in {} groups", groups_.size());
+}
+
+void Optimizer::add_slots(std::vector<std::string> names) {
+  slot_names_ = std::move(names);
+  for (Entry& entry : entries_) {
+    for (std::size_t s = 0; s < slot_names_.size(); ++s) {
+      entry.slots.push_back(Tensor::zeros(entry.param.shape(), entry.param.dtype(), entry.param.device()));
+    }
+  }
+}
+
+template <class T>
+void Optimizer::update_chunk(const Chunk& chunk, double lr) const {
+  const Entry& entry = entries_[chunk.tensor];
+  const ParameterGroup& group = groups_[entry.group];
+  std::array<T*, 4> slots{};
+  for (std::size_t s = 0; s < entry.slots.size(); ++s) slots.at(s) = entry.slots[s].data<T>() + chunk.begin;
+  update(entry, group, lr * group.lr_multiplier,
+         Piece<T>{entry.param.data<T>() + chunk.begin, grads_[chunk.tensor].data<T>() + chunk.begin,
+                  std::span<T* const>(slots.data(), entry.slots.size()), chunk.count});
+}
+
+void Optimizer::step(double lr) {
+  grads_.resize(entries_.size());
+  chunks_.clear();
+  for (std::size_t i = 0; i < entries_.size(); ++i) {
+    Entry& entry = entries_[i];
+    grads_[i] = entry.param.grad();
+    if (!grads_[i].defined()) continue;
+    LIMBECK_CHECK(grads_[i].dtype() == entry.param.dtype() && grads_[i].shape() == entry.param.shape(), "optimizer",
+                  "gradient of '{}' is {}, expected {}", entry.name, grads_[i].describe(), entry.param.describe());
+    grads_[i] = grads_[i].dense();
+    ++entry.updates;
+    append_chunks(chunks_, i, entry.param.numel());
+  }
+  for_each_chunk(chunks_, [&](std::size_t, const Chunk& chunk) {
+    if (entries_[chunk.tensor].param.dtype() == DType::kF32) {
+      update_chunk<float>(chunk, lr);
+    } else {
+      update_chunk<double>(chunk, lr);
+    }
+  });
+  for (std::size_t i = 0; i < entries_.size(); ++i) {
+    if (grads_[i].defined()) entries_[i].param.bump_version();
+    grads_[i] = Tensor();  // a kept handle would stop the tape from reusing the gradient's memory
+  }
+  ++steps_;
+}
+
+void Optimizer::zero_grad() {
+  for (const Entry& entry : entries_) entry.param.set_grad(Tensor());
+}
+
+std::vector<Tensor> Optimizer::parameters() const {
+  std::vector<Tensor> out;
+  out.reserve(entries_.size());
+  for (const Entry& entry : entries_) out.push_back(entry.param);
+  return out;
+}
+
+StateDict Optimizer::state_dict() const {
+  StateDict out;
+  out.emplace("steps", Tensor::from(std::vector<std::int64_t>{steps_}, {1}));
+  for (const Entry& entry : entries_) {
+    out.emplace("updates." + entry.name, Tensor::from(std::vector<std::int64_t>{entry.updates}, {1}));
+    for (std::size_t s = 0; s < slot_names_.size(); ++s) out.emplace(slot_names_[s] + "." + entry.name, entry.slots[s]);
+  }
+  return out;
+}
+
+void Optimizer::load_state_dict(const StateDict& state) {
+  std::string problems;
+  std::size_t expected = 0;
+  const auto check = [&](const std::string& name, const Shape& shape, DType dtype) {
+    ++expected;
+    const auto found = state.find(name);
+    if (found == state.end()) {
+      problems += fmt::format("; '{}' is missing", name);
+    } else if (found->second.shape() != shape || found->second.dtype() != dtype) {
+      problems += fmt::format("; '{}' is {}, expected {} {}", name, found->second.describe(), name_of(dtype), shape);
+    }
+  };
+  check("steps", {1}, DType::kI64);
+  for (const Entry& entry : entries_) {
+    check("updates." + entry.name, {1}, DType::kI64);
+    for (const std::string& slot : slot_names_) check(slot + "." + entry.name, entry.param.shape(), entry.param.dtype());
+  }
+  if (problems.empty() && state.size() != expected) {
+    problems = fmt::format("; {} entries, expected {}", state.size(), expected);
+  }
+  if (!problems.empty()) {
+    fail<WeightsError>("optimizer", "the saved state does not fit this {}{}; nothing was changed", type(), problems);
+  }
+  const auto number = [&](const std::string& name) { return *state.at(name).dense().data<std::int64_t>(); };
+  steps_ = number("steps");
+  for (Entry& entry : entries_) {
+    entry.updates = number("updates." + entry.name);
+    for (std::size_t s = 0; s < slot_names_.size(); ++s) entry.slots[s].copy_(state.at(slot_names_[s] + "." + entry.name));
+  }
+}
+
+std::unique_ptr<Optimizer> make_optimizer(const OptimizerOptions& o, std::vector<ParameterGroup> groups) {
+  if (o.name == "sgd") {
+    return std::make_unique<Sgd>(std::move(groups), SgdOptions{.momentum = o.momentum, .nesterov = o.nesterov});
+  }
+  if (o.name == "adamw") {
+    return std::make_unique<AdamW>(std::move(groups), AdamWOptions{.beta1 = o.beta1, .beta2 = o.beta2, .eps = o.eps});
+  }
+  fail<ConfigError>("optimizer", "unknown optimizer '{}'; choose sgd or adamw", o.name);
+}
+
+}  // namespace limbeck::nn

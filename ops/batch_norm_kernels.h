@@ -1,0 +1,104 @@
+// What this is: kernel signatures and tables of batch norm.
+//
+//   training forward   moments -> (sum over ranks) -> running, coefficients -> apply
+//   eval forward       coefficients -> apply
+//   backward           sums -> (sum over ranks) -> gradient
+//
+// Note [coefficients]
+//   After the statistics are known each channel is described by five numbers, the rows of a [5,C] tensor in the type of
+//   the parameters. With them the forward is  pre = (x - center) scale + shift.
+//   `center` is the mean rounded to that type. A mean of 1000 standard deviations loses 1e-4 of one by the rounding;
+//   `residue` = mean - center keeps the lost part and is folded into `shift`, so the fast kernels pay nothing for it.
+#pragma once
+
+#include "core/dispatch.h"
+#include "core/tensor.h"
+#include "ops/activation.h"
+
+namespace limbeck::ops {
+
+/// Rows of the coefficient tensor.
+/// Shapes:   none
+enum BatchNormRow : std::int64_t { kCenter, kResidue, kInvStd, kScale, kShift, kBatchNormRows };
+
+/// Row 0: mean, row 1: variance divided by N*H*W.
+/// Shapes:   x [N,C,H,W] or [N,C]; moments f64 [2,C]
+using BatchNormMomentsFn = void(const TensorView& x, const TensorView& moments);
+/// running = running + momentum (batch - running); the variance is first multiplied by `unbias` = M/(M-1).
+/// Shapes:   moments f64 [2,C]; running_mean, running_var [C]
+using BatchNormRunningFn = void(const TensorView& moments, double momentum, double unbias,
+                                const TensorView& running_mean, const TensorView& running_var);
+/// See Note [coefficients]. gamma and beta may be undefined.
+/// Shapes:   mean, var, gamma, beta [C]; coefficients [5,C]
+using BatchNormCoefficientsFn = void(const TensorView& mean, const TensorView& var, const TensorView& gamma,
+                                     const TensorView& beta, double eps, const TensorView& coefficients);
+/// y = act((x - center) scale + shift + residual); residual may be undefined.
+/// Shapes:   x, residual, y [N,C,H,W] or [N,C]; coefficients [5,C]
+using BatchNormApplyFn = void(const TensorView& x, const TensorView& residual, const TensorView& coefficients,
+                              Activation act, const TensorView& y);
+/// Row 0: sum of g, row 1: sum of g xhat, where g = gy act'(pre). The slope of the activation comes from y if y is
+/// defined, otherwise from x. g is also stored in `masked` if that is defined.
+/// Shapes:   gy, x, y, masked as x; coefficients [5,C]; sums f64 [2,C]
+using BatchNormSumsFn = void(const TensorView& gy, const TensorView& x, const TensorView& y,
+                             const TensorView& coefficients, Activation act, const TensorView& masked,
+                             const TensorView& sums);
+/// gx = scale (g - (sums[0] + xhat sums[1]) / count), g as above. Without `sums` the statistics were constants and
+/// gx = scale g; then x is read only for the slope and may be undefined if y is defined or act is kNone.
+/// Shapes:   gy, x, y, gx as x; coefficients [5,C]; sums f64 [2,C]
+using BatchNormGradientFn = void(const TensorView& gy, const TensorView& x, const TensorView& y,
+                                 const TensorView& coefficients, Activation act, const TensorView& sums, double count,
+                                 const TensorView& gx);
+/// g = gy act'(y).
+/// Shapes:   gy, y, g the same
+using BatchNormMaskFn = void(const TensorView& gy, const TensorView& y, Activation act, const TensorView& g);
+
+void batch_norm_moments_ref(const TensorView& x, const TensorView& moments);
+void batch_norm_moments_cpu(const TensorView& x, const TensorView& moments);
+void batch_norm_running_ref(const TensorView& moments, double momentum, double unbias, const TensorView& running_mean,
+                            const TensorView& running_var);
+void batch_norm_coefficients_ref(const TensorView& mean, const TensorView& var, const TensorView& gamma,
+                                 const TensorView& beta, double eps, const TensorView& coefficients);
+void batch_norm_apply_ref(const TensorView& x, const TensorView& residual, const TensorView& coefficients,
+                          Activation act, const TensorView& y);
+void batch_norm_apply_cpu(const TensorView& x, const TensorView& residual, const TensorView& coefficients,
+                          Activation act, const TensorView& y);
+void batch_norm_sums_ref(const TensorView& gy, const TensorView& x, const TensorView& y, const TensorView& coefficients,
+                         Activation act, const TensorView& masked, const TensorView& sums);
+void batch_norm_sums_cpu(const TensorView& gy, const TensorView& x, const TensorView& y, const TensorView& coefficients,
+                         Activation act, const TensorView& masked, const TensorView& sums);
+void batch_norm_gradient_ref(const TensorView& gy, const TensorView& x, const TensorView& y,
+                             const TensorView& coefficients, Activation act, const TensorView& sums, double count,
+                             const TensorView& gx);
+void batch_norm_gradient_cpu(const TensorView& gy, const TensorView& x, const TensorView& y,
+                             const TensorView& coefficients, Activation act, const TensorView& sums, double count,
+                             const TensorView& gx);
+void batch_norm_mask_ref(const TensorView& gy, const TensorView& y, Activation act, const TensorView& g);
+void batch_norm_mask_cpu(const TensorView& gy, const TensorView& y, Activation act, const TensorView& g);
+
+inline constexpr KernelTable<BatchNormMomentsFn> kBatchNormMoments{"batch_norm", batch_norm_moments_ref,
+                                                                   batch_norm_moments_cpu, nullptr};
+// C numbers in, C numbers out: the plain loop is the fast one.
+inline constexpr KernelTable<BatchNormRunningFn> kBatchNormRunning{"batch_norm", batch_norm_running_ref,
+                                                                   batch_norm_running_ref, nullptr};
+inline constexpr KernelTable<BatchNormCoefficientsFn> kBatchNormCoefficients{
+    "batch_norm", batch_norm_coefficients_ref, batch_norm_coefficients_ref, nullptr};
+inline constexpr KernelTable<BatchNormApplyFn> kBatchNormApply{"batch_norm", batch_norm_apply_ref,
+                                                               batch_norm_apply_cpu, nullptr};
+inline constexpr KernelTable<BatchNormSumsFn> kBatchNormSums{"batch_norm", batch_norm_sums_ref, batch_norm_sums_cpu,
+                                                             nullptr};
+inline constexpr KernelTable<BatchNormGradientFn> kBatchNormGradient{"batch_norm", batch_norm_gradient_ref,
+                                                                     batch_norm_gradient_cpu, nullptr};
+inline constexpr KernelTable<BatchNormMaskFn> kBatchNormMask{"batch_norm", batch_norm_mask_ref, batch_norm_mask_cpu,
+                                                             nullptr};
+
+/// [N,C] seen as [N,C,1,1]; a 4-D or undefined view stays as it is.
+/// Shapes:   [N,C] or [N,C,H,W]; returns [N,C,H,W]
+[[nodiscard]] inline TensorView as_image(TensorView v) {
+  if (v.shape.size() == 2) {
+    v.shape = {v.shape[0], v.shape[1], 1, 1};
+    v.strides = {v.strides[0], v.strides[1], 0, 0};
+  }
+  return v;
+}
+
+}  // namespace limbeck::ops

@@ -1,0 +1,82 @@
+// What this is: a vector of floats of the processor's native width (16 with AVX-512, 8 with AVX, else 4), with loads and
+//   stores that convert bf16. Built on the compiler's vector types, so +, * and comparisons are ordinary operators and
+//   a[i] * b[i] + c[i] becomes one fused multiply-add.
+// What it is not: a portable SIMD library; it holds just what the convolution kernels need. Loops that the compiler
+//   vectorises by itself use `#pragma omp simd` instead.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
+
+#include "core/dtype.h"
+#include "ops/activation.h"
+
+namespace limbeck::ops::simd {
+
+#if defined(__AVX512F__)
+inline constexpr std::int64_t kLanes = 16;
+#elif defined(__AVX__)
+inline constexpr std::int64_t kLanes = 8;
+#else
+inline constexpr std::int64_t kLanes = 4;
+#endif
+
+using Vec [[gnu::vector_size(kLanes * 4)]] = float;
+using Bits [[gnu::vector_size(kLanes * 4)]] = std::uint32_t;
+using Half [[gnu::vector_size(kLanes * 2)]] = std::uint16_t;
+
+/// Shapes:   all helpers of this file work on kLanes neighbouring elements
+inline Vec broadcast(float value) noexcept { return Vec{} + value; }
+
+inline Vec load(const float* p) noexcept {
+  Vec v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+inline Vec load(const bfloat16* p) noexcept {
+  Half h;
+  std::memcpy(&h, p, sizeof h);
+  return std::bit_cast<Vec>(__builtin_convertvector(h, Bits) << 16U);
+}
+
+inline void store(float* p, Vec v) noexcept { std::memcpy(p, &v, sizeof v); }
+inline void store(bfloat16* p, Vec v) noexcept {
+#if defined(__AVX512BF16__)
+  const __m256bh h = _mm512_cvtneps_pbh(v);
+#else
+  const auto u = std::bit_cast<Bits>(v);
+  const Bits rounded = (u + 0x7FFFU + ((u >> 16U) & 1U)) >> 16U;
+  const Bits quiet_nan = (u >> 16U) | 0x40U;
+  const Half h = __builtin_convertvector((u & 0x7FFFFFFFU) > 0x7F800000U ? quiet_nan : rounded, Half);
+#endif
+  std::memcpy(static_cast<void*>(p), &h, sizeof h);
+}
+
+/// The first `count` < kLanes elements; the other lanes are 0.
+template <class T>
+inline Vec load_some(const T* p, std::int64_t count) noexcept {
+  T buffer[kLanes] = {};
+  for (std::int64_t i = 0; i < count; ++i) buffer[i] = p[i];
+  return load(buffer);
+}
+template <class T>
+inline void store_some(T* p, Vec v, std::int64_t count) noexcept {
+  T buffer[kLanes];
+  store(buffer, v);
+  for (std::int64_t i = 0; i < count; ++i) p[i] = buffer[i];
+}
+
+/// Lane by lane; NaN stays NaN, as in activate() of ops/activation.h.
+inline Vec activate(Activation act, Vec v) noexcept {
+  if (act == Activation::kNone) return v;
+  v = v <= 0.0F ? Vec{} : v;
+  if (act == Activation::kRelu6) v = v > 6.0F ? broadcast(6.0F) : v;
+  return v;
+}
+
+}  // namespace limbeck::ops::simd

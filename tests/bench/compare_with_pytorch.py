@@ -1,0 +1,164 @@
+"""Runs `limbeck bench step` and pytorch_step.py in turns and prints the ratio of their step times.
+
+Why in turns: on a shared machine the speed of everything drifts by a factor within minutes. Each round times a few
+steps of every contender right after each other; only ratios inside a round are compared, and the median over the
+rounds is the result.
+
+Called by scripts/bench_vs_pytorch.sh, which documents the options.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+STEP = HERE / "pytorch_step.py"
+DTYPES = ("f32", "bf16")
+
+
+def environment(policy):
+    env = dict(os.environ)
+    env.pop("OMP_WAIT_POLICY", None)
+    if policy == "passive":
+        env["OMP_WAIT_POLICY"] = "passive"
+    return env
+
+
+class PyTorch:
+    """One mode in a process that stays alive; between its turns it waits for a line on its standard input."""
+
+    def __init__(self, mode, policy, warmup):
+        self.name = f"pytorch {mode} ({policy} threads)"
+        self.mode, self.policy = mode, policy
+        self.process = subprocess.Popen(
+            [sys.executable, str(STEP), "--mode", mode, "--warmup", str(warmup), "--serve"],
+            env=environment(policy), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.read()
+
+    def read(self):
+        line = self.process.stdout.readline()
+        if not line:
+            error = self.process.stderr.read().strip().splitlines()
+            raise RuntimeError(f"{self.name} ended: {error[-1] if error else 'no message'}")
+        return json.loads(line)
+
+    def steps(self, count):
+        self.process.stdin.write(f"{count}\n")
+        self.process.stdin.flush()
+        return self.read()
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.stdout.read()
+        self.process.stderr.read()
+        self.process.wait()
+
+
+class Limbeck:
+    """A fresh process per turn; its own warm-up steps are not timed."""
+
+    def __init__(self, program, dtype, warmup):
+        self.name = f"limbeck {dtype}"
+        self.command = [program, "bench", "step", "--dtype", dtype, "--json", "--warmup", str(warmup)]
+
+    def steps(self, count):
+        done = subprocess.run(self.command + ["--steps", str(count)], env=environment("passive"), text=True,
+                              capture_output=True)
+        if done.returncode != 0:
+            raise RuntimeError(f"{' '.join(self.command)} failed ({done.returncode}): {done.stderr.strip()[-500:]}")
+        return json.loads(done.stdout.strip().splitlines()[-1])
+
+    def close(self):
+        pass
+
+
+def explore(modes, passes, steps, warmup):
+    """Median step time of every PyTorch mode, `passes` visits each, in turns."""
+    times = {m: [] for m in modes}
+    peak = {}
+    for number in range(passes):
+        for mode in modes:
+            try:
+                contender = PyTorch(mode, "passive", warmup)
+            except RuntimeError as error:
+                print(json.dumps({"mode": mode, "error": str(error)[:300]}), flush=True)
+                continue
+            reply = contender.steps(steps)
+            contender.close()
+            times[mode] += reply["ms"]
+            peak[mode] = reply["peak_rss_mb"]
+            print(json.dumps({"pass": number + 1, **{k: reply[k] for k in ("mode", "ms", "teacher_ms", "peak_rss_mb")}}),
+                  flush=True)
+    medians = {m: statistics.median(t) for m, t in times.items() if t}
+    print(f"\n{'PyTorch mode (layout, type, student, teacher)':48} {'median ms':>9} {'min ms':>8} {'peak MB':>8}")
+    for mode, median in sorted(medians.items(), key=lambda item: item[1]):
+        print(f"{mode:48} {median:9.0f} {min(times[mode]):8.0f} {peak[mode]:8.0f}")
+    return medians
+
+
+def duel(program, dtype, modes, rounds, steps, warmup):
+    contenders = [PyTorch(mode, policy, warmup) for mode, policy in modes]
+    ours = Limbeck(program, dtype, warmup=2)
+    ratios = {c.name: [] for c in contenders}
+    times = {c.name: [] for c in [ours, *contenders]}
+    peak = {}
+    for _ in range(rounds):
+        for rival in contenders:  # A B A B: each rival is paired with a run of ours next to it
+            mine, theirs = ours.steps(steps), rival.steps(steps)
+            times[ours.name] += mine["ms"]
+            times[rival.name] += theirs["ms"]
+            peak[ours.name], peak[rival.name] = mine["peak_rss_mb"], theirs["peak_rss_mb"]
+            ratios[rival.name].append(statistics.median(theirs["ms"]) / statistics.median(mine["ms"]))
+    for c in contenders:
+        c.close()
+    print(f"\n{dtype}: {rounds} rounds of {steps} steps")
+    for name, t in times.items():
+        ratio = ""
+        if ratios.get(name):
+            r = ratios[name]
+            ratio = f"  limbeck is {statistics.median(r):.2f}x as fast (rounds {min(r):.2f} to {max(r):.2f})"
+        print(f"  {name:66} median {statistics.median(t):7.1f} ms  peak {peak[name]:6.0f} MB{ratio}")
+    fastest = min(ratios, key=lambda n: statistics.median(ratios[n]))
+    result = {"dtype": dtype, "rival": fastest, "ratio": round(statistics.median(ratios[fastest]), 3),
+              "limbeck_ms": round(statistics.median(times[ours.name]), 1),
+              "pytorch_ms": round(statistics.median(times[fastest]), 1)}
+    print(json.dumps(result), flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--limbeck", default="")
+    parser.add_argument("--dtype", choices=DTYPES, action="append")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--warmup", type=int, default=3)
+    parser.add_argument("--passes", type=int, default=2)
+    parser.add_argument("--explore-only", action="store_true")
+    parser.add_argument("--mode", action="append", help="skip the exploration and duel with these PyTorch modes")
+    args = parser.parse_args()
+
+    if args.mode:
+        medians = {m: 0.0 for m in args.mode}
+    else:
+        modes = subprocess.run([sys.executable, str(STEP), "--list"], check=True, text=True,
+                               capture_output=True).stdout.split()
+        if args.dtype:
+            modes = [m for m in modes if m.split(",")[1] in args.dtype]
+        medians = explore(modes, args.passes, max(args.steps, 5), args.warmup)
+    if args.explore_only:
+        return
+    for dtype in args.dtype or DTYPES:
+        own = sorted((v, m) for m, v in medians.items() if m.split(",")[1] == dtype)
+        if not own:
+            continue
+        # The best mode with both thread policies; named modes all take part.
+        chosen = [(m, "passive") for _, m in (own if args.mode else own[:1])] + [(own[0][1], "default")]
+        duel(args.limbeck, dtype, chosen, args.rounds, args.steps, args.warmup)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""The rival of the main benchmark: one distillation step in PyTorch on the CPU.
+
+What it measures (the same work as `limbeck bench step`):
+  teacher  DeepLabV3-ResNet-50, output stride 16, ASPP rates 6/12/18, no auxiliary head, eval, frozen
+  student  MobileNetV2 features.0-17, output stride 16 (last stage dilated), then a 1x1 convolution to 11 classes, train
+  loss     cross entropy of the logits resized bilinearly (align_corners=False) to 256x256, ignore 255
+           + 3 * channel-wise distillation (tau 4) of the logits at their native stride
+  update   SGD, learning rate 0.01, momentum 0.9, weight decay 5e-4; batch 4 of 3x256x256, random data, random weights
+
+What it is not: a training script, or a check of results (tests/golden does that).
+
+Usage:
+  pytorch_step.py --mode channels_last,bf16,eager,folded --warmup 3 --steps 9    one JSON line with the step times
+  pytorch_step.py --mode ... --serve       after warm-up prints {"ready":..}; then for each line "N" on stdin runs N steps
+                                           and prints one JSON line; ends at end of file
+  pytorch_step.py --list                   the modes that scripts/bench_vs_pytorch.sh tries
+
+A mode is LAYOUT,DTYPE,STUDENT,TEACHER:
+  LAYOUT   nchw | channels_last
+  DTYPE    f32 | bf16           bf16 is torch.autocast; a folded or compiled bf16 teacher is converted once instead
+  STUDENT  eager | compile      compile: torch.compile of the student's forward, backward and losses
+  TEACHER  eager | folded | compile
+           folded: batch norm folded into the convolutions (torch.fx); compile: folded, then torch.compile with frozen
+           (prepacked) weights
+"""
+
+import argparse
+import json
+import resource
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.models import mobilenet_v2, resnet50
+from torchvision.models._utils import IntermediateLayerGetter
+from torchvision.models.segmentation.deeplabv3 import DeepLabHead
+
+CLASSES = 11
+SIZE = 256
+BATCH = 4
+
+MODES = [
+    "nchw,f32,eager,eager",
+    "channels_last,f32,eager,eager",
+    "channels_last,f32,eager,folded",
+    "channels_last,f32,eager,compile",
+    "channels_last,f32,compile,compile",
+    "nchw,bf16,eager,eager",
+    "channels_last,bf16,eager,eager",
+    "channels_last,bf16,eager,folded",
+    "channels_last,bf16,eager,compile",
+    "channels_last,bf16,compile,compile",
+]
+
+
+class Teacher(nn.Module):
+    def __init__(self):
+        super().__init__()
+        backbone = resnet50(weights=None, replace_stride_with_dilation=[False, False, True])
+        self.backbone = IntermediateLayerGetter(backbone, {"layer4": "out"})
+        self.classifier = DeepLabHead(2048, CLASSES, atrous_rates=(6, 12, 18))
+
+    def forward(self, x):
+        return self.classifier(self.backbone(x)["out"])
+
+
+class Student(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.features = mobilenet_v2(weights=None).features[:18]
+        # Output stride 16: the stride of block 14 goes, the depthwise convolutions after it are dilated.
+        for k in range(14, 18):
+            depthwise = self.features[k].conv[1][0]
+            depthwise.stride = (1, 1)
+            if k > 14:
+                depthwise.dilation = (2, 2)
+                depthwise.padding = (2, 2)
+        self.head = nn.Conv2d(320, CLASSES, 1)
+
+    def forward(self, x):
+        return self.head(self.features(x))
+
+
+def channel_kd(student, teacher, tau=4.0):
+    n, c = student.shape[:2]
+    log_s = F.log_softmax(student.float().flatten(2) / tau, dim=2)
+    log_t = F.log_softmax(teacher.float().flatten(2) / tau, dim=2)
+    return F.kl_div(log_s, log_t, reduction="sum", log_target=True) * (tau * tau / (n * c))
+
+
+class Step:
+    def __init__(self, mode):
+        layout, dtype, student_exec, teacher_exec = mode.split(",")
+        self.low = dtype == "bf16"
+        memory_format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+        torch.manual_seed(1)
+        self.teacher = Teacher().eval().requires_grad_(False)
+        self.student = Student().train()
+        if teacher_exec in ("folded", "compile"):
+            from torch.fx.experimental.optimization import fuse
+
+            self.teacher = fuse(self.teacher)
+        # Autocast would convert the frozen weights anew in every step; converting them once is the better rival.
+        self.teacher_low = self.low and teacher_exec != "eager"
+        if self.teacher_low:
+            self.teacher = self.teacher.to(torch.bfloat16)
+        self.teacher = self.teacher.to(memory_format=memory_format)
+        self.student = self.student.to(memory_format=memory_format)
+        if teacher_exec == "compile":
+            import torch._inductor.config as inductor
+
+            inductor.freezing = True  # applies to code without gradients only: the teacher
+            self.teacher = torch.compile(self.teacher)
+        self.optimizer = torch.optim.SGD(self.student.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+        images = torch.randn(BATCH, 3, SIZE, SIZE)
+        labels = torch.randint(0, CLASSES, (BATCH, SIZE, SIZE))
+        labels[torch.rand(labels.shape) < 0.05] = 255
+        self.images = images.contiguous(memory_format=memory_format)
+        self.labels = labels
+        self.student_loss = self._student_loss
+        if student_exec == "compile":
+            self.student_loss = torch.compile(self._student_loss)
+
+    def _student_loss(self, images, labels, target):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.low):
+            logits = self.student(images)
+        logits = logits.float()
+        up = F.interpolate(logits, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
+        return F.cross_entropy(up, labels, ignore_index=255) + 3.0 * channel_kd(logits, target)
+
+    def teacher_logits(self):
+        with torch.no_grad():
+            if self.teacher_low:
+                return self.teacher(self.images.to(torch.bfloat16)).float()
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.low):
+                return self.teacher(self.images).float()
+
+    def __call__(self):
+        target = self.teacher_logits()
+        loss = self.student_loss(self.images, self.labels, target)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()
+
+
+def peak_rss_mb():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
+
+
+def timed(step, count):
+    times, teacher_times = [], []
+    for _ in range(count):
+        begin = time.perf_counter()
+        loss = step()
+        times.append((time.perf_counter() - begin) * 1e3)
+    for _ in range(1 if count else 0):  # where the time goes; not part of the steps above
+        begin = time.perf_counter()
+        step.teacher_logits()
+        teacher_times.append((time.perf_counter() - begin) * 1e3)
+    return {
+        "ms": [round(t, 2) for t in times],
+        "teacher_ms": [round(t, 2) for t in teacher_times],
+        "loss": loss if count else None,
+        "peak_rss_mb": round(peak_rss_mb(), 1),
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mode", default="channels_last,bf16,eager,folded")
+    parser.add_argument("--warmup", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=0, help="0: PyTorch's default")
+    parser.add_argument("--serve", action="store_true")
+    parser.add_argument("--list", action="store_true")
+    args = parser.parse_args()
+    if args.list:
+        print("\n".join(MODES))
+        return
+    if args.threads > 0:
+        torch.set_num_threads(args.threads)
+    step = Step(args.mode)
+    begin = time.perf_counter()
+    for _ in range(args.warmup):
+        step()
+    head = {"mode": args.mode, "torch": torch.__version__, "threads": torch.get_num_threads()}
+    if not args.serve:
+        print(json.dumps({**head, **timed(step, args.steps)}), flush=True)
+        return
+    print(json.dumps({**head, "ready": True, "warmup_s": round(time.perf_counter() - begin, 2)}), flush=True)
+    for line in sys.stdin:
+        print(json.dumps({**head, **timed(step, int(line))}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# Bad input: one clear message naming file and field, the documented exit status, nothing half-written.
+source "$(dirname "$0")/lib.sh"
+config=$work/tiny.yaml
+tiny_config "$config"
+
+# --- usage and configuration: 2
+expect 2 "" "$limbeck"
+expect 2 "" "$limbeck" fly
+expect 2 "cannot read" "$limbeck" train -c "$work/missing.yaml" -o "$work/x"
+expect 2 "no configuration" "$limbeck" train -o "$work/x"
+expect 2 "did you mean 'batch'" "$limbeck" train -c "$config" -o "$work/x" train.bach=8
+printf 'seed: 1\nseed: 2\n' >"$work/twice.yaml"
+expect 2 "twice.yaml:2" "$limbeck" train -c "$work/twice.yaml" -o "$work/x"
+expect 2 "did you mean" "$limbeck" train -c "$config" -o "$work/x" model.name=mobilenet_v2_sge
+expect 2 "did you mean" "$limbeck" summary resnet81
+expect 2 "train.lr" "$limbeck" train -c "$config" -o "$work/x" train.lr=fast
+expect 2 "cuda" "$limbeck" train -c "$config" -o "$work/x" --device cuda:0
+expect 2 "classes" "$limbeck" train -c "$config" -o "$work/x" model.classes=7
+[ ! -e "$work/x" ] || { failures=$((failures + 1)); echo "FAILED: a refused run left $work/x behind"; }
+
+# --- a good run to damage
+run=$work/run
+"$limbeck" train -c "$config" -o "$run" train.steps=2
+weights=$run/best/model.safetensors
+
+# --- data: 3
+pairs=$work/pairs
+mkdir -p "$pairs/images/train" "$pairs/labels/train" "$work/pictures"
+"$limbeck" predict -m "$run" -o "$work/masks" "$run"/pictures/val_000.png   # any image file gives an index mask
+cp "$run/pictures/val_000.png" "$pairs/images/train/a.png"
+cp "$work/masks/val_000.png" "$pairs/labels/train/a.png"
+folder=(data.kind=folder "data.root=$pairs" data.val_split=train data.scene_size=null data.num_classes=11)
+expect 0 "" "$limbeck" check-data -c "$config" "${folder[@]}"
+expect 3 "a.png" "$limbeck" train -c "$config" -o "$work/x" "${folder[@]}" data.num_classes=1 model.classes=1
+rm "$pairs/labels/train/a.png"
+expect 3 "a" "$limbeck" train -c "$config" -o "$work/x" "${folder[@]}"
+cp "$pairs/images/train/a.png" "$pairs/labels/train/a.png"                   # RGB where ids belong
+expect 3 "RGB" "$limbeck" train -c "$config" -o "$work/x" "${folder[@]}"
+cp "$work/masks/val_000.png" "$pairs/labels/train/a.png"
+head -c 200 "$run/pictures/val_000.png" >"$pairs/images/train/a.png"         # truncated image
+expect 3 "a.png" "$limbeck" train -c "$config" -o "$work/x" "${folder[@]}"
+cp "$run/pictures/val_000.png" "$pairs/images/train/a.png"
+head -c 60 "$work/masks/val_000.png" >"$pairs/labels/train/a.png"            # truncated mask
+expect 3 "a.png" "$limbeck" train -c "$config" -o "$work/x" "${folder[@]}"
+rm -r "$pairs"; mkdir -p "$pairs/images/train" "$pairs/labels/train"
+expect 3 "$pairs" "$limbeck" train -c "$config" -o "$work/x" "${folder[@]}"
+expect 3 "missing.png" "$limbeck" predict -m "$run" -o "$work/masks" "$work/missing.png"
+[ ! -e "$work/x" ] || { failures=$((failures + 1)); echo "FAILED: a refused run left $work/x behind"; }
+
+# --- weights: 4
+expect 4 "does not exist" "$limbeck" eval "$work/nowhere" -c "$config"
+head -c 5000 "$weights" >"$work/short.safetensors"
+expect 4 "short.safetensors" "$limbeck" eval "$work/short.safetensors" -c "$config"
+head -c 100 /dev/urandom >"$work/noise.safetensors"
+expect 4 "noise.safetensors" "$limbeck" eval "$work/noise.safetensors" -c "$config"
+cp -r "$run" "$work/flipped"
+newest=$(ls -d "$work"/flipped/step_* | tail -n 1)
+printf '\xff' | dd of="$newest/training.safetensors" bs=1 seek=20000 conv=notrunc status=none
+expect 4 "training.safetensors" "$limbeck" train -c "$config" -o "$work/flipped" --resume
+cat >"$work/distill.yaml" <<YAML
+model: {name: mobilenet_v2_seg, width: 0.1}
+teacher: {name: mobilenet_v2_seg, init: $run, min_miou: 99}
+distill: {terms: [{loss: channel_kd, weight: 3}]}
+data: {kind: scenes, scene_size: [48, 64], scene_train: 8, scene_val: 4, crop: [48, 64]}
+train: {steps: 2, batch: 4}
+YAML
+expect 4 "teacher.min_miou" "$limbeck" distill -c "$work/distill.yaml" -o "$work/x"
+expect 2 "no tap 'feature'" "$limbeck" distill -c "$work/distill.yaml" -o "$work/x" teacher.min_miou=0 \
+  'distill.terms=[{loss: channel_kd, weight: 3, student: feature}]'
+expect 2 "did you mean 'channel_kd'" "$limbeck" distill -c "$work/distill.yaml" -o "$work/x" 'distill.terms=[{loss: chanel_kd}]'
+expect 2 "weight" "$limbeck" distill -c "$work/distill.yaml" -o "$work/x" 'distill.terms=[{loss: channel_kd, weight: -1}]'
+expect 2 "tau" "$limbeck" distill -c "$work/distill.yaml" -o "$work/x" 'distill.terms=[{loss: channel_kd, tau: 0}]'
+
+# --- non-finite loss: 5, and the checkpoints of before are intact
+expect 5 "the loss is" "$limbeck" train -c "$config" -o "$work/nan" train.lr=1000 train.steps=200 train.ema=0
+
+# --- the system: 1
+if [ "$(id -u)" != 0 ]; then
+  mkdir "$work/locked"; chmod 500 "$work/locked"
+  expect 1 "locked" "$limbeck" train -c "$config" -o "$work/locked/run"
+else
+  expect 1 "/proc/limbeck" "$limbeck" train -c "$config" -o /proc/limbeck/run
+fi
+if [ -w /dev/full ]; then
+  # The first write of results fails as on a full disk.
+  status=0; "$limbeck" summary resnet18 >/dev/full 2>"$work/output" || status=$?
+  checks=$((checks + 1))
+  [ "$status" = 1 ] || { failures=$((failures + 1)); echo "FAILED: a full disk gave status $status"; }
+fi
+finish

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Ten steps at once give the same bits as four steps, kill -9, and six more; also with bf16, and after SIGTERM.
+source "$(dirname "$0")/lib.sh"
+config=$work/tiny.yaml
+tiny_config "$config"
+
+for precision in f32 bf16; do
+  straight=$work/straight-$precision broken=$work/broken-$precision
+  "$limbeck" train -c "$config" -o "$straight" train.precision=$precision
+  # Kill without warning as soon as step 4 is on disk.
+  "$limbeck" train -c "$config" -o "$broken" train.precision=$precision &
+  pid=$!
+  for _ in $(seq 1 600); do
+    [ ! -d "$broken/step_00000004" ] || break
+    kill -0 $pid 2>/dev/null || break
+    sleep 0.02
+  done
+  kill -9 $pid 2>/dev/null || true
+  wait $pid 2>/dev/null || true
+  # Whatever came after step 4 is thrown away, so that exactly 4 + 6 steps are joined.
+  for step in "$broken"/step_*; do
+    [ "$(basename "$step")" = step_00000002 ] || [ "$(basename "$step")" = step_00000004 ] || rm -rf "$step"
+  done
+  "$limbeck" train -c "$config" -o "$broken" train.precision=$precision --resume
+  for file in model.safetensors training.safetensors; do
+    same "$straight/step_00000010/$file" "$broken/step_00000010/$file"
+  done
+  same <(grep -c . "$straight/metrics.jsonl") <(grep -c . "$broken/metrics.jsonl")
+done
+
+# SIGTERM: saved, exit status 75, and the same bits after resuming.
+stopped=$work/stopped
+"$limbeck" train -c "$config" -o "$stopped" &
+pid=$!
+for _ in $(seq 1 600); do [ ! -d "$stopped/step_00000002" ] || break; sleep 0.02; done
+kill -TERM $pid 2>/dev/null || true
+status=0; wait $pid || status=$?
+checks=$((checks + 1))
+if [ "$status" != 75 ] && [ "$status" != 0 ]; then failures=$((failures + 1)); echo "FAILED: SIGTERM gave status $status"; fi
+[ "$status" = 0 ] || "$limbeck" train -c "$config" -o "$stopped" --resume
+same "$work/straight-f32/step_00000010/model.safetensors" "$stopped/step_00000010/model.safetensors"
+
+# A run folder is not overwritten by accident.
+expect 2 "already holds a run" "$limbeck" train -c "$config" -o "$stopped"
+finish

@@ -1,0 +1,163 @@
+// Channel-wise distillation: oracles, agreement with generic ops, invariants, error messages.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "core/dispatch.h"
+#include "core/rng.h"
+#include "distill/channel_kd.h"
+#include "ops/elementwise.h"
+#include "ops/reduce.h"
+#include "ops/softmax.h"
+#include "tests/harness/oracle_maps.h"
+
+using namespace limbeck;
+using namespace limbeck::test;
+using distill::channel_kd;
+
+namespace {
+
+Tensor noise(const Shape& shape, std::uint64_t seed, double spread) {
+  Generator g(seed);
+  Tensor t = Tensor::empty(shape);
+  fill_normal_(t, g, 0, spread);
+  return t;
+}
+
+}  // namespace
+
+TEST_CASE("channel_kd: oracles") {
+  const auto row = [](double tau, bool cross_entropy_form, const OracleRow& expected) {
+    CAPTURE(tau);
+    check_oracle(
+        [&](const Tensor& s) {
+          return channel_kd(s, oracle_teacher().copy_as(s.dtype()),
+                            {.tau = tau, .cross_entropy_form = cross_entropy_form});
+        },
+        expected);
+  };
+  row(1, false, {1.36224746033, 0.13768180905, -0.0128237776213});
+  row(2, false, {1.66326551454, 0.161352706619, -0.0146176112606});
+  row(4, false, {1.78011730843, 0.170490923209, -0.014224086308});
+  row(4, true, {48.8313959991, 0.170490923209, -0.014224086308});
+}
+
+TEST_CASE("channel_kd: value and gradient of the composite of generic ops, in f64") {
+  constexpr auto kSpatial = ops::SoftmaxAxis::kSpatial;
+  const double tau = 3;
+  const Tensor t = oracle_teacher();
+  const auto composite = [&](const Tensor& s) {
+    const Tensor ln_s = ops::log_softmax(ops::mul_scalar(s, 1 / tau), kSpatial);
+    const Tensor ln_t = ops::log_softmax(ops::mul_scalar(t, 1 / tau), kSpatial);
+    return ops::mul_scalar(ops::sum(ops::mul(ops::exp(ln_t), ops::sub(ln_t, ln_s))), tau * tau / 6);
+  };
+  const auto fused = differentiate([&](const Tensor& s) { return channel_kd(s, t, {.tau = tau}); }, oracle_student());
+  const auto plain = differentiate(composite, oracle_student());
+  CHECK(fused.loss == doctest::Approx(plain.loss).epsilon(1e-12));
+  CHECK(gap(fused.gradient, plain.gradient) < 1e-12);
+}
+
+TEST_CASE("channel_kd: many chunks agree with the reference") {
+  const Tensor s = noise({2, 19, 96, 130}, 1, 3);  // 8 chunks per image, the last one short
+  const Tensor t = noise({2, 19, 96, 130}, 2, 3);
+  const auto loss = [&](const Tensor& x) { return channel_kd(x, t.copy_as(x.dtype())); };
+  const auto fast = differentiate(loss, s);
+  const auto exact = differentiate(loss, s.copy_as(DType::kF64));
+  CHECK(fast.loss == doctest::Approx(exact.loss).epsilon(1e-5));
+  CHECK(gap(fast.gradient, exact.gradient) < 1e-5);
+}
+
+TEST_CASE("channel_kd: equal maps give exactly zero, or tau^2 times the mean entropy") {
+  const Tensor map = noise({2, 19, 45, 47}, 7, 3);
+  for (const DType type : {DType::kF32, DType::kBF16}) {
+    const Tensor t = map.copy_as(type);
+    const auto r = differentiate([&](const Tensor& s) { return channel_kd(s, t); }, t);
+    CHECK(r.loss == 0.0);
+    CHECK(largest_magnitude(r.gradient) == 0.0);
+    const auto e = differentiate(
+        [&](const Tensor& s) { return channel_kd(s, t, {.tau = 4, .cross_entropy_form = true}); }, t);
+    const Tensor ln_p = ops::log_softmax(ops::mul_scalar(t.copy_as(DType::kF64), 0.25), ops::SoftmaxAxis::kSpatial);
+    const double entropy = -ops::sum(ops::mul(ops::exp(ln_p), ln_p)).item() / (2 * 19);
+    CHECK(e.loss == doctest::Approx(16 * entropy).epsilon(1e-5));
+    CHECK(largest_magnitude(e.gradient) == 0.0);
+  }
+}
+
+TEST_CASE("channel_kd: unchanged by a shift of whole maps, even by 1e4") {
+  const Tensor s = noise({1, 5, 40, 40}, 3, 2);
+  const Tensor t = noise({1, 5, 40, 40}, 4, 2);
+  const double plain = channel_kd(s, t).item();
+  CHECK(channel_kd(ops::add_scalar(s, 64), t).item() == doctest::Approx(plain).epsilon(1e-4));
+  CHECK(channel_kd(s, ops::add_scalar(t, -64)).item() == doctest::Approx(plain).epsilon(1e-4));
+  // The shifted maps are rounded to 1e-3; a kernel that shifts late would lose all digits of a loss of this size.
+  CHECK(channel_kd(ops::add_scalar(s, 1e4), ops::add_scalar(t, -1e4)).item() == doctest::Approx(plain).epsilon(1e-2));
+}
+
+TEST_CASE("channel_kd: gradients of a channel sum to zero") {
+  const auto s = oracle_student();
+  s.set_requires_grad(true);
+  channel_kd(s, oracle_teacher()).backward();
+  for (const double v : ops::sum(s.grad(), {2, 3}, false).to_vector<double>()) CHECK(std::abs(v) < 1e-15);
+}
+
+TEST_CASE("channel_kd: one position is always certain; one channel works") {
+  const auto r = differentiate([](const Tensor& s) { return channel_kd(s, noise({2, 19, 1, 1}, 5, 9)); },
+                               noise({2, 19, 1, 1}, 6, 9));
+  CHECK(r.loss == 0.0);
+  CHECK(largest_magnitude(r.gradient) == 0.0);
+  CHECK(channel_kd(noise({1, 1, 7, 7}, 5, 2), noise({1, 1, 7, 7}, 6, 2)).item() > 0);
+}
+
+TEST_CASE("channel_kd: finite for logits of +-1e4") {
+  const Tensor s = noise({2, 11, 30, 30}, 8, 3000);
+  const Tensor t = noise({2, 11, 30, 30}, 9, 3000);
+  for (const double tau : {0.5, 1.0, 4.0}) {
+    const auto loss = [&](const Tensor& x) { return channel_kd(x, t.copy_as(x.dtype()), {.tau = tau}); };
+    const auto fast = differentiate(loss, s);
+    const auto exact = differentiate(loss, s.copy_as(DType::kF64));
+    CHECK(std::isfinite(fast.loss));
+    CHECK(fast.loss == doctest::Approx(exact.loss).epsilon(1e-5));
+    CHECK(gap(fast.gradient, exact.gradient) < 1e-4);
+  }
+}
+
+TEST_CASE("channel_kd: NaN is not hidden") {
+  const Tensor s = oracle_student().copy_as(DType::kF32);
+  const Tensor bad = s.copy();
+  bad.view().at<float>(1, 2, 3, 4) = std::numeric_limits<float>::quiet_NaN();
+  CHECK(std::isnan(channel_kd(bad, s).item()));
+  CHECK(std::isnan(channel_kd(s, bad).item()));
+}
+
+TEST_CASE("channel_kd: student and teacher of different types") {
+  const Tensor s = oracle_student().copy_as(DType::kBF16);
+  const Tensor t = oracle_teacher().copy_as(DType::kBF16);
+  const double exact = channel_kd(s.copy_as(DType::kF64), t.copy_as(DType::kF64)).item();
+  for (const DType student : {DType::kF32, DType::kBF16}) {
+    for (const DType teacher : {DType::kF32, DType::kBF16}) {
+      const Tensor leaf = s.copy_as(student);
+      leaf.set_requires_grad(true);
+      const Tensor loss = channel_kd(leaf, t.copy_as(teacher));
+      loss.backward();
+      CHECK(loss.dtype() == DType::kF32);
+      CHECK(loss.item() == doctest::Approx(exact).epsilon(1e-5));
+      CHECK(leaf.grad().dtype() == student);
+    }
+  }
+}
+
+TEST_CASE("channel_kd: wrong arguments are named") {
+  const Tensor s = Tensor::zeros({2, 3, 4, 5});
+  const auto shapes = error_text([&] { return channel_kd(s, Tensor::zeros({2, 19, 4, 5})); });
+  CHECK(contains_text(shapes, "[2, 19, 4, 5]"));
+  CHECK(contains_text(shapes, "[2, 3, 4, 5]"));
+  CHECK(contains_text(error_text([&] { return channel_kd(s, s, {.tau = 0}); }), "tau = 0"));
+  CHECK(contains_text(error_text([&] { return channel_kd(s, s, {.tau = -2}); }), "tau = -2"));
+  const Tensor trained = Tensor::zeros({2, 3, 4, 5});
+  trained.set_requires_grad(true);
+  CHECK(contains_text(error_text([&] { return channel_kd(s, trained); }), "teacher requires grad"));
+  CHECK(contains_text(error_text([&] { return channel_kd(Tensor::zeros({2, 3}), Tensor::zeros({2, 3})); }), "[2, 3]"));
+  CHECK(contains_text(error_text([&] { return channel_kd(Tensor::zeros({0, 3, 1, 1}), Tensor::zeros({0, 3, 1, 1})); }),
+                      "empty"));
+}

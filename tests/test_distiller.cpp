@@ -1,0 +1,188 @@
+// The Distiller on toy networks: the sum of terms, frozen teacher, taps, alignment, weights by step, and its errors.
+#include <doctest/doctest.h>
+
+#include <memory>
+
+#include "core/autograd.h"
+#include "core/log.h"
+#include "core/rng.h"
+#include "distill/channel_kd.h"
+#include "distill/distiller.h"
+#include "distill/pixel_kd.h"
+#include "nn/layers.h"
+#include "ops/interpolate.h"
+
+using namespace limbeck;
+using namespace limbeck::distill;
+
+TEST_SUITE_BEGIN("distiller");
+
+namespace {
+
+/// One convolution with stride; taps: "features" (6 channels), logits with 3 classes.
+class Toy final : public models::Model {
+ public:
+  Toy(std::uint64_t seed, std::int64_t stride, std::int64_t width = 6) : generator_(seed) {
+    conv_ = std::make_unique<nn::Conv2d>(nn::ConvArgs{.in = 3, .out = width, .kernel = 3, .stride = stride, .padding = 1}, generator_);
+    head_ = std::make_unique<nn::Conv2d>(nn::ConvArgs{.in = width, .out = 3}, generator_);
+    register_module("conv", *conv_);
+    register_module("head", *head_);
+  }
+  models::Output forward(const Tensor& x, std::span<const std::string> taps) override {
+    models::Output out;
+    const Tensor f = (*conv_)(x);
+    for (const auto& tap : taps) {
+      if (tap == "features") out.taps["features"] = f;
+    }
+    out.logits = (*head_)(f);
+    return out;
+  }
+  [[nodiscard]] std::vector<std::string> tap_names() const override { return {"features"}; }
+
+ private:
+  Generator generator_;
+  std::unique_ptr<nn::Conv2d> conv_;
+  std::unique_ptr<nn::Conv2d> head_;
+};
+
+Term make_term(const char* yaml, double weight) {
+  const Config config = Config::parse(yaml, "test");
+  Term term;
+  term.loss = make_loss(config);
+  term.name = config.get<std::string>("loss");
+  term.weight = WeightSchedule(weight);
+  return term;
+}
+
+struct Batch {
+  Tensor images = Tensor::empty({2, 3, 12, 16});
+  Tensor labels;
+  Batch() {
+    Generator g(5);
+    fill_normal_(images, g, 0, 1);
+    std::vector<std::uint8_t> ids(2 * 12 * 16);
+    for (auto& id : ids) id = g.uniform() < 0.1 ? std::uint8_t{255} : static_cast<std::uint8_t>(g.below(3));
+    labels = Tensor::from(ids, {2, 12, 16});
+  }
+};
+
+}  // namespace
+
+TEST_CASE("the total is the weighted sum of the terms, each equal to its own op") {
+  const Batch batch;
+  auto student = std::make_shared<Toy>(1, 4);
+  auto teacher = std::make_shared<Toy>(2, 4);
+  Distiller d(student, teacher, {make_term("{loss: channel_kd, tau: 2}", 3.0), make_term("{loss: pixel_kd, tau: 1}", 0.5)});
+  const Objective o = d.forward(batch.images, batch.labels, 0, 10);
+  REQUIRE(o.terms.size() == 3);
+  CHECK(o.terms[0].name == "ce");
+  double sum = 0;
+  for (const auto& term : o.terms) sum += term.weight * term.raw.item();
+  CHECK(o.total.item() == doctest::Approx(sum).epsilon(1e-6));
+
+  const NoGradGuard off;
+  const Tensor s = student->forward(batch.images, {}).logits;
+  const Tensor t = teacher->forward(batch.images, {}).logits;
+  CHECK(o.terms[0].raw.item() ==
+        doctest::Approx(ops::cross_entropy(ops::resize_bilinear(s, {12, 16}, false), batch.labels).item()).epsilon(1e-6));
+  CHECK(o.terms[1].raw.item() == doctest::Approx(channel_kd(s, t, {.tau = 2}).item()).epsilon(1e-6));
+  CHECK(o.terms[2].raw.item() == doctest::Approx(pixel_kd(s, t, {.tau = 1}).item()).epsilon(1e-6));
+}
+
+TEST_CASE("the student learns, the teacher stays as it is") {
+  const Batch batch;
+  auto student = std::make_shared<Toy>(1, 4);
+  auto teacher = std::make_shared<Toy>(2, 4);
+  Distiller d(student, teacher, {make_term("{loss: channel_kd}", 3.0)});
+  d.train();
+  CHECK_FALSE(teacher->is_training());
+  d.forward(batch.images, batch.labels, 0, 10).total.backward();
+  for (const auto& p : student->parameters()) CHECK(p.grad().defined());
+  for (const auto& p : teacher->parameters()) {
+    CHECK_FALSE(p.requires_grad());
+    CHECK_FALSE(p.grad().defined());
+  }
+  for (const auto& p : d.named_parameters()) CHECK(p.name.starts_with("student."));
+}
+
+TEST_CASE("a student that equals its teacher has zero distillation loss") {
+  const Batch batch;
+  Distiller d(std::make_shared<Toy>(7, 4), std::make_shared<Toy>(7, 4), {make_term("{loss: channel_kd}", 1.0)});
+  CHECK(d.forward(batch.images, batch.labels, 0, 10).terms[1].raw.item() == doctest::Approx(0.0));
+}
+
+TEST_CASE("maps of different size are aligned, and the log says how") {
+  const Batch batch;
+  std::vector<std::string> lines;
+  set_log_sink([&](LogLevel, std::string_view m) { lines.emplace_back(m); });
+  auto student = std::make_shared<Toy>(1, 4);
+  auto teacher = std::make_shared<Toy>(2, 2);
+  Distiller d(student, teacher, {make_term("{loss: channel_kd}", 1.0)});
+  const double value = d.forward(batch.images, batch.labels, 0, 10).terms[1].raw.item();
+  static_cast<void>(d.forward(batch.images, batch.labels, 1, 10));
+  set_log_sink({});
+  REQUIRE(lines.size() == 1);
+  CHECK(lines[0].find("student map 3x4, teacher map 6x8; the teacher map is resized") != std::string::npos);
+  const NoGradGuard off;
+  const Tensor t = ops::resize_bilinear(teacher->forward(batch.images, {}).logits, {3, 4}, false);
+  CHECK(value == doctest::Approx(channel_kd(student->forward(batch.images, {}).logits, t, {}).item()).epsilon(1e-5));
+}
+
+TEST_CASE("weights follow their schedule; a term of weight zero is not computed") {
+  const Batch batch;
+  auto term = make_term("{loss: channel_kd}", 1.0);
+  term.weight = WeightSchedule::until(2.0, 5);
+  Distiller d(std::make_shared<Toy>(1, 4), std::make_shared<Toy>(2, 4), {term});
+  CHECK(d.forward(batch.images, batch.labels, 4, 10).terms.size() == 2);
+  CHECK(d.forward(batch.images, batch.labels, 5, 10).terms.size() == 1);
+
+  CHECK(WeightSchedule::linear(0, 3).at(5, 10) == doctest::Approx(1.5));
+  CHECK(WeightSchedule::linear(0, 3).at(20, 10) == doctest::Approx(3));
+  const auto steps = WeightSchedule::steps(1, {{10, 0.5}, {20, 0.1}});
+  CHECK(steps.at(9, 100) == 1);
+  CHECK(steps.at(10, 100) == 0.5);
+  CHECK(steps.at(99, 100) == 0.1);
+  const Config c = Config::parse("{a: 2, b: {from: 0, to: 4}, c: {value: 3, until: 7}, d: {value: 1, at: [2], to: [5]}}", "t");
+  CHECK(WeightSchedule::from_config(c, "a", 1).at(3, 10) == 2);
+  CHECK(WeightSchedule::from_config(c, "b", 1).at(5, 10) == 2);
+  CHECK(WeightSchedule::from_config(c, "c", 1).at(7, 10) == 0);
+  CHECK(WeightSchedule::from_config(c, "d", 1).at(2, 10) == 5);
+  CHECK(WeightSchedule::from_config(c, "e", 1.5).at(2, 10) == 1.5);
+  CHECK_THROWS_AS(WeightSchedule(-1.0), ConfigError);
+  CHECK_THROWS_AS(static_cast<void>(WeightSchedule::steps(1, {{5, 1}, {5, 2}})), ConfigError);
+}
+
+TEST_CASE("wrong set-ups are refused with one message") {
+  const Batch batch;
+  auto term = make_term("{loss: channel_kd}", 1.0);
+  term.student_tap = "featurse";
+  CHECK_THROWS_WITH_AS(Distiller(std::make_shared<Toy>(1, 4), std::make_shared<Toy>(2, 4), {term}),
+                       "[distiller] term 'channel_kd': the student has no tap 'featurse', did you mean 'features'?; taps: "
+                       "logits, features",
+                       ConfigError);
+  CHECK_THROWS_AS(Distiller(std::make_shared<Toy>(1, 4), nullptr, {make_term("{loss: channel_kd}", 1.0)}), ConfigError);
+  CHECK_THROWS_WITH_AS(static_cast<void>(make_term("{loss: chanel_kd}", 1.0)), doctest::Contains("did you mean 'channel_kd'"),
+                       ConfigError);
+  CHECK_THROWS_AS(static_cast<void>(make_term("{loss: channel_kd, tau: 0}", 1.0)), ConfigError);
+
+  auto features = make_term("{loss: channel_kd}", 1.0);
+  features.student_tap = features.teacher_tap = "features";
+  Distiller d(std::make_shared<Toy>(1, 4, 4), std::make_shared<Toy>(2, 4, 6), {features});
+  CHECK_THROWS_WITH_AS(static_cast<void>(d.forward(batch.images, batch.labels, 0, 10)),
+                       doctest::Contains("has 4 channels, teacher tap 'features' has 6; add a connector"), Error);
+}
+
+TEST_CASE("a connector makes channels agree and is trained") {
+  const Batch batch;
+  auto term = make_term("{loss: channel_kd}", 1.0);
+  term.student_tap = term.teacher_tap = "features";
+  Generator g(3);
+  auto connector = std::make_shared<nn::Conv2d>(nn::ConvArgs{.in = 4, .out = 6}, g);
+  term.connector = connector;
+  Distiller d(std::make_shared<Toy>(1, 4, 4), std::make_shared<Toy>(2, 4, 6), {term});
+  d.forward(batch.images, batch.labels, 0, 10).total.backward();
+  CHECK(connector->weight().grad().defined());
+  CHECK(d.state_dict().count("connector0.weight") == 1);
+}
+
+TEST_SUITE_END();
