@@ -3,7 +3,7 @@
 #include "core/error.h"
 #include "core/file_io.h"
 #include "core/json.h"
-#include "core/onednn/engine.h"
+#include "core/onednn/compat.h"
 #include "core/parallel.h"
 #include "nn/checkpoint.h"
 
@@ -48,10 +48,11 @@ fs::path find_weights(const fs::path& model) {
 }
 
 std::string environment_json() {
+  const dnnl_version_t* dnnl = dnnl_version();
   return JsonObject()
       .add("limbeck", LIMBECK_VERSION)
       .add("compiler", __VERSION__)
-      .add("onednn", onednn::version_string())
+      .add("onednn", fmt::format("{}.{}.{}", dnnl->major, dnnl->minor, dnnl->patch))
       .add("threads", max_threads())
       .str();
 }

@@ -97,8 +97,9 @@ datasets::TransformOptions read_transform(const Config& data) {
   return t;
 }
 
+constexpr std::int64_t kMany = std::int64_t{1} << 40;
+
 TrainSettings read_train(const Config& section) {
-  constexpr std::int64_t kMany = std::int64_t{1} << 40;
   TrainSettings t;
   const auto count = [&](std::string_view key, std::int64_t fallback, std::int64_t low, std::int64_t high = kMany) {
     return section.get_in_range<std::int64_t>(key, fallback, low, high);

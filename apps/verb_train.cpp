@@ -80,6 +80,15 @@ void spot_check(const datasets::Dataset& data, const char* name) {
   log_info("{}: {} samples, {} classes", name, data.size(), data.classes().count());
 }
 
+/// Median-frequency weights of the training split, as f32 [K].
+Tensor balance_classes(const datasets::DatasetSpec& train) {
+  const auto weights = datasets::check_data({train}).class_weights;
+  std::string text;
+  for (const double w : weights) text += fmt::format(" {:.2f}", w);
+  log_info("class weights (median frequency):{}", text);
+  return Tensor::from(std::vector<float>(weights.begin(), weights.end()), {static_cast<std::int64_t>(weights.size())});
+}
+
 }  // namespace
 
 int run_train(const TrainArgs& args, bool distillation) {
@@ -98,7 +107,7 @@ int run_train(const TrainArgs& args, bool distillation) {
   spot_check(*train_data, "train");
   spot_check(*val_data, "val");
   set_classes(settings.model, *train_data, "model");
-  if (settings.train.class_weights == "median_frequency") settings.class_weights = median_frequency_weights(*train_data);
+  if (settings.train.class_weights == "median_frequency") settings.class_weights = balance_classes(settings.data.train);
 
   auto student = build_student(settings);
   std::shared_ptr<models::Model> teacher;

@@ -14,8 +14,8 @@ namespace limbeck::datasets {
 /// The mask in display colours. kIgnoreId is black; ids beyond the palette are magenta, so that they are noticed.
 [[nodiscard]] Image colour_mask(const Mask& mask, const std::vector<Rgb>& palette);
 
-/// The picture with the mask's colours mixed in: (1 - alpha) * picture + alpha * colour; ignored pixels stay as they are.
-/// Throws Error when the sizes differ or alpha is outside [0, 1].
+/// The picture with the mask's colours mixed in: (1 - alpha) * picture + alpha * colour; ignored pixels stay as they
+/// are. Throws Error when the sizes differ or alpha is outside [0, 1].
 [[nodiscard]] Image overlay(const Image& image, const Mask& mask, const std::vector<Rgb>& palette, double alpha = 0.5);
 
 /// Where a prediction is wrong: the truth's colour on wrong pixels, grey on right ones, black where there is no label.

@@ -27,8 +27,8 @@ namespace limbeck::datasets {
 /// Shapes:  returns u8 [1,H,W].
 [[nodiscard]] Tensor to_tensor(const Mask& mask);
 
-/// The middle of a sample. Where it is smaller than the window, the picture is padded with `pad_colour` and the mask with
-/// kIgnoreId. Note that scores on centre crops are not comparable with scores on whole pictures.
+/// The middle of a sample. Where it is smaller than the window, the picture is padded with `pad_colour` and the mask
+/// with kIgnoreId. Note that scores on centre crops are not comparable with scores on whole pictures.
 [[nodiscard]] Sample centre_crop(const Sample& sample, std::int64_t h, std::int64_t w,
                                  Rgb pad_colour = {124, 116, 104});
 

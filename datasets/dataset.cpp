@@ -78,8 +78,9 @@ Sample FileDataset::load(std::size_t index) const {
   sample.image = read_image(p.image);
   sample.mask = read_mask(p.label, source_.decode, source_.classes.palette);
   if (sample.image.h != sample.mask.h || sample.image.w != sample.mask.w) {
-    fail<DataError>(where_, "image {} has {}x{} pixels (width x height), its mask {} has {}x{}; resize one with "
-                            "nearest neighbour or pair the right files",
+    fail<DataError>(where_,
+                    "image {} has {}x{} pixels (width x height), its mask {} has {}x{}; resize one with "
+                    "nearest neighbour or pair the right files",
                     p.image.string(), sample.image.w, sample.image.h, p.label.string(), sample.mask.w, sample.mask.h);
   }
   // Colours were looked up in the palette, so they are classes already.

@@ -96,19 +96,19 @@ struct DatasetSpec {
   std::string label_suffix;  ///< the same for masks, e.g. "_gt.png"
 
   // folder and list: what the ids mean
-  std::vector<std::string> classes;   ///< class names in id order; empty: read from `classes.txt` in root
-  std::vector<Rgb> palette;           ///< display colours; empty: VOC colours
-  std::int64_t num_classes = 0;       ///< alternative to `classes` when names do not matter
-  int ignore_index = 255;             ///< id in the files that means "not labelled"
-  bool reduce_zero_label = false;     ///< id 0 is not labelled and id k is class k-1 (ADE20K)
-  std::map<int, int> label_map;       ///< id in the files -> class (255: ignore). When set, ids not listed are errors
-  int label_map_other = -1;           ///< class for ids that `label_map` does not list; -1: they are errors
+  std::vector<std::string> classes;  ///< class names in id order; empty: read from `classes.txt` in root
+  std::vector<Rgb> palette;          ///< display colours; empty: VOC colours
+  std::int64_t num_classes = 0;      ///< alternative to `classes` when names do not matter
+  int ignore_index = 255;            ///< id in the files that means "not labelled"
+  bool reduce_zero_label = false;    ///< id 0 is not labelled and id k is class k-1 (ADE20K)
+  std::map<int, int> label_map;      ///< id in the files -> class (255: ignore). When set, ids not listed are errors
+  int label_map_other = -1;          ///< class for ids that `label_map` does not list; -1: they are errors
   MaskDecode mask_decode = MaskDecode::kIndex;
 
   // scenes
-  std::uint64_t seed = 0;      ///< seed of the generated data set (not of the training run)
+  std::uint64_t seed = 0;  ///< seed of the generated data set (not of the training run)
   std::int64_t height = 96, width = 128;
-  std::size_t samples = 0;     ///< number of generated scenes; 0: 2000 for train, 200 otherwise
+  std::size_t samples = 0;  ///< number of generated scenes; 0: 2000 for train, 200 otherwise
 };
 
 /// Opens a data set. File lists are read here, pictures later.

@@ -10,8 +10,8 @@
 #define STB_IMAGE_WRITE_IMPLEMENTATION
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wunused-function"
-#include <stb/stb_image.h>
-#include <stb/stb_image_write.h>
+#include <stb_image.h>
+#include <stb_image_write.h>
 #pragma GCC diagnostic pop
 
 #include <algorithm>
@@ -101,14 +101,17 @@ Image decode_image(std::span<const std::uint8_t> file, const std::string& where)
   return image;
 }
 
-Image read_image(const std::filesystem::path& path) { return decode_image(read_bytes(path), path.string()); }
+Image read_image(const std::filesystem::path& path) {
+  const std::string file = read_data_file(path);
+  return decode_image(bytes_of(file), path.string());
+}
 
 std::vector<std::uint8_t> encode_png(const Image& image) { return encode_png(image, "picture"); }
 
 void write_image(const std::filesystem::path& path, const Image& image, int quality) {
   const std::string suffix = lower_suffix(path);
   if (suffix == ".png") {
-    write_bytes(path, encode_png(image, path.string()));
+    write_data_file(path, encode_png(image, path.string()));
     return;
   }
   if (suffix != ".jpg" && suffix != ".jpeg") {
@@ -121,11 +124,11 @@ void write_image(const std::filesystem::path& path, const Image& image, int qual
     const auto* first = static_cast<const std::uint8_t*>(data);
     out->insert(out->end(), first, first + size);
   };
-  if (stbi_write_jpg_to_func(append, &bytes, static_cast<int>(image.w), static_cast<int>(image.h), 3,
-                             image.rgb.data(), std::clamp(quality, 1, 100)) == 0) {
+  if (stbi_write_jpg_to_func(append, &bytes, static_cast<int>(image.w), static_cast<int>(image.h), 3, image.rgb.data(),
+                             std::clamp(quality, 1, 100)) == 0) {
     fail<DataError>("image", "{}: JPEG compression of {}x{} pixels failed", path.string(), image.w, image.h);
   }
-  write_bytes(path, bytes);
+  write_data_file(path, bytes);
 }
 
 bool has_image_suffix(const std::filesystem::path& path) {
@@ -139,8 +142,7 @@ std::vector<std::filesystem::path> list_images(const std::filesystem::path& fold
   }
   std::vector<std::filesystem::path> found;
   using Options = std::filesystem::directory_options;
-  for (const auto& entry :
-       std::filesystem::recursive_directory_iterator(folder, Options::follow_directory_symlink)) {
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder, Options::follow_directory_symlink)) {
     if (entry.is_regular_file() && has_image_suffix(entry.path())) found.push_back(entry.path());
   }
   std::sort(found.begin(), found.end());

@@ -68,11 +68,11 @@ struct Loader::Impl {
   std::condition_variable work;   // workers: a sample may be claimed, or stop
   std::condition_variable ready;  // consumer: a batch is complete, or no worker is active
   std::vector<Slot> ring;
-  std::int64_t consumed = 0;      // number of the batch that next() returns next
-  std::int64_t end = 0;           // first batch that is not wanted
-  std::int64_t open_batch = 0;    // batch of which samples are being claimed
+  std::int64_t consumed = 0;    // number of the batch that next() returns next
+  std::int64_t end = 0;         // first batch that is not wanted
+  std::int64_t open_batch = 0;  // batch of which samples are being claimed
   std::size_t open_item = 0;
-  int active = 0;                 // workers preparing a sample
+  int active = 0;  // workers preparing a sample
   bool paused = false;
   bool stop = false;
   std::map<std::int64_t, std::vector<std::size_t>> orders;  // of the epochs in use
@@ -150,9 +150,7 @@ struct Loader::Impl {
     }
   }
 
-  [[nodiscard]] bool may_claim() const {
-    return !paused && open_batch < end && open_batch < consumed + capacity();
-  }
+  [[nodiscard]] bool may_claim() const { return !paused && open_batch < end && open_batch < consumed + capacity(); }
 
   void run_worker() {
     std::unique_lock lock(mutex);
@@ -191,8 +189,9 @@ struct Loader::Impl {
   void check_sizes(const Slot& s) const {
     for (std::size_t i = 1; i < s.sizes.size(); ++i) {
       if (s.sizes[i] == s.sizes[0]) continue;
-      fail<DataError>("loader", "samples of one batch have different sizes: '{}' {}x{}, '{}' {}x{}; set a crop or resize "
-                                "size, or use batch 1",
+      fail<DataError>("loader",
+                      "samples of one batch have different sizes: '{}' {}x{}, '{}' {}x{}; set a crop or resize "
+                      "size, or use batch 1",
                       dataset->name(s.indices[0]), s.sizes[0][1], s.sizes[0][0], dataset->name(s.indices[i]),
                       s.sizes[i][1], s.sizes[i][0]);
     }

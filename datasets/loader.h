@@ -4,9 +4,9 @@
 //
 // Note [the loader's order]
 //   The samples of epoch e are a permutation drawn from (seed, e). The global batch p of an epoch is entries
-//   [p * world * batch, (p + 1) * world * batch) of it, and rank r takes the r-th part, so two ranks with batch 2 see what
-//   one rank with batch 4 sees. The augmentation of a sample is drawn from (seed, e, index). Hence a batch is a pure
-//   function of (seed, epoch, position): worker count, timing and resuming do not change it.
+//   [p * world * batch, (p + 1) * world * batch) of it, and rank r takes the r-th part, so two ranks with batch 2 see
+//   what one rank with batch 4 sees. The augmentation of a sample is drawn from (seed, e, index). Hence a batch is a
+//   pure function of (seed, epoch, position): worker count, timing and resuming do not change it.
 #pragma once
 
 #include <cstdint>
@@ -21,12 +21,12 @@
 namespace limbeck::datasets {
 
 struct LoaderOptions {
-  std::int64_t batch = 4;   ///< samples per batch of this process
-  int workers = 2;          ///< threads; 0 prepares batches inside next()
-  int prefetch = 2;         ///< batches prepared ahead
-  bool shuffle = true;      ///< false: dataset order, the same in every epoch
-  bool drop_last = true;    ///< leave out the last batch of an epoch if it is not full
-  bool endless = true;      ///< false: next() ends with the epoch that start() named
+  std::int64_t batch = 4;  ///< samples per batch of this process
+  int workers = 2;         ///< threads; 0 prepares batches inside next()
+  int prefetch = 2;        ///< batches prepared ahead
+  bool shuffle = true;     ///< false: dataset order, the same in every epoch
+  bool drop_last = true;   ///< leave out the last batch of an epoch if it is not full
+  bool endless = true;     ///< false: next() ends with the epoch that start() named
   std::uint64_t seed = 0;
   int rank = 0, world = 1;  ///< this process and the number of processes
   TransformOptions transform;
@@ -39,8 +39,8 @@ struct Batch {
   Tensor labels;
   std::vector<std::size_t> indices;  ///< which samples of the dataset
   std::int64_t epoch = 0;
-  std::int64_t position = 0;         ///< number of the batch within the epoch
-  double wait_seconds = 0;           ///< how long next() had to wait for the workers
+  std::int64_t position = 0;  ///< number of the batch within the epoch
+  double wait_seconds = 0;    ///< how long next() had to wait for the workers
 };
 
 class Loader {
@@ -60,7 +60,8 @@ class Loader {
   void start(std::int64_t epoch, std::int64_t position = 0);
 
   /// The next batch; nothing after the last one when the loader is not endless.
-  /// Throws: what a worker threw, with the name of the sample in front: DataError for bad files, and when samples of one
+  /// Throws: what a worker threw, with the name of the sample in front: DataError for bad files, and when samples of
+  /// one
   ///   batch have different sizes. The loader goes on with the following batch if called again.
   [[nodiscard]] std::optional<Batch> next();
 

@@ -80,8 +80,9 @@ Mask ids_from_colours(const MaskFile& file, const std::filesystem::path& path, c
       const auto found = table.find(colour);
       if (found == table.end()) {
         const auto [x, y] = position(i, file.w);
-        fail<DataError>("mask", "{}: colour {},{},{} at pixel x={} y={} is in no entry of the palette ({} colours); "
-                                "add it to `palette`, or re-save a mask that was smoothed or compressed",
+        fail<DataError>("mask",
+                        "{}: colour {},{},{} at pixel x={} y={} is in no entry of the palette ({} colours); "
+                        "add it to `palette`, or re-save a mask that was smoothed or compressed",
                         path.string(), p[0], p[1], p[2], x, y, palette.size());
       }
       last_colour = colour;
@@ -102,7 +103,8 @@ bool MaskFile::colours_are_grey() const noexcept {
 }
 
 MaskFile read_mask_file(const std::filesystem::path& path) {
-  const auto bytes = read_bytes(path);
+  const std::string content = read_data_file(path);
+  const auto bytes = bytes_of(content);
   const std::string where = path.string();
   if (bytes.size() > 2 && bytes[0] == 0xFF && bytes[1] == 0xD8) {
     fail<DataError>("mask", "{}: is a JPEG; lossy compression changes ids, save masks as PNG", where);
@@ -139,8 +141,7 @@ MaskFile read_mask_file(const std::filesystem::path& path) {
   return file;
 }
 
-Mask decode_mask(MaskFile file, const std::filesystem::path& path, MaskDecode decode,
-                 const std::vector<Rgb>& palette) {
+Mask decode_mask(MaskFile file, const std::filesystem::path& path, MaskDecode decode, const std::vector<Rgb>& palette) {
   if (file.format == MaskFormat::kColour) {
     if (decode == MaskDecode::kColour) return ids_from_colours(file, path, palette);
     const bool grey = file.colours_are_grey();
@@ -162,11 +163,11 @@ Mask read_mask(const std::filesystem::path& path, MaskDecode decode, const std::
 void write_mask(const std::filesystem::path& path, const Mask& mask, const std::vector<Rgb>& palette) {
   std::vector<Rgb> colours = voc_colours(256);
   std::copy_n(palette.begin(), std::min<std::size_t>(palette.size(), 255), colours.begin());
-  write_bytes(path, png_encode({mask.h, mask.w, PngColour::kPalette, 8, colours, mask.ids}, path.string()));
+  write_data_file(path, png_encode({mask.h, mask.w, PngColour::kPalette, 8, colours, mask.ids}, path.string()));
 }
 
 void write_grey_mask(const std::filesystem::path& path, const Mask& mask) {
-  write_bytes(path, png_encode({mask.h, mask.w, PngColour::kGrey, 8, {}, mask.ids}, path.string()));
+  write_data_file(path, png_encode({mask.h, mask.w, PngColour::kGrey, 8, {}, mask.ids}, path.string()));
 }
 
 // --- LabelMap -------------------------------------------------------------------------------------------------------
@@ -227,8 +228,10 @@ std::optional<std::uint8_t> LabelMap::lookup(int id) const noexcept {
 
 std::string hint_for_bad_id(int id, std::int64_t classes) {
   if (id == classes) {
-    return fmt::format("if ids count from 1 set `reduce_zero_label: true`, if {} means unlabelled set "
-                       "`ignore_index: {}`, else raise the number of classes", id, id);
+    return fmt::format(
+        "if ids count from 1 set `reduce_zero_label: true`, if {} means unlabelled set "
+        "`ignore_index: {}`, else raise the number of classes",
+        id, id);
   }
   if (id >= 250) {
     return fmt::format("{} looks like a second void id: set `ignore_index: {}` or add it to `label_map` as 255", id,

@@ -28,10 +28,10 @@ struct MaskFile {
   std::int64_t h = 0, w = 0;
   MaskFormat format = MaskFormat::kGrey;
   int bit_depth = 8;
-  std::vector<std::uint8_t> ids;     ///< kGrey, kPalette: one per pixel
-  std::vector<std::uint16_t> wide;   ///< kGrey16: one per pixel
-  std::vector<std::uint8_t> colours; ///< kColour: RGB per pixel (RGBA and grey+alpha too; alpha dropped)
-  std::vector<Rgb> palette;          ///< kPalette
+  std::vector<std::uint8_t> ids;      ///< kGrey, kPalette: one per pixel
+  std::vector<std::uint16_t> wide;    ///< kGrey16: one per pixel
+  std::vector<std::uint8_t> colours;  ///< kColour: RGB per pixel (RGBA and grey+alpha too; alpha dropped)
+  std::vector<Rgb> palette;           ///< kPalette
   /// kColour: every pixel has R = G = B, i.e. a grey mask that was saved as RGB.
   [[nodiscard]] bool colours_are_grey() const noexcept;
 };
@@ -42,8 +42,8 @@ struct MaskFile {
 /// Turns a mask file into ids. `palette` is used by MaskDecode::kColour only; a colour that is in no entry becomes
 /// kIgnoreId if it is black or white, otherwise it is an error.
 /// Throws: DataError naming `path`, the first offending pixel, and the setting that would accept the file.
-[[nodiscard]] Mask decode_mask(MaskFile file, const std::filesystem::path& path,
-                               MaskDecode decode = MaskDecode::kIndex, const std::vector<Rgb>& palette = {});
+[[nodiscard]] Mask decode_mask(MaskFile file, const std::filesystem::path& path, MaskDecode decode = MaskDecode::kIndex,
+                               const std::vector<Rgb>& palette = {});
 
 /// read_mask_file and decode_mask in one.
 [[nodiscard]] Mask read_mask(const std::filesystem::path& path, MaskDecode decode = MaskDecode::kIndex,

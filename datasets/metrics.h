@@ -2,9 +2,9 @@
 // What it is not: per-batch averages; the mean of batch scores is not the score of the set.
 //
 // Note [absent classes]
-//   A class that occurs neither in the truth nor in the predictions has no IoU (0 / 0). It is left out of the means, and
-//   Metrics::classes_averaged says how many were averaged. NaN never reaches a mean, so "is this the best score so far"
-//   always has an answer.
+//   A class that occurs neither in the truth nor in the predictions has no IoU (0 / 0). It is left out of the means,
+//   and Metrics::classes_averaged says how many were averaged. NaN never reaches a mean, so "is this the best score so
+//   far" always has an answer.
 #pragma once
 
 #include <cstdint>
@@ -19,10 +19,10 @@ namespace limbeck::datasets {
 
 /// Scores in [0, 1]; printing multiplies by 100. Entries of absent classes in the vectors are NaN.
 struct Metrics {
-  double miou = 0;                 ///< mean of iou over the classes that occur
-  double pixel_accuracy = 0;       ///< share of labelled pixels that are right (aAcc)
-  double mean_class_accuracy = 0;  ///< mean of class_accuracy (mAcc)
-  double weighted_iou = 0;         ///< iou weighted by the class's share of the truth (fwIoU)
+  double miou = 0;                     ///< mean of iou over the classes that occur
+  double pixel_accuracy = 0;           ///< share of labelled pixels that are right (aAcc)
+  double mean_class_accuracy = 0;      ///< mean of class_accuracy (mAcc)
+  double weighted_iou = 0;             ///< iou weighted by the class's share of the truth (fwIoU)
   std::vector<double> iou;             ///< tp / (tp + fp + fn)
   std::vector<double> class_accuracy;  ///< tp / (tp + fn); NaN where the truth has none
   std::int64_t classes_averaged = 0;   ///< classes in miou

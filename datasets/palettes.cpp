@@ -18,16 +18,25 @@ std::vector<Rgb> voc_colours(std::size_t count) {
 const ClassInfo& camvid_classes() {
   static const ClassInfo info{
       {"sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"},
-      {{128, 128, 128}, {128, 0, 0}, {192, 192, 128}, {128, 64, 128}, {60, 40, 222}, {128, 128, 0}, {192, 128, 128},
-       {64, 64, 128}, {64, 0, 128}, {64, 64, 0}, {0, 128, 192}}};
+      {{128, 128, 128},
+       {128, 0, 0},
+       {192, 192, 128},
+       {128, 64, 128},
+       {60, 40, 222},
+       {128, 128, 0},
+       {192, 128, 128},
+       {64, 64, 128},
+       {64, 0, 128},
+       {64, 64, 0},
+       {0, 128, 192}}};
   return info;
 }
 
 const ClassInfo& voc_classes() {
-  static const ClassInfo info{
-      {"background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-       "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"},
-      voc_colours(21)};
+  static const ClassInfo info{{"background", "aeroplane", "bicycle",     "bird",  "boat",        "bottle", "bus",
+                               "car",        "cat",       "chair",       "cow",   "diningtable", "dog",    "horse",
+                               "motorbike",  "person",    "pottedplant", "sheep", "sofa",        "train",  "tvmonitor"},
+                              voc_colours(21)};
   return info;
 }
 
@@ -35,9 +44,25 @@ const ClassInfo& cityscapes_classes() {
   static const ClassInfo info{
       {"road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation",
        "terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"},
-      {{128, 64, 128}, {244, 35, 232}, {70, 70, 70}, {102, 102, 156}, {190, 153, 153}, {153, 153, 153}, {250, 170, 30},
-       {220, 220, 0}, {107, 142, 35}, {152, 251, 152}, {70, 130, 180}, {220, 20, 60}, {255, 0, 0}, {0, 0, 142},
-       {0, 0, 70}, {0, 60, 100}, {0, 80, 100}, {0, 0, 230}, {119, 11, 32}}};
+      {{128, 64, 128},
+       {244, 35, 232},
+       {70, 70, 70},
+       {102, 102, 156},
+       {190, 153, 153},
+       {153, 153, 153},
+       {250, 170, 30},
+       {220, 220, 0},
+       {107, 142, 35},
+       {152, 251, 152},
+       {70, 130, 180},
+       {220, 20, 60},
+       {255, 0, 0},
+       {0, 0, 142},
+       {0, 0, 70},
+       {0, 60, 100},
+       {0, 80, 100},
+       {0, 0, 230},
+       {119, 11, 32}}};
   return info;
 }
 

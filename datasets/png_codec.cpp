@@ -2,12 +2,12 @@
 
 #include <spng.h>
 
-#include <cstdio>
+#include <algorithm>
 #include <cstdlib>
-#include <fstream>
 #include <memory>
 
 #include "core/error.h"
+#include "core/file_io.h"
 
 namespace limbeck::datasets {
 namespace {
@@ -124,28 +124,14 @@ std::vector<std::uint8_t> png_encode(const PngPicture& picture, const std::strin
   return out;
 }
 
-std::vector<std::uint8_t> read_bytes(const std::filesystem::path& path) {
-  std::ifstream in(path, std::ios::binary | std::ios::ate);
-  if (!in || std::filesystem::is_directory(path)) {
-    fail<DataError>("file", "{}: cannot be opened; check the path and the permissions", path.string());
-  }
-  const auto size = static_cast<std::streamoff>(in.tellg());
-  std::vector<std::uint8_t> bytes(static_cast<std::size_t>(size));
-  in.seekg(0);
-  in.read(reinterpret_cast<char*>(bytes.data()), size);
-  if (!in) fail<DataError>("file", "{}: reading {} bytes failed", path.string(), size);
-  if (bytes.empty()) fail<DataError>("file", "{}: the file is empty; copy or download it again", path.string());
-  return bytes;
+std::string read_data_file(const std::filesystem::path& path) {
+  std::string file = read_file<DataError>(path);
+  if (file.empty()) fail<DataError>("file", "{}: the file is empty; copy or download it again", path.string());
+  return file;
 }
 
-void write_bytes(const std::filesystem::path& path, std::span<const std::uint8_t> bytes) {
-  std::ofstream out(path, std::ios::binary | std::ios::trunc);
-  out.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
-  out.close();
-  if (!out) {
-    fail("file", "{}: writing {} bytes failed; check that the folder exists and the disk has space", path.string(),
-         bytes.size());
-  }
+void write_data_file(const std::filesystem::path& path, std::span<const std::uint8_t> bytes) {
+  write_file_atomic(path, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
 }
 
 }  // namespace limbeck::datasets

@@ -21,7 +21,7 @@ struct PngPicture {
   std::int64_t h = 0, w = 0;
   PngColour colour = PngColour::kGrey;
   int bit_depth = 8;
-  std::vector<Rgb> palette;          ///< kPalette only
+  std::vector<Rgb> palette;  ///< kPalette only
   /// RGB bytes (png_decode_rgb), or samples as stored with rows packed to whole bytes and 16-bit samples in the
   /// machine's byte order (png_decode_raw, png_encode).
   std::vector<std::uint8_t> bytes;
@@ -37,9 +37,13 @@ struct PngPicture {
 /// Returns the file. Throws DataError naming `where` when the picture is inconsistent.
 [[nodiscard]] std::vector<std::uint8_t> png_encode(const PngPicture& picture, const std::string& where);
 
-/// Whole files; DataError naming the path when it cannot be read or written.
-[[nodiscard]] std::vector<std::uint8_t> read_bytes(const std::filesystem::path& path);
-void write_bytes(const std::filesystem::path& path, std::span<const std::uint8_t> bytes);
+/// A whole file; DataError naming the path when it cannot be read or is empty.
+[[nodiscard]] std::string read_data_file(const std::filesystem::path& path);
+/// Writes a file atomically (core/file_io.h).
+void write_data_file(const std::filesystem::path& path, std::span<const std::uint8_t> bytes);
+[[nodiscard]] inline std::span<const std::uint8_t> bytes_of(const std::string& file) noexcept {
+  return {reinterpret_cast<const std::uint8_t*>(file.data()), file.size()};
+}
 
 /// Pictures beyond this many pixels are refused: a damaged header must not ask for all memory.
 inline constexpr std::int64_t kMaxPixels = std::int64_t{1} << 28;

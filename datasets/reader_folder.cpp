@@ -37,15 +37,15 @@ ClassInfo read_classes(const fs::path& path) {
       fields.pop_back();
     }
     if (!numbers.empty() && numbers.size() != 3) {
-      fail<DataError>("classes", "{}:{}: {} colour values, expected `name` or `name r g b`", path.string(),
-                      line.number, numbers.size());
+      fail<DataError>("classes", "{}:{}: {} colour values, expected `name` or `name r g b`", path.string(), line.number,
+                      numbers.size());
     }
     const std::size_t k = info.names.size();
     info.names.push_back(join(fields, " "));
-    info.palette.push_back(numbers.empty() ? voc_colours(k + 1)[k]
-                                           : Rgb{static_cast<std::uint8_t>(numbers[0]),
-                                                 static_cast<std::uint8_t>(numbers[1]),
-                                                 static_cast<std::uint8_t>(numbers[2])});
+    info.palette.push_back(numbers.empty()
+                               ? voc_colours(k + 1)[k]
+                               : Rgb{static_cast<std::uint8_t>(numbers[0]), static_cast<std::uint8_t>(numbers[1]),
+                                     static_cast<std::uint8_t>(numbers[2])});
   }
   if (info.names.empty()) fail<DataError>("classes", "{}: lists no class", path.string());
   return info;
@@ -69,8 +69,9 @@ ClassInfo find_classes(const DatasetSpec& spec) {
   } else if (spec.num_classes > 0) {
     info = numbered_classes(spec.num_classes);
   } else {
-    fail<ConfigError>("data", "kind '{}' needs class names: set `classes: [road, sky, ...]` or `num_classes: N`, or "
-                              "put one name per line into {}",
+    fail<ConfigError>("data",
+                      "kind '{}' needs class names: set `classes: [road, sky, ...]` or `num_classes: N`, or "
+                      "put one name per line into {}",
                       spec.kind, (spec.root / "classes.txt").string());
   }
   if (!spec.palette.empty()) {
@@ -99,9 +100,9 @@ fs::path find_folder(const DatasetSpec& spec, const std::string& given, const st
                      const std::vector<std::string>& usual) {
   if (!given.empty()) return first_folder(spec.kind, {with_split(spec.root, given, part)});
   std::vector<fs::path> candidates;
-  for (const auto& name : usual) candidates.push_back(spec.root / name / part);   // images/train
-  for (const auto& name : usual) candidates.push_back(spec.root / part / name);   // train/images
-  for (const auto& name : usual) candidates.push_back(spec.root / name);          // images, all in one folder
+  for (const auto& name : usual) candidates.push_back(spec.root / name / part);  // images/train
+  for (const auto& name : usual) candidates.push_back(spec.root / part / name);  // train/images
+  for (const auto& name : usual) candidates.push_back(spec.root / name);         // images, all in one folder
   return first_folder(spec.kind, candidates);
 }
 

@@ -107,8 +107,8 @@ void add_listed_pairs(const fs::path& list, const fs::path& root, Source& source
     const auto label = resolve_listed(root, line.fields[1], false);
     if (!image || !label) {
       const char* what = image ? "mask" : "image";
-      source.missing.push_back(fmt::format("{}:{}: {} {} is missing", list.string(), line.number, what,
-                                           line.fields[image ? 1 : 0]));
+      source.missing.push_back(
+          fmt::format("{}:{}: {} {} is missing", list.string(), line.number, what, line.fields[image ? 1 : 0]));
       continue;
     }
     source.pairs.push_back({image->stem().string(), *image, *label});

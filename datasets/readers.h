@@ -26,8 +26,8 @@ struct Source {
   ClassInfo classes;
   std::vector<LabelMap> maps;
   MaskDecode decode = MaskDecode::kIndex;
-  std::vector<Pair> pairs;            ///< complete pairs, in the order of the list or sorted by name
-  std::vector<std::string> missing;   ///< one sentence per image or mask that is listed or expected but absent
+  std::vector<Pair> pairs;           ///< complete pairs, in the order of the list or sorted by name
+  std::vector<std::string> missing;  ///< one sentence per image or mask that is listed or expected but absent
 };
 
 /// Finds the files of `spec` (any kind but scenes). Missing files are collected, not thrown, so that check_data() can

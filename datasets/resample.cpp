@@ -87,8 +87,7 @@ void resample_image(const Image& image, const ResampleAxis& rows, const Resample
   }
 }
 
-std::vector<std::int64_t> nearest_indices(std::int64_t in, std::int64_t out, std::int64_t first,
-                                          std::int64_t count) {
+std::vector<std::int64_t> nearest_indices(std::int64_t in, std::int64_t out, std::int64_t first, std::int64_t count) {
   std::vector<std::int64_t> index(static_cast<std::size_t>(count));
   // floor((s + 0.5) * in / out) in integers
   for (std::int64_t i = 0; i < count; ++i) {

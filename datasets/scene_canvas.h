@@ -90,10 +90,10 @@ struct Colour {
 // --- camera and canvas ------------------------------------------------------------------------------------------
 
 struct Camera {
-  float height = 1.4F;        ///< metres above the ground
-  float fov = 1.1F;           ///< horizontal angle, radians
-  float horizon = 0.5F;       ///< row of the horizon as a share of the picture height
-  float roll = 0;             ///< radians
+  float height = 1.4F;   ///< metres above the ground
+  float fov = 1.1F;      ///< horizontal angle, radians
+  float horizon = 0.5F;  ///< row of the horizon as a share of the picture height
+  float roll = 0;        ///< radians
 };
 
 /// Part of a plane: origin + a * u + b * v for a in [a0, a1], b in [b0, b1]; u and v are unit vectors at right angles.
@@ -115,8 +115,11 @@ class Canvas {
   static constexpr float kFar = std::numeric_limits<float>::infinity();
 
   Canvas(const Camera& camera, std::int64_t height, std::int64_t width)
-      : h(height), w(width), colour(static_cast<std::size_t>(height * width)),
-        depth(colour.size(), kFar), id(colour.size(), static_cast<std::uint8_t>(SceneClass::kSky)),
+      : h(height),
+        w(width),
+        colour(static_cast<std::size_t>(height * width)),
+        depth(colour.size(), kFar),
+        id(colour.size(), static_cast<std::uint8_t>(SceneClass::kSky)),
         camera_(camera) {
     focal = 0.5F * static_cast<float>(w) / std::tan(0.5F * camera.fov);
     centre_x_ = 0.5F * static_cast<float>(w);

@@ -1,4 +1,5 @@
-// Vehicles: a body box with a narrower cabin on top, drawn as up to seven planes. Cars, vans and buses differ in numbers.
+// Vehicles: a body box with a narrower cabin on top, drawn as up to seven planes. Cars, vans and buses differ in
+// numbers.
 #include <numbers>
 
 #include "datasets/scene_world.h"
@@ -6,8 +7,8 @@
 namespace limbeck::datasets::scene {
 namespace {
 
-/// Measures in metres. Heights: sill < belt (lower edge of the windows) < top. Insets: how far the cabin's screens stand
-/// back from the ends of the body, at the belt and at the top.
+/// Measures in metres. Heights: sill < belt (lower edge of the windows) < top. Insets: how far the cabin's screens
+/// stand back from the ends of the body, at the belt and at the top.
 struct Body {
   float length, width, sill, belt, top;
   float rear_low, rear_high, front_low, front_high;
@@ -17,8 +18,8 @@ struct Body {
 
 Body body_of(const Actor& a) {
   Body b{4.2F, 1.75F, 0.26F, 0.92F, 1.44F, 0.12F, 0.75F, 1.05F, 1.75F, 0.32F, false};  // hatchback
-  if (a.kind == ActorKind::kVan) b = {5.2F, 1.95F, 0.32F, 1.15F, 2.15F, 0.0F, 0.05F, 0.35F, 0.95F, 0.35F, true};
-  if (a.kind == ActorKind::kBus) b = {11.0F, 2.5F, 0.32F, 1.15F, 3.05F, 0.0F, 0.05F, 0.05F, 0.2F, 0.48F, true};
+  if (a.kind == ActorKind::kVan) b = {5.2F, 1.95F, 0.32F, 1.15F, 2.15F, 0.0F, 0.0F, 0.35F, 0.95F, 0.35F, true};
+  if (a.kind == ActorKind::kBus) b = {11.0F, 2.5F, 0.32F, 1.15F, 3.05F, 0.0F, 0.0F, 0.05F, 0.2F, 0.48F, true};
   if (a.kind == ActorKind::kCar && a.variant == 1) b.rear_low = 0.75F, b.rear_high = 1.25F, b.length = 4.6F;  // saloon
   if (a.kind == ActorKind::kCar && a.variant == 2) b.belt = 1.05F, b.top = 1.72F, b.sill = 0.34F, b.wheel = 0.37F;
   for (float* v : {&b.length, &b.width, &b.belt, &b.top}) *v *= a.size;
@@ -42,6 +43,8 @@ struct Painter {
     const float shoulder = smooth_step(0.0F, 1.0F, height / body.belt);
     return (0.72F + 0.4F * shoulder) * actor.main;
   }
+  /// How far the cabin's sides lean inwards up to the roof.
+  [[nodiscard]] float lean() const noexcept { return body.box ? 0.0F : 0.1F * body.width; }
   [[nodiscard]] bool faces_camera(Vec3 point, Vec3 normal) const {
     return dot(normal, Vec3{0, world.camera.height, 0} - point) > 0;
   }
@@ -63,14 +66,9 @@ void draw_end(Canvas& canvas, const Painter& p, bool rear) {
     const float cx = std::max(0.0F, std::abs(a) - (half - round));
     const float cy = std::max(0.0F, b - (high - round));
     if (cx * cx + cy * cy > round * round) return false;
-    if (b < bd.sill) {  // tyres, with daylight between them
-      if (side < 0.66F || side > 0.95F) return false;
-      paint = opaque(p.lit({0.03F, 0.03F, 0.03F}, normal));
-      return true;
-    }
     Colour c = p.lit(p.paint(b), normal);
     const float up = (b - bd.sill) / (bd.belt - bd.sill);
-    if (up < 0.3F) c = 0.55F * c;                                                 // bumper
+    if (up < 0.3F) c = 0.55F * c;                                                          // bumper
     if (up > 0.18F && up < 0.36F && side < 0.3F) c = p.lit({0.75F, 0.74F, 0.6F}, normal);  // number plate
     if (side > 0.62F && side < 0.96F && up > 0.5F && up < 0.78F) {
       c = rear ? p.lit({0.55F, 0.02F, 0.02F}, normal) : p.lit({0.8F, 0.8F, 0.75F}, normal);
@@ -82,7 +80,15 @@ void draw_end(Canvas& canvas, const Painter& p, bool rear) {
     paint = opaque(c);
     return true;
   };
-  canvas.draw({middle, p.right, {0, 1, 0}, -half, half, 0, high}, shade);
+  canvas.draw({middle, p.right, {0, 1, 0}, -half, half, bd.sill, high}, shade);
+  // Tyres stand at the axle, below and behind the bumper.
+  const Vec3 axle = p.actor.at + (0.31F * bd.length) * normal;
+  canvas.draw({axle, p.right, {0, 1, 0}, -half, half, 0, bd.sill}, [&](float a, float, float, Paint& paint) {
+    const float side = std::abs(a) / half;
+    if (side < 0.7F || side > 0.98F) return false;
+    paint = opaque(p.lit({0.03F, 0.03F, 0.03F}, normal));
+    return true;
+  });
 }
 
 /// Wind screen or rear window: a slanted plane between belt and top.
@@ -99,24 +105,22 @@ void draw_screen(Canvas& canvas, const Painter& p, bool rear) {
   if (!p.faces_camera(foot, normal)) return;
   const float half = 0.5F * bd.width;
   canvas.draw({foot, p.right, unit(rise), -half, half, 0, slant}, [&](float a, float b, float, Paint& paint) {
-    const float edge = half * (0.97F - (bd.box ? 0.0F : 0.2F) * b / slant);
+    const float edge = half - p.lean() * b / slant;
     if (std::abs(a) > edge) return false;
     const bool pane = std::abs(a) < edge - 0.08F && b > 0.04F && b < slant - 0.07F;
-    paint = opaque(pane ? p.glass(0.15F + 0.55F * b / slant + 0.3F * normal.y * (a / half))
-                        : p.lit(p.actor.main, normal));
+    paint =
+        opaque(pane ? p.glass(0.15F + 0.55F * b / slant + 0.3F * normal.y * (a / half)) : p.lit(p.actor.main, normal));
     return true;
   });
 }
 
-void draw_side(Canvas& canvas, const Painter& p, float sign) {
+void draw_body_side(Canvas& canvas, const Painter& p, Vec3 middle, Vec3 normal) {
   const Body& bd = p.body;
-  const Vec3 normal = sign * p.right;
-  const Vec3 middle = p.actor.at + 0.5F * bd.width * normal;
-  if (!p.faces_camera(middle, normal)) return;
   const float half = 0.5F * bd.length;
-  const auto shade = [&](float a, float b, float, Paint& paint) {  // a runs from the rear (-half) to the front
-    const float axle = bd.box && bd.length > 8 ? 0.28F : 0.31F;
-    for (const float centre : {-axle * bd.length, axle * bd.length}) {
+  const float axle = (bd.length > 8 ? 0.28F : 0.31F) * bd.length;
+  // a runs from the rear (-half) to the front, b upwards
+  canvas.draw({middle, p.forward, {0, 1, 0}, -half, half, 0, bd.belt}, [&](float a, float b, float, Paint& paint) {
+    for (const float centre : {-axle, axle}) {
       const float dx = a - centre;
       const float dy = b - bd.wheel;
       const float r = std::sqrt(dx * dx + dy * dy);
@@ -126,37 +130,47 @@ void draw_side(Canvas& canvas, const Painter& p, float sign) {
       }
     }
     if (b < bd.sill) return false;
-    if (b <= bd.belt) {
-      const float round = 0.15F;
-      const float cx = std::max(0.0F, std::abs(a) - (half - round));
-      const float cy = std::max(0.0F, b - (bd.belt - round));
-      if (!bd.box && cx * cx + cy * cy > round * round) return false;
-      Colour c = p.lit(p.paint(b), normal);
-      if (b < bd.sill + 0.1F) c = 0.5F * c;
-      const bool seam = std::abs(std::abs(a + 0.1F) - 0.5F) < 0.02F;
-      paint = opaque(seam && !bd.box ? 0.7F * c : c);
-      return true;
-    }
-    const float rise = (b - bd.belt) / (bd.top - bd.belt);
-    const float rear = -half + bd.rear_low + rise * (bd.rear_high - bd.rear_low);
-    const float front = half - bd.front_low - rise * (bd.front_high - bd.front_low);
-    if (a < rear || a > front) return false;
-    bool pane = rise > 0.08F && rise < 0.82F && a > rear + 0.12F && a < front - 0.1F;
-    if (bd.box) {
-      const bool bus = bd.length > 8;
-      pane = rise > 0.12F && rise < 0.72F && (bus ? fraction((a + half) / 1.5F) > 0.08F : a > front - 1.0F) &&
-             a < front - 0.1F;
-    } else {
-      pane = pane && std::abs(a + 0.2F) > 0.05F;  // pillar
-    }
-    Colour c = p.lit(p.actor.main, normal);
-    if (bd.box && bd.length > 8 && rise > 0.75F && rise < 0.95F && std::abs(a) < 0.4F * half) {
-      c = p.lit(p.actor.second, normal);  // advertisement
-    }
-    paint = opaque(pane ? p.glass(0.1F + 0.6F * rise) : c);
+    const float round = 0.15F;
+    const float cx = std::max(0.0F, std::abs(a) - (half - round));
+    const float cy = std::max(0.0F, b - (bd.belt - round));
+    if (!bd.box && cx * cx + cy * cy > round * round) return false;
+    Colour c = p.lit(p.paint(b), normal);
+    if (b < bd.sill + 0.1F) c = 0.5F * c;
+    const bool seam = std::abs(std::abs(a + 0.1F) - 0.5F) < 0.02F;
+    paint = opaque(seam && !bd.box ? 0.7F * c : c);
     return true;
-  };
-  canvas.draw({middle, p.forward, {0, 1, 0}, -half, half, 0, bd.top}, shade);
+  });
+}
+
+void draw_cabin_side(Canvas& canvas, const Painter& p, Vec3 middle, Vec3 normal) {
+  const Body& bd = p.body;
+  const float half = 0.5F * bd.length;
+  const bool bus = bd.length > 8;
+  const Vec3 rise = Vec3{0, bd.top - bd.belt, 0} - p.lean() * normal;
+  const float slant = std::sqrt(dot(rise, rise));
+  const Plane plane{middle + Vec3{0, bd.belt, 0}, p.forward, unit(rise), -half, half, 0, slant};
+  canvas.draw(plane, [&](float a, float b, float, Paint& paint) {
+    const float up = b / slant;
+    const float rear = -half + bd.rear_low + up * (bd.rear_high - bd.rear_low);
+    const float front = half - bd.front_low - up * (bd.front_high - bd.front_low);
+    if (a < rear || a > front) return false;
+    bool pane = up > 0.08F && up < 0.82F && a > rear + 0.12F && a < front - 0.1F && std::abs(a + 0.2F) > 0.05F;
+    if (bd.box) {
+      const bool window = bus ? fraction((a + half) / 1.5F) > 0.08F : a > front - 1.0F;
+      pane = up > 0.12F && up < 0.72F && window && a < front - 0.1F;
+    }
+    const bool advertisement = bus && up > 0.75F && up < 0.95F && std::abs(a) < 0.4F * half;
+    paint = opaque(pane ? p.glass(0.1F + 0.6F * up) : p.lit(advertisement ? p.actor.second : p.actor.main, normal));
+    return true;
+  });
+}
+
+void draw_side(Canvas& canvas, const Painter& p, float sign) {
+  const Vec3 normal = sign * p.right;
+  const Vec3 middle = p.actor.at + 0.5F * p.body.width * normal;
+  if (!p.faces_camera(middle, normal)) return;
+  draw_body_side(canvas, p, middle, normal);
+  draw_cabin_side(canvas, p, middle, normal);
 }
 
 /// Bonnet, boot lid and roof, seen when the camera is higher than they are.
@@ -183,12 +197,17 @@ void draw_vehicle(Canvas& canvas, const World& world, const Actor& actor) {
   draw_side(canvas, p, 1);
   draw_screen(canvas, p, true);
   draw_screen(canvas, p, false);
-  draw_top(canvas, p, bd.belt, -half, -half + bd.rear_low, 0.48F * bd.width);
-  draw_top(canvas, p, bd.belt, half - bd.front_low, half, 0.48F * bd.width);
-  draw_top(canvas, p, bd.top, -half + bd.rear_high, half - bd.front_high, 0.38F * bd.width);
+  draw_top(canvas, p, bd.belt, -half, -half + bd.rear_low, 0.5F * bd.width);
+  draw_top(canvas, p, bd.belt, half - bd.front_low, half, 0.5F * bd.width);
+  draw_top(canvas, p, bd.top, -half + bd.rear_high, half - bd.front_high, 0.5F * bd.width - p.lean());
   // The dark underside closes the gap between the wheels.
-  canvas.draw({actor.at + Vec3{0, bd.sill, 0} - 0.3F * half * forward, right, {0, -1, 0}, -0.45F * bd.width,
-               0.45F * bd.width, 0, bd.sill - 0.12F},
+  canvas.draw({actor.at + Vec3{0, bd.sill, 0} - 0.3F * half * forward,
+               right,
+               {0, -1, 0},
+               -0.45F * bd.width,
+               0.45F * bd.width,
+               0,
+               bd.sill - 0.12F},
               [&](float, float, float, Paint& paint) {
                 paint = opaque(Colour{0.012F, 0.012F, 0.013F});
                 return true;

@@ -22,7 +22,8 @@ float disc(Point q, Point centre) noexcept {
   return std::sqrt((q.x - centre.x) * (q.x - centre.x) + (q.y - centre.y) * (q.y - centre.y));
 }
 
-/// Light on a rounded upright body: the side towards the sun is brighter. `bend` is -1 at the left rim, +1 at the right.
+/// Light on a rounded upright body: the side towards the sun is brighter. `bend` is -1 at the left rim, +1 at the
+/// right.
 Colour body_light(const World& world, const Actor& actor, float bend) {
   const Vec3 normal = unit(Vec3{std::min(std::max(bend, -1.0F), 1.0F), 0.25F, -0.8F});
   return world.weather.light(normal, world.shadow_at(actor.at + Vec3{0, 1, 0}));
@@ -90,13 +91,18 @@ void draw_cyclist(Canvas& canvas, const World& world, const Actor& actor) {
         c = q.y > 1.6F ? (helmet ? actor.third : kHair) : skin;
       } else if (segment(q, {-0.14F, 1.02F}, {0.2F, 1.4F}) < 0.14F) {
         c = actor.main;
-      } else if (segment(q, {0.2F, 1.38F}, {0.34F, 1.12F}) < 0.05F || segment(q, {0.34F, 1.12F}, {0.5F, 1.06F}) < 0.045F) {
+      } else if (segment(q, {0.2F, 1.38F}, {0.34F, 1.12F}) < 0.05F ||
+                 segment(q, {0.34F, 1.12F}, {0.5F, 1.06F}) < 0.045F) {
         c = q.x > 0.44F ? skin : 0.85F * actor.main;
-      } else if (segment(q, {-0.12F, 0.95F}, {0.2F, 0.72F}) < 0.085F || segment(q, {0.2F, 0.72F}, {0.06F, 0.36F}) < 0.06F) {
+      } else if (segment(q, {-0.12F, 0.95F}, {0.2F, 0.72F}) < 0.085F ||
+                 segment(q, {0.2F, 0.72F}, {0.06F, 0.36F}) < 0.06F) {
         c = q.y < 0.42F ? rubber : actor.second;
-      } else if (segment(q, {-0.52F, 0.34F}, {-0.1F, 0.32F}) < 0.03F || segment(q, {-0.1F, 0.32F}, {-0.18F, 0.88F}) < 0.03F ||
-                 segment(q, {-0.1F, 0.32F}, {0.42F, 0.84F}) < 0.03F || segment(q, {-0.17F, 0.82F}, {0.42F, 0.86F}) < 0.03F ||
-                 segment(q, {0.52F, 0.34F}, {0.4F, 0.98F}) < 0.03F || segment(q, {-0.28F, 0.9F}, {-0.08F, 0.92F}) < 0.04F) {
+      } else if (segment(q, {-0.52F, 0.34F}, {-0.1F, 0.32F}) < 0.03F ||
+                 segment(q, {-0.1F, 0.32F}, {-0.18F, 0.88F}) < 0.03F ||
+                 segment(q, {-0.1F, 0.32F}, {0.42F, 0.84F}) < 0.03F ||
+                 segment(q, {-0.17F, 0.82F}, {0.42F, 0.86F}) < 0.03F ||
+                 segment(q, {0.52F, 0.34F}, {0.4F, 0.98F}) < 0.03F ||
+                 segment(q, {-0.28F, 0.9F}, {-0.08F, 0.92F}) < 0.04F) {
         c = metal;
       } else if (std::abs(rear - 0.31F) < 0.04F || std::abs(front - 0.31F) < 0.04F) {
         c = rubber;
@@ -111,9 +117,11 @@ void draw_cyclist(Canvas& canvas, const World& world, const Actor& actor) {
         c = q.y > 1.6F ? (helmet ? actor.third : kHair) : skin;
       } else if (segment(q, {0, 1.05F}, {0, 1.38F}) < 0.19F) {
         c = actor.main;
-      } else if (segment(q, {-0.2F, 1.36F}, {-0.3F, 1.04F}) < 0.055F || segment(q, {0.2F, 1.36F}, {0.3F, 1.04F}) < 0.055F) {
+      } else if (segment(q, {-0.2F, 1.36F}, {-0.3F, 1.04F}) < 0.055F ||
+                 segment(q, {0.2F, 1.36F}, {0.3F, 1.04F}) < 0.055F) {
         c = 0.85F * actor.main;
-      } else if (segment(q, {-0.09F, 0.92F}, {-0.15F, 0.36F}) < 0.075F || segment(q, {0.09F, 0.92F}, {0.14F, 0.55F}) < 0.075F) {
+      } else if (segment(q, {-0.09F, 0.92F}, {-0.15F, 0.36F}) < 0.075F ||
+                 segment(q, {0.09F, 0.92F}, {0.14F, 0.55F}) < 0.075F) {
         c = q.y < 0.4F ? rubber : actor.second;
       } else if (std::abs(q.x) < 0.045F && q.y < 0.7F) {
         c = rubber;

@@ -37,8 +37,13 @@ void draw_tree(Canvas& canvas, const World& world, const Actor& actor) {
     return true;
   });
   const float shadow = world.shadow_at(actor.at + Vec3{0, crown_y, 0});
-  const Plane crown{actor.at + Vec3{0, crown_y, -0.2F}, {1, 0, 0}, {0, 1, 0}, -1.3F * half_w, 1.3F * half_w,
-                    -1.3F * half_h, 1.3F * half_h};
+  const Plane crown{actor.at + Vec3{0, crown_y, -0.2F},
+                    {1, 0, 0},
+                    {0, 1, 0},
+                    -1.3F * half_w,
+                    1.3F * half_w,
+                    -1.3F * half_h,
+                    1.3F * half_h};
   canvas.draw(crown, [&](float a, float b, float, Paint& paint) {
     float x = a / half_w;
     const float y = b / half_h;
@@ -46,7 +51,7 @@ void draw_tree(Canvas& canvas, const World& world, const Actor& actor) {
     const float ragged = cloud_noise(a * 1.3F / s, b * 1.3F / s, actor.seed + 1, 3) - 0.5F;
     const float r = std::sqrt(x * x + y * y) + 0.9F * ragged;
     if (r > 1.0F) return false;
-    if (r > 0.72F && hash01(floor_int(a * 5.0F), floor_int(b * 5.0F), actor.seed + 2) < 0.3F) return false;  // gaps
+    if (r > 0.6F && value_noise(a * 3.5F / s, b * 3.5F / s, actor.seed + 2) > 1.25F - 0.5F * r) return false;  // gaps
     const Vec3 normal = unit(Vec3{0.9F * x, 0.9F * y + 0.15F, -0.55F});
     paint = {leaves(world, actor, a, b, normal, shadow), SceneClass::kTree};
     return true;
@@ -61,7 +66,8 @@ void draw_hedge(Canvas& canvas, const World& world, const Actor& actor) {
   const float tall = 1.3F * actor.size;
   canvas.draw({actor.at, along, {0, 1, 0}, 0, length, 0, 1.3F * tall}, [&](float a, float b, float, Paint& paint) {
     if (b > tall * (0.8F + 0.45F * cloud_noise(a * 1.1F, 0, actor.seed, 2))) return false;
-    paint = {leaves(world, actor, a, b, normal, world.shadow_at(actor.at + a * along + Vec3{0, b, 0})), SceneClass::kTree};
+    paint = {leaves(world, actor, a, b, normal, world.shadow_at(actor.at + a * along + Vec3{0, b, 0})),
+             SceneClass::kTree};
     return true;
   });
 }

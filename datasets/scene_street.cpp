@@ -100,14 +100,29 @@ void draw_shadows(Canvas& canvas, const World& world) {
     float radius = 0.4F;  // of the thing that stands there
     float tall = 1.7F;
     switch (actor.kind) {
-      case ActorKind::kCar: radius = 1.6F; tall = 1.3F; break;
-      case ActorKind::kVan: radius = 1.9F; tall = 2.1F; break;
-      case ActorKind::kBus: radius = 3.2F; tall = 3.0F; break;
-      case ActorKind::kTree: radius = 1.6F * actor.size; tall = 4.5F * actor.size; break;
+      case ActorKind::kCar:
+        radius = 1.6F;
+        tall = 1.3F;
+        break;
+      case ActorKind::kVan:
+        radius = 1.9F;
+        tall = 2.1F;
+        break;
+      case ActorKind::kBus:
+        radius = 3.2F;
+        tall = 3.0F;
+        break;
+      case ActorKind::kTree:
+        radius = 1.6F * actor.size;
+        tall = 4.5F * actor.size;
+        break;
       case ActorKind::kLamp:
       case ActorKind::kSign:
       case ActorKind::kSignal:
-      case ActorKind::kBollard: radius = 0.12F; tall = 4.0F; break;
+      case ActorKind::kBollard:
+        radius = 0.12F;
+        tall = 4.0F;
+        break;
       case ActorKind::kFence:
       case ActorKind::kHedge: continue;
       case ActorKind::kPedestrian:
@@ -152,8 +167,8 @@ Colour wall_colour(const Building& bd, const Weather& weather, float a, float b,
     if (fraction(b / 0.22F) < 0.2F) shade *= 1.0F + 0.2F * near;
   }
   Colour c = shade * bd.wall;
-  if (b < 0.6F) c = 0.75F * c;                          // plinth
-  if (b > height - 0.4F) c = bd.frame;                  // cornice
+  if (b < 0.6F) c = 0.75F * c;          // plinth
+  if (b > height - 0.4F) c = bd.frame;  // cornice
 
   const int storey = floor_int(b / bd.storey);
   const float up = fraction(b / bd.storey);
@@ -170,7 +185,8 @@ Colour wall_colour(const Building& bd, const Weather& weather, float a, float b,
   }
   if (storey == 0 && bd.shops) {
     if (b > 2.75F && b < 3.15F) {  // fascia with lettering
-      const bool letter = fraction(a / 6.0F) < 0.7F && hash01(floor_int(a * 3.0F), floor_int(b * 8.0F), bd.seed + 2) < 0.4F;
+      const bool letter =
+          fraction(a / 6.0F) < 0.7F && hash01(floor_int(a * 3.0F), floor_int(b * 8.0F), bd.seed + 2) < 0.4F;
       return letter ? Colour{0.85F, 0.85F, 0.8F} : bd.shop;
     }
     const float pane = fraction(a / 3.1F);
@@ -219,13 +235,12 @@ void draw_building(Canvas& canvas, const World& world, const Building& bd) {
   });
   const Vec3 outward{side, 0, 0};
   const float ridge = bd.roof_slope * 0.5F * bd.depth;
-  canvas.draw({bd.from, outward, {0, 1, 0}, 0, bd.depth, 0, bd.height + ridge},
-              [&](float a, float b, float t, Paint& paint) {
-                if (b > bd.height && b - bd.height > bd.roof_slope * std::min(a, bd.depth - a)) return false;
-                paint = {paint_wall(bd.from, outward, {0, 0, -1}, a + 40.0F, b, t, bd.height + ridge),
-                         SceneClass::kBuilding};
-                return true;
-              });
+  canvas.draw(
+      {bd.from, outward, {0, 1, 0}, 0, bd.depth, 0, bd.height + ridge}, [&](float a, float b, float t, Paint& paint) {
+        if (b > bd.height && b - bd.height > bd.roof_slope * std::min(a, bd.depth - a)) return false;
+        paint = {paint_wall(bd.from, outward, {0, 0, -1}, a + 40.0F, b, t, bd.height + ridge), SceneClass::kBuilding};
+        return true;
+      });
   if (bd.roof_slope <= 0) return;
   const Vec3 up_roof = unit(Vec3{side, bd.roof_slope, 0});
   const Vec3 roof_normal = unit(Vec3{-side * bd.roof_slope, 1, 0});

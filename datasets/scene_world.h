@@ -1,5 +1,5 @@
 // What this is: the description of one street scene, and the functions that draw its parts.
-// Read next: scene_layout.cpp (how it is drawn by lot), then scene_street.cpp.
+// Read next: scene_layout.cpp and scene_actors.cpp (how it is drawn by lot), then scene_street.cpp (how it looks).
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,8 @@
 
 namespace limbeck::datasets::scene {
 
-/// Random numbers of the layout; none of them depends on the picture size.
+/// Random numbers of the layout; none of them depends on the picture size. C++ leaves the order of operands and of
+/// arguments to the compiler, so an expression may throw the dice only once (braces and conditions are ordered).
 class Dice {
  public:
   Dice(std::uint64_t seed, std::uint64_t stream) noexcept : generator_(seed, stream) {}
@@ -18,12 +19,22 @@ class Dice {
     return low + (high - low) * to_unit_float(generator_.next_word());
   }
   [[nodiscard]] bool chance(float probability) noexcept { return uniform(0, 1) < probability; }
-  [[nodiscard]] int pick(int count) noexcept { return static_cast<int>(generator_.below(static_cast<std::uint64_t>(count))); }
+  [[nodiscard]] int pick(int count) noexcept {
+    return static_cast<int>(generator_.below(static_cast<std::uint64_t>(count)));
+  }
   [[nodiscard]] std::uint32_t word() noexcept { return generator_.next_word(); }
   /// `base` with each channel scaled independently by up to +-spread.
   [[nodiscard]] Colour vary(Colour base, float spread) noexcept {
     return {base.r * uniform(1 - spread, 1 + spread), base.g * uniform(1 - spread, 1 + spread),
             base.b * uniform(1 - spread, 1 + spread)};
+  }
+  /// A distance between low and high, near ones more often.
+  [[nodiscard]] float near(float low, float high) noexcept {
+    const float u = uniform(0, 1);
+    return low + (high - low) * u * std::sqrt(u);
+  }
+  [[nodiscard]] Colour colour(float low, float high) noexcept {
+    return {uniform(low, high), uniform(low, high), uniform(low, high)};
   }
 
  private:
@@ -33,17 +44,17 @@ class Dice {
 /// Sun, sky and what the camera makes of them.
 struct Weather {
   Vec3 to_sun{0, 1, 0};
-  Colour sun, ambient;          ///< strength of direct and diffuse light
-  Colour zenith, horizon;       ///< sky colours
-  Colour haze;                  ///< colour of distant air
-  float haze_distance = 200;    ///< metres after which 63 % is haze
-  float clouds = 0.5F;          ///< 0 clear .. 1 overcast
+  Colour sun, ambient;        ///< strength of direct and diffuse light
+  Colour zenith, horizon;     ///< sky colours
+  Colour haze;                ///< colour of distant air
+  float haze_distance = 200;  ///< metres after which 63 % is haze
+  float clouds = 0.5F;        ///< 0 clear .. 1 overcast
   float exposure = 1;
-  Colour balance{1, 1, 1};      ///< white balance error
-  float blur = 0.4F;            ///< standard deviation in final pixels of a 128 wide picture
-  float noise = 0.02F;          ///< sensor noise at mid grey, share of full scale
+  Colour balance{1, 1, 1};  ///< white balance error
+  float blur = 0.4F;        ///< standard deviation in final pixels of a 128 wide picture
+  float noise = 0.02F;      ///< sensor noise at mid grey, share of full scale
   float vignette = 0.2F;
-  bool lamps = false;           ///< dusk: lit windows, head and tail lights
+  bool lamps = false;  ///< dusk: lit windows, head and tail lights
   std::uint32_t seed = 0;
 
   /// Light on a surface with this normal; `shadow` 0 (none) .. 1 (no sun).
@@ -62,9 +73,9 @@ struct Street {
   std::array<bool, 2> green{false, false};    ///< beyond the pavement: lawn instead of paving
   float cross_z = -1, cross_width = 0;        ///< crossing street; cross_z < 0: none
   Colour asphalt, paving, kerb, lawn;
-  float patches = 0.1F;       ///< contrast of asphalt repairs
-  float slab = 0.8F;          ///< size of paving slabs, metres
-  float zebra_z = -1;         ///< start of a zebra crossing; < 0: none
+  float patches = 0.1F;  ///< contrast of asphalt repairs
+  float slab = 0.8F;     ///< size of paving slabs, metres
+  float zebra_z = -1;    ///< start of a zebra crossing; < 0: none
   bool edge_lines = false, centre_line = true, kerb_yellow = false;
   std::uint32_t seed = 0;
 
@@ -75,30 +86,42 @@ struct Street {
 };
 
 struct Building {
-  Vec3 from, to;        ///< foot of the facade along the street, near and far end
+  Vec3 from, to;  ///< foot of the facade along the street, near and far end
   float height = 10;
-  float depth = 10;     ///< of the end wall, away from the street
-  int side = 1;         ///< -1: left of the street, +1: right
+  float depth = 10;      ///< of the end wall, away from the street
+  int side = 1;          ///< -1: left of the street, +1: right
   float roof_slope = 0;  ///< 0: flat roof; else rise per metre
   Colour wall, frame, roof, shop;
-  int style = 0;        ///< 0 brick, 1 plaster, 2 concrete and glass bands, 3 blank wall
+  int style = 0;  ///< 0 brick, 1 plaster, 2 concrete and glass bands, 3 blank wall
   float storey = 3.2F, bay = 2.4F, window_w = 0.5F, window_h = 0.55F;
   bool shops = false;
   std::uint32_t seed = 0;
 };
 
-enum class ActorKind : std::uint8_t { kCar, kVan, kBus, kPedestrian, kCyclist, kTree, kHedge, kLamp, kSign, kSignal, kBollard,
-                                      kFence };
+enum class ActorKind : std::uint8_t {
+  kCar,
+  kVan,
+  kBus,
+  kPedestrian,
+  kCyclist,
+  kTree,
+  kHedge,
+  kLamp,
+  kSign,
+  kSignal,
+  kBollard,
+  kFence
+};
 
 /// Something that stands on the street.
 struct Actor {
   ActorKind kind = ActorKind::kCar;
-  Vec3 at;              ///< point on the ground
-  float heading = 0;    ///< radians; 0 looks along z (away from the camera)
-  float size = 1;       ///< scale of the usual size
+  Vec3 at;            ///< point on the ground
+  float heading = 0;  ///< radians; 0 looks along z (away from the camera)
+  float size = 1;     ///< scale of the usual size
   int variant = 0;
   Colour main, second, third;
-  Vec3 to;              ///< fences and hedges: the other end
+  Vec3 to;  ///< fences and hedges: the other end
   std::uint32_t seed = 0;
 };
 
@@ -117,6 +140,8 @@ struct World {
 
 /// Draws the lots of scene `stream` of data set `seed`.
 [[nodiscard]] World make_world(std::uint64_t seed, std::uint64_t stream);
+/// The part of make_world() that puts things on the street.
+void add_actors(Dice& dice, World& world);
 
 // Parts; each draws on the canvas with the world's light.
 void draw_ground(Canvas& canvas, const World& world);

@@ -2,10 +2,11 @@
 // Every scene is a pure function of (seed, split, index, size), so tests, demos and benchmarks agree everywhere.
 // What it is not: a replacement for real data in published numbers. The classes are those of CamVid.
 // How it works (one page each):
-//   scene_camera.h    pinhole camera, z-buffer at twice the resolution, textured planes in the world
-//   scene_street.cpp  ground, buildings, sky: the stage
-//   scene_actors.cpp  trees, poles, signs, fences, cars, people: what stands on it
-//   scene_finish.cpp  fog, exposure, blur, noise, down-sampling, and the labels with their ignore rim
+//   scene_canvas.h    pinhole camera, z-buffer at twice the resolution, textured planes in the world
+//   scene_layout.cpp, scene_actors.cpp   drawing lots: weather, street, houses; what stands on the street
+//   scene_street.cpp  drawing the stage: ground, cast shadows, buildings, sky
+//   scene_cars.cpp, scene_people.cpp, scene_props.cpp   drawing what stands on it
+//   scene_finish.cpp  haze, exposure, blur, noise, down-sampling, and the labels with their ignore rim
 #pragma once
 
 #include <cstdint>
@@ -18,7 +19,17 @@ namespace limbeck::datasets {
 
 /// Train ids of the generated classes; equal to CamVid's.
 enum class SceneClass : std::uint8_t {
-  kSky, kBuilding, kPole, kRoad, kPavement, kTree, kSign, kFence, kCar, kPedestrian, kBicyclist
+  kSky,
+  kBuilding,
+  kPole,
+  kRoad,
+  kPavement,
+  kTree,
+  kSign,
+  kFence,
+  kCar,
+  kPedestrian,
+  kBicyclist
 };
 
 struct SceneOptions {

@@ -55,8 +55,9 @@ void check_options(const TransformOptions& o) {
   need((o.crop_h > 0) == (o.crop_w > 0) && o.crop_h >= 0, "crop needs a positive height and width");
   need(o.scale_min > 0 && o.scale_max >= o.scale_min, "scale range: expected 0 < scale_min <= scale_max");
   need(o.scale_step >= 0, "scale_step must not be negative");
-  need(o.short_side_min >= 0 && o.short_side_max >= o.short_side_min && (o.short_side_min > 0) == (o.short_side_max > 0),
-       "short side range: expected 0 < short_side_min <= short_side_max");
+  need(
+      o.short_side_min >= 0 && o.short_side_max >= o.short_side_min && (o.short_side_min > 0) == (o.short_side_max > 0),
+      "short side range: expected 0 < short_side_min <= short_side_max");
   const bool scaled = o.scale_min != 1 || o.scale_max != 1;
   need(!(scaled && o.short_side_max > 0), "scale range and short side range exclude each other");
   need(o.crop_h > 0 || (!scaled && o.short_side_max == 0),
@@ -149,8 +150,8 @@ void jitter(const Block& b, float brightness, float contrast, float saturation) 
     for (std::int64_t x = 0; x < b.columns; ++x) row_sum += grey_of(b.pixels + y * b.stride + 3 * x);
     sum += static_cast<double>(row_sum);
   }
-  const auto mean = brightness * static_cast<float>(sum / static_cast<double>(std::max<std::int64_t>(
-                                                              1, b.rows * b.columns)));
+  const auto mean =
+      brightness * static_cast<float>(sum / static_cast<double>(std::max<std::int64_t>(1, b.rows * b.columns)));
   for (std::int64_t y = 0; y < b.rows; ++y) {
     float* row = b.pixels + y * b.stride;
     for (std::int64_t x = 0; x < b.columns; ++x) {
@@ -223,7 +224,8 @@ void finish(const Block& b, const TransformOptions& o, float* image, std::int64_
 void mirror(const Block& b) {
   for (std::int64_t y = 0; y < b.rows; ++y) {
     float* row = b.pixels + y * b.stride;
-    for (std::int64_t l = 0, r = b.columns - 1; l < r; ++l, --r) std::swap_ranges(row + 3 * l, row + 3 * l + 3, row + 3 * r);
+    for (std::int64_t l = 0, r = b.columns - 1; l < r; ++l, --r)
+      std::swap_ranges(row + 3 * l, row + 3 * l + 3, row + 3 * r);
   }
 }
 

@@ -4,8 +4,8 @@
 //
 // Note [label-safe augmentation]
 //   Geometry moves picture and mask together; only the picture is interpolated. Pixels outside the source get the pad
-//   colour in the picture and kIgnoreId in the mask, never class 0: padding with 0 teaches the network that grey borders
-//   are the first class.
+//   colour in the picture and kIgnoreId in the mask, never class 0: padding with 0 teaches the network that grey
+//   borders are the first class.
 // Note [repeatable augmentation]
 //   All random numbers of a sample come from Generator(seed, mix_stream(epoch, index, ..)) and are drawn in a fixed
 //   order, used or not. Results do not depend on threads or ranks, and switching one augmentation on leaves the
@@ -39,12 +39,12 @@ struct Normalisation {
 
 struct TransformOptions {
   // geometry; sizes in pixels, 0 = off
-  std::int64_t resize_h = 0, resize_w = 0;  ///< size before everything else (both or none)
-  std::int64_t crop_h = 0, crop_w = 0;      ///< random window after scaling (both or none)
-  double scale_min = 1, scale_max = 1;      ///< random scale range
-  double scale_step = 0;                    ///< 0: uniform; else scales are scale_min + k * scale_step
+  std::int64_t resize_h = 0, resize_w = 0;              ///< size before everything else (both or none)
+  std::int64_t crop_h = 0, crop_w = 0;                  ///< random window after scaling (both or none)
+  double scale_min = 1, scale_max = 1;                  ///< random scale range
+  double scale_step = 0;                                ///< 0: uniform; else scales are scale_min + k * scale_step
   std::int64_t short_side_min = 0, short_side_max = 0;  ///< instead of a scale: random length of the shorter side
-  double flip = 0;                          ///< probability of a horizontal flip
+  double flip = 0;                                      ///< probability of a horizontal flip
   double max_class_share = 1;  ///< draw another crop (up to 10 times) while one class covers more than this share
 
   // colour; 0 = off
@@ -67,8 +67,7 @@ struct TransformOptions {
 void check_options(const TransformOptions& options);
 
 /// Height and width that transform_sample() gives for a picture of this size.
-[[nodiscard]] std::array<std::int64_t, 2> output_size(const TransformOptions& options, std::int64_t h,
-                                                      std::int64_t w);
+[[nodiscard]] std::array<std::int64_t, 2> output_size(const TransformOptions& options, std::int64_t h, std::int64_t w);
 
 /// The random stream of one sample in one epoch.
 [[nodiscard]] Generator augmentation_stream(std::uint64_t seed, std::uint64_t epoch, std::uint64_t index) noexcept;

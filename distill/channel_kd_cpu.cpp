@@ -59,8 +59,10 @@ void statistics(const SpatialPlan& plan, const S* student, const T* teacher, con
           const float et = fast_exp(dt * inverse_tau);
           sum_s[j] += fast_exp(ds * inverse_tau);
           sum_t[j] += et;
-          // A position that the teacher excludes contributes nothing, even if its logit is -infinity.
-          sum_d[j] += et > 0 ? et * (entropy * dt - ds) : 0.0F;
+          // 0 times infinity: a position that the teacher excludes contributes nothing. The test is on the product because
+          // one on et would become a branch; a NaN in the maps still shows in the sums of e.
+          const float term = et * (entropy * dt - ds);
+          sum_d[j] += term == term ? term : 0.0F;
         }
       });
       const std::int64_t slot = k * plan.c;

@@ -78,8 +78,10 @@ double pixel_kd_tile(const Job& job, const float* valid, bool gradient, float* s
       const float et = fast_exp(dt);
       sum_s[p] += es;
       sum_t[p] += et;
-      // A class that the teacher excludes contributes nothing, even if its logit is -infinity.
-      sum_d[p] += et > 0 ? et * (job.entropy * dt - ds) : 0.0F;
+      // 0 times infinity: a class that the teacher excludes contributes nothing, even if its logit is -infinity. The
+      // test is on the product because one on et would become a branch; a NaN in the maps still shows in the sums of e.
+      const float term = et * (job.entropy * dt - ds);
+      sum_d[p] += term == term ? term : 0.0F;
       sr[p] = es;
       tr[p] = et;
     }

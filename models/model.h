@@ -21,7 +21,7 @@ namespace limbeck::models {
 
 /// Which network, and its options. Fields that a network does not have are ignored unless said otherwise.
 struct ModelSpec {
-  std::string name;                 ///< see model_names() in models/zoo.h
+  std::string name = {};            ///< see model_names() in models/zoo.h
   std::int64_t classes = 21;
   std::int64_t output_stride = 16;  ///< of the backbone: 32, 16, 8; MobileNetV2 also 4. Classification networks: always 32.
   double width = 1.0;               ///< MobileNetV2 width multiplier

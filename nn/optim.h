@@ -20,7 +20,7 @@ namespace limbeck::nn {
 /// Parameters that share a learning-rate multiplier and a weight decay.
 /// Names must be unique over all groups: the saved state is keyed by them.
 struct ParameterGroup {
-  std::vector<NamedTensor> params;
+  std::vector<NamedTensor> params = {};
   double lr_multiplier = 1.0;
   double weight_decay = 0.0;
   std::string name = {};  ///< for logs: "backbone", "head"

@@ -91,14 +91,4 @@ inline constexpr KernelTable<BatchNormGradientFn> kBatchNormGradient{"batch_norm
 inline constexpr KernelTable<BatchNormMaskFn> kBatchNormMask{"batch_norm", batch_norm_mask_ref, batch_norm_mask_cpu,
                                                              nullptr};
 
-/// [N,C] seen as [N,C,1,1]; a 4-D or undefined view stays as it is.
-/// Shapes:   [N,C] or [N,C,H,W]; returns [N,C,H,W]
-[[nodiscard]] inline TensorView as_image(TensorView v) {
-  if (v.shape.size() == 2) {
-    v.shape = {v.shape[0], v.shape[1], 1, 1};
-    v.strides = {v.strides[0], v.strides[1], 0, 0};
-  }
-  return v;
-}
-
 }  // namespace limbeck::ops

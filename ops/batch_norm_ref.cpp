@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "ops/batch_norm_kernels.h"
+#include "ops/map_view.h"
 
 namespace limbeck::ops {
 namespace {
@@ -51,7 +52,7 @@ T normalised(const TensorView& x, const TensorView& k, std::int64_t n, std::int6
 }  // namespace
 
 void batch_norm_moments_ref(const TensorView& x_any, const TensorView& moments) {
-  const TensorView x = as_image(x_any);
+  const TensorView x = as_map(x_any);
   const double count = static_cast<double>(x.numel() / x.c());
   visit_reference_dtype("batch_norm", x.dtype, [&]<class T>(T) {
     for (std::int64_t i = 0; i < 2 * x.c(); ++i) moments.ptr<double>()[i] = 0.0;
@@ -93,9 +94,9 @@ void batch_norm_coefficients_ref(const TensorView& mean, const TensorView& var, 
 
 void batch_norm_apply_ref(const TensorView& x_any, const TensorView& residual_any, const TensorView& k, Activation act,
                           const TensorView& y_any) {
-  const TensorView x = as_image(x_any);
-  const TensorView residual = as_image(residual_any);
-  const TensorView y = as_image(y_any);
+  const TensorView x = as_map(x_any);
+  const TensorView residual = as_map(residual_any);
+  const TensorView y = as_map(y_any);
   visit_reference_dtype("batch_norm", x.dtype, [&]<class T>(T) {
     for_each_element(x, [&](auto n, auto c, auto h, auto w) {
       T pre = (x.at<T>(n, c, h, w) - k.at<T>(kCenter, c)) * k.at<T>(kScale, c) + k.at<T>(kShift, c);
@@ -107,10 +108,10 @@ void batch_norm_apply_ref(const TensorView& x_any, const TensorView& residual_an
 
 void batch_norm_sums_ref(const TensorView& gy_any, const TensorView& x_any, const TensorView& y_any,
                          const TensorView& k, Activation act, const TensorView& masked_any, const TensorView& sums) {
-  const TensorView gy = as_image(gy_any);
-  const TensorView x = as_image(x_any);
-  const TensorView y = as_image(y_any);
-  const TensorView masked = as_image(masked_any);
+  const TensorView gy = as_map(gy_any);
+  const TensorView x = as_map(x_any);
+  const TensorView y = as_map(y_any);
+  const TensorView masked = as_map(masked_any);
   visit_reference_dtype("batch_norm", x.dtype, [&]<class T>(T) {
     for (std::int64_t i = 0; i < 2 * x.c(); ++i) sums.ptr<double>()[i] = 0.0;
     for_each_element(x, [&](auto n, auto c, auto h, auto w) {
@@ -125,10 +126,10 @@ void batch_norm_sums_ref(const TensorView& gy_any, const TensorView& x_any, cons
 void batch_norm_gradient_ref(const TensorView& gy_any, const TensorView& x_any, const TensorView& y_any,
                              const TensorView& k, Activation act, const TensorView& sums, double count,
                              const TensorView& gx_any) {
-  const TensorView gy = as_image(gy_any);
-  const TensorView x = as_image(x_any);
-  const TensorView y = as_image(y_any);
-  const TensorView gx = as_image(gx_any);
+  const TensorView gy = as_map(gy_any);
+  const TensorView x = as_map(x_any);
+  const TensorView y = as_map(y_any);
+  const TensorView gx = as_map(gx_any);
   visit_reference_dtype("batch_norm", gy.dtype, [&]<class T>(T) {
     for_each_element(gx, [&](auto n, auto c, auto h, auto w) {
       T g = masked_gradient<T>(gy, x, y, k, act, n, c, h, w);
@@ -142,9 +143,9 @@ void batch_norm_gradient_ref(const TensorView& gy_any, const TensorView& x_any, 
 }
 
 void batch_norm_mask_ref(const TensorView& gy_any, const TensorView& y_any, Activation act, const TensorView& g_any) {
-  const TensorView gy = as_image(gy_any);
-  const TensorView y = as_image(y_any);
-  const TensorView g = as_image(g_any);
+  const TensorView gy = as_map(gy_any);
+  const TensorView y = as_map(y_any);
+  const TensorView g = as_map(g_any);
   visit_reference_dtype("batch_norm", gy.dtype, [&]<class T>(T) {
     for_each_element(g, [&](auto n, auto c, auto h, auto w) {
       g.at<T>(n, c, h, w) = gy.at<T>(n, c, h, w) * activation_slope(act, y.at<T>(n, c, h, w));

@@ -60,7 +60,7 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& labels, const CrossEntr
   const Tensor y = labels.dense();
   const DType wide = loss_dtype(x.dtype());
   const Tensor& given = options.class_weights;
-  const Tensor weights = given.defined() && given.dtype() != wide ? given.copy_as(wide) : given;
+  const Tensor weights = given.defined() && (given.dtype() != wide || !given.is_dense()) ? given.copy_as(wide) : given;
 
   Tensor loss = Tensor::empty(Shape{}, wide, x.device());
   auto node = record<CrossEntropyNode>({&logits});

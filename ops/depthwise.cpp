@@ -31,7 +31,7 @@ struct DepthwiseNode final : Node {
     const Device device = g.device();
     if (needs_input_grad(kX)) {
       gx[kX] = Tensor::empty(xs.shape(), g.dtype(), device);
-      kDepthwiseBackwardData(device, g.dtype(), g.view(), ws.view(), options, gx[kX].view());
+      kDepthwiseBackwardData(device, g.dtype(), g.view(), ws.view(), TensorView{}, options, gx[kX].view());
     }
     if (needs_input_grad(kW)) {
       gx[kW] = Tensor::empty(ws.shape(), ws.dtype(), device);

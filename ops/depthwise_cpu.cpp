@@ -162,7 +162,8 @@ void forward(const TensorView& x, const TensorView& w, const TensorView& bias, c
 }
 
 template <class T>
-void backward_data(const TensorView& gy, const TensorView& w, const Conv2dOptions& o, const TensorView& gx) {
+void backward_data(const TensorView& gy, const TensorView& w, const TensorView& bias, const Conv2dOptions& o,
+                   const TensorView& gx) {
   const std::int64_t channels = gx.c();
   const Workspace weights(static_cast<std::size_t>(w.numel()) * sizeof(float));
   reorder_weights(w, weights.as<float>());
@@ -185,7 +186,8 @@ void backward_data(const TensorView& gy, const TensorView& w, const Conv2dOption
           }
         }
         const RowPass<T> pass{channels, 1, gy.w(), gx.ptr<T>() + row * row_size + phase * channels,
-                              o.stride[1] * channels, nullptr, nullptr, Activation::kNone};
+                              o.stride[1] * channels, bias.defined() ? bias.ptr<float>() : nullptr, nullptr,
+                              Activation::kNone};
         run_row(pass, list, (gx.w() - phase + o.stride[1] - 1) / o.stride[1]);
       }
     }
@@ -317,11 +319,11 @@ void depthwise_forward_cpu(const TensorView& x, const TensorView& w, const Tenso
   });
 }
 
-void depthwise_backward_data_cpu(const TensorView& gy, const TensorView& w, const Conv2dOptions& options,
-                                 const TensorView& gx) {
+void depthwise_backward_data_cpu(const TensorView& gy, const TensorView& w, const TensorView& bias,
+                                 const Conv2dOptions& options, const TensorView& gx) {
   check_taps(w);
   visit_fast_dtype("depthwise_conv2d", gy.dtype, [&](auto zero) {
-    backward_data<decltype(zero)>(gy, w, options, gx);
+    backward_data<decltype(zero)>(gy, w, bias, options, gx);
   });
 }
 

@@ -14,10 +14,10 @@ namespace limbeck::ops {
 using DepthwiseForwardFn = void(const TensorView& x, const TensorView& w, const TensorView& bias,
                                 const TensorView& residual, Activation act, const Conv2dOptions& options,
                                 const TensorView& y);
-/// gx = dL/dx.
-/// Shapes:   gy [N,C,OH,OW]; w [C,1,KH,KW]; gx [N,C,H,W]
-using DepthwiseBackwardDataFn = void(const TensorView& gy, const TensorView& w, const Conv2dOptions& options,
-                                     const TensorView& gx);
+/// gx = dL/dx, plus bias per channel if bias is defined (conv_transpose2d has one).
+/// Shapes:   gy [N,C,OH,OW]; w [C,1,KH,KW]; bias [C]; gx [N,C,H,W]
+using DepthwiseBackwardDataFn = void(const TensorView& gy, const TensorView& w, const TensorView& bias,
+                                     const Conv2dOptions& options, const TensorView& gx);
 /// gw = dL/dw.
 /// Shapes:   x [N,C,H,W]; gy [N,C,OH,OW]; gw [C,1,KH,KW]
 using DepthwiseBackwardWeightsFn = void(const TensorView& x, const TensorView& gy, const Conv2dOptions& options,
@@ -29,10 +29,10 @@ void depthwise_forward_ref(const TensorView& x, const TensorView& w, const Tenso
 void depthwise_forward_cpu(const TensorView& x, const TensorView& w, const TensorView& bias,
                            const TensorView& residual, Activation act, const Conv2dOptions& options,
                            const TensorView& y);
-void depthwise_backward_data_ref(const TensorView& gy, const TensorView& w, const Conv2dOptions& options,
-                                 const TensorView& gx);
-void depthwise_backward_data_cpu(const TensorView& gy, const TensorView& w, const Conv2dOptions& options,
-                                 const TensorView& gx);
+void depthwise_backward_data_ref(const TensorView& gy, const TensorView& w, const TensorView& bias,
+                                 const Conv2dOptions& options, const TensorView& gx);
+void depthwise_backward_data_cpu(const TensorView& gy, const TensorView& w, const TensorView& bias,
+                                 const Conv2dOptions& options, const TensorView& gx);
 void depthwise_backward_weights_ref(const TensorView& x, const TensorView& gy, const Conv2dOptions& options,
                                     const TensorView& gw);
 void depthwise_backward_weights_cpu(const TensorView& x, const TensorView& gy, const Conv2dOptions& options,

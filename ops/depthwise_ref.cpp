@@ -56,11 +56,13 @@ void depthwise_forward_ref(const TensorView& x, const TensorView& w, const Tenso
   });
 }
 
-void depthwise_backward_data_ref(const TensorView& gy, const TensorView& w, const Conv2dOptions& options,
-                                 const TensorView& gx) {
+void depthwise_backward_data_ref(const TensorView& gy, const TensorView& w, const TensorView& bias,
+                                 const Conv2dOptions& options, const TensorView& gx) {
   visit_reference_dtype("depthwise_conv2d", gy.dtype, [&](auto zero) {
     using T = decltype(zero);
-    for_each_element(gx, [&](auto n, auto c, auto p, auto q) { gx.at<T>(n, c, p, q) = T(0); });
+    for_each_element(gx, [&](auto n, auto c, auto p, auto q) {
+      gx.at<T>(n, c, p, q) = bias.defined() ? bias.at<T>(c) : T(0);
+    });
     for_each_product(gx, w, gy, options, [&](auto n, auto c, auto p, auto q, auto r, auto s, auto h, auto v) {
       gx.at<T>(n, c, h, v) += w.at<T>(c, 0, r, s) * gy.at<T>(n, c, p, q);
     });

@@ -1,7 +1,7 @@
-// Fast dropout. The cost is Philox, 10 rounds of integer multiplications, so the random words of a row of channels are
+// Fast dropout. The cost is Philox, ten rounds of integer multiplications, so the random words of a row of channels are
 // computed in a loop without branches that the compiler turns into vector code: lane c evaluates the counter of its own
-// logical index. Three of the four words of a counter are thrown away; in exchange nothing depends on how the row lies
-// relative to blocks of four.
+// logical index. A counter yields four words, which belong to four neighbouring pixels of one channel; where the maps
+// are aligned to that, four pixels are done at once, otherwise (area not a multiple of 4) three words are thrown away.
 #include <array>
 
 #include "core/parallel.h"
@@ -10,46 +10,86 @@
 namespace limbeck::ops {
 namespace {
 
-/// Word number `index` of the sequence; must equal Generator::word_at (a test compares them).
-inline std::uint32_t philox_word(std::uint64_t index, std::uint64_t stream, std::uint64_t seed) noexcept {
-  const std::uint64_t block = index >> 2U;
-  auto c0 = static_cast<std::uint32_t>(block);
-  auto c1 = static_cast<std::uint32_t>(block >> 32U);
-  auto c2 = static_cast<std::uint32_t>(stream);
-  auto c3 = static_cast<std::uint32_t>(stream >> 32U);
-  auto k0 = static_cast<std::uint32_t>(seed);
-  auto k1 = static_cast<std::uint32_t>(seed >> 32U);
+/// Philox 4x32-10 for one counter, as in core/rng.cpp (a test compares them), in 64-bit registers: a 32 x 32 bit product
+/// then needs no shuffling of vector lanes. Calls `use(w0, w1, w2, w3)`.
+template <class Use>
+inline void philox(std::uint64_t counter, std::uint64_t stream, std::uint64_t seed, const Use& use) noexcept {
+  constexpr std::uint64_t kLow = 0xFFFFFFFFU;
+  std::uint64_t c0 = counter & kLow;
+  std::uint64_t c1 = counter >> 32U;
+  std::uint64_t c2 = stream & kLow;
+  std::uint64_t c3 = stream >> 32U;
+  std::uint64_t k0 = seed & kLow;
+  std::uint64_t k1 = seed >> 32U;
 #pragma GCC unroll 10
   for (int round = 0; round < 10; ++round) {
     const std::uint64_t p0 = std::uint64_t{0xD2511F53U} * c0;
     const std::uint64_t p1 = std::uint64_t{0xCD9E8D57U} * c2;
-    c0 = static_cast<std::uint32_t>(p1 >> 32U) ^ c1 ^ k0;
-    c1 = static_cast<std::uint32_t>(p1);
-    c2 = static_cast<std::uint32_t>(p0 >> 32U) ^ c3 ^ k1;
-    c3 = static_cast<std::uint32_t>(p0);
-    k0 += 0x9E3779B9U;
-    k1 += 0xBB67AE85U;
+    c0 = (p1 >> 32U) ^ c1 ^ k0;
+    c1 = p1 & kLow;
+    c2 = (p0 >> 32U) ^ c3 ^ k1;
+    c3 = p0 & kLow;
+    k0 = (k0 + 0x9E3779B9U) & kLow;
+    k1 = (k1 + 0xBB67AE85U) & kLow;
   }
-  const auto lane = static_cast<std::uint32_t>(index & 3U);
-  const std::uint32_t low = (lane & 1U) != 0 ? c1 : c0;
-  const std::uint32_t high = (lane & 1U) != 0 ? c3 : c2;
-  return (lane & 2U) != 0 ? high : low;
+  use(c0, c1, c2, c3);
 }
 
-/// factor[i] = scale if the element with logical index first + i * step is kept, else 0.
-void fill_factors(const DropoutArgs& args, std::int64_t first, std::int64_t step, std::int64_t n, float* factor) {
-  const std::uint64_t base = args.generator.offset() + static_cast<std::uint64_t>(first);
-  const auto stride = static_cast<std::uint64_t>(step);
-  const std::uint64_t stream = args.generator.stream();
-  const std::uint64_t seed = args.generator.seed();
-  const std::uint32_t threshold = args.threshold();
-  const auto scale = static_cast<float>(args.scale());
+constexpr std::int64_t kChunk = 256;
+using Row = std::array<float, kChunk>;
+
+/// What the two loops below share: a word becomes the factor `scale` (kept) or 0 (dropped).
+struct Draw {
+  explicit Draw(const DropoutArgs& args)
+      : offset(args.generator.offset()),
+        stream(args.generator.stream()),
+        seed(args.generator.seed()),
+        threshold(args.threshold()),
+        scale(static_cast<float>(args.scale())) {}
+
+  [[nodiscard]] float factor(std::uint64_t word) const noexcept { return (word >> 8U) >= threshold ? scale : 0.0F; }
+
+  /// factors[i] of logical index first + i * step.
+  void one(std::int64_t first, std::int64_t step, std::int64_t n, float* factors) const {
+    const std::uint64_t base = offset + static_cast<std::uint64_t>(first);
+    const Draw d = *this;
 #pragma omp simd
-  for (std::int64_t i = 0; i < n; ++i) {
-    const std::uint32_t word = philox_word(base + static_cast<std::uint64_t>(i) * stride, stream, seed);
-    factor[i] = (word >> 8U) >= threshold ? scale : 0.0F;
+    for (std::int64_t i = 0; i < n; ++i) {
+      const std::uint64_t index = base + static_cast<std::uint64_t>(i * step);
+      philox(index >> 2U, d.stream, d.seed,
+             [&](std::uint64_t w0, std::uint64_t w1, std::uint64_t w2, std::uint64_t w3) {
+               const std::uint64_t low = (index & 1U) != 0 ? w1 : w0;
+               const std::uint64_t high = (index & 1U) != 0 ? w3 : w2;
+               factors[i] = d.factor((index & 2U) != 0 ? high : low);
+             });
+    }
   }
-}
+
+  /// factors[k][i] of logical index first + k + i * step, where offset + first and step are multiples of 4.
+  void four(std::int64_t first, std::int64_t step, std::int64_t n, std::array<Row, 4>& factors) const {
+    const std::uint64_t base = (offset + static_cast<std::uint64_t>(first)) >> 2U;
+    const std::int64_t stride = step / 4;
+    const Draw d = *this;
+    float* const f0 = factors[0].data();
+    float* const f1 = factors[1].data();
+    float* const f2 = factors[2].data();
+    float* const f3 = factors[3].data();
+#pragma omp simd
+    for (std::int64_t i = 0; i < n; ++i) {
+      philox(base + static_cast<std::uint64_t>(i * stride), d.stream, d.seed,
+             [&](std::uint64_t w0, std::uint64_t w1, std::uint64_t w2, std::uint64_t w3) {
+               f0[i] = d.factor(w0);
+               f1[i] = d.factor(w1);
+               f2[i] = d.factor(w2);
+               f3[i] = d.factor(w3);
+             });
+    }
+  }
+
+  std::uint64_t offset, stream, seed;
+  std::uint64_t threshold;
+  float scale;
+};
 
 template <class T>
 void multiply_row(const T* x, const float* factor, T* y, std::int64_t n) {
@@ -61,49 +101,77 @@ void multiply_row(const T* x, const float* factor, T* y, std::int64_t n) {
   }
 }
 
-constexpr std::int64_t kChunk = 512;
-
-/// `pixels` positions of `c` channels in channels-last memory, beginning with position `first` of all samples.
+/// Pixels first..last (counted over all samples) of a channels-last map with an own decision per element.
 template <class T>
-void drop_pixels(const DropoutArgs& args, const T* x, T* y, std::int64_t c, std::int64_t area, std::int64_t first,
-                 std::int64_t last) {
-  std::array<float, kChunk> factor;
+void drop_elements(const Draw& draw, const T* x, T* y, std::int64_t c, std::int64_t area, std::int64_t first,
+                   std::int64_t last) {
+  std::array<Row, 4> factors;
+  for (std::int64_t c0 = 0; c0 < c; c0 += kChunk) {
+    const std::int64_t width = std::min(kChunk, c - c0);
+    for (std::int64_t p = first; p < last;) {
+      const std::int64_t index = (p / area * c + c0) * area + p % area;  // logical, of the chunk's first channel
+      const bool aligned = area % 4 == 0 && (draw.offset + static_cast<std::uint64_t>(index)) % 4 == 0 &&
+                           p % area + 4 <= area && p + 4 <= last;
+      if (aligned) {
+        draw.four(index, area, width, factors);
+      } else {
+        draw.one(index, area, width, factors[0].data());
+      }
+      const std::int64_t pixels = aligned ? 4 : 1;
+      for (std::int64_t k = 0; k < pixels; ++k, ++p) {
+        multiply_row(x + p * c + c0, factors[static_cast<std::size_t>(k)].data(), y + p * c + c0, width);
+      }
+    }
+  }
+}
+
+/// The same with one decision per sample and channel.
+template <class T>
+void drop_channels(const Draw& draw, const T* x, T* y, std::int64_t c, std::int64_t area, std::int64_t first,
+                   std::int64_t last) {
+  Row factors;
   for (std::int64_t c0 = 0; c0 < c; c0 += kChunk) {
     const std::int64_t width = std::min(kChunk, c - c0);
     for (std::int64_t p = first; p < last; ++p) {
-      const std::int64_t n = p / area;
-      if (!args.whole_channels) {
-        fill_factors(args, (n * c + c0) * area + p % area, area, width, factor.data());
-      } else if (p == first || p % area == 0) {
-        fill_factors(args, n * c + c0, 1, width, factor.data());
-      }
-      multiply_row(x + p * c + c0, factor.data(), y + p * c + c0, width);
+      if (p == first || p % area == 0) draw.one(p / area * c + c0, 1, width, factors.data());
+      multiply_row(x + p * c + c0, factors.data(), y + p * c + c0, width);
     }
+  }
+}
+
+/// Row-major memory: the logical index is the position.
+template <class T>
+void drop_row_major(const Draw& draw, const T* x, T* y, std::int64_t first, std::int64_t last) {
+  Row factors;
+  for (std::int64_t i = first; i < last; i += kChunk) {
+    const std::int64_t n = std::min(kChunk, last - i);
+    draw.one(i, 1, n, factors.data());
+    multiply_row(x + i, factors.data(), y + i, n);
   }
 }
 
 }  // namespace
 
 void dropout_cpu(const TensorView& x, const TensorView& y, const DropoutArgs& args) {
+  const Draw draw(args);
+  constexpr std::int64_t kGrain = 4096;
   visit_fast_dtype("dropout", x.dtype, [&](auto tag) {
     using T = decltype(tag);
-    // Any other rank than 4 is row-major: one position with all elements as its channels.
-    const bool map = x.shape.size() == 4;
-    const std::int64_t c = map ? x.c() : x.numel();
-    const std::int64_t area = map ? x.h() * x.w() : 1;
-    if (map) {
-      const std::int64_t grain = std::max<std::int64_t>(1, 4096 / std::max<std::int64_t>(c, 1));
-      parallel_for(x.n() * area, grain, [&](std::int64_t first, std::int64_t last) {
-        drop_pixels(args, x.ptr<T>(), y.ptr<T>(), c, area, first, last);
+    const auto* xp = x.ptr<T>();
+    auto* yp = y.ptr<T>();
+    if (x.shape.size() != 4) {
+      parallel_for(x.numel(), kGrain, [&](std::int64_t first, std::int64_t last) {
+        drop_row_major(draw, xp, yp, first, last);
       });
       return;
     }
-    parallel_for(c, 4096, [&](std::int64_t first, std::int64_t last) {
-      std::array<float, kChunk> factor;
-      for (std::int64_t i = first; i < last; i += kChunk) {
-        const std::int64_t n = std::min(kChunk, last - i);
-        fill_factors(args, i, 1, n, factor.data());
-        multiply_row(x.ptr<T>() + i, factor.data(), y.ptr<T>() + i, n);
+    const std::int64_t area = x.h() * x.w();
+    const std::int64_t grain = std::max<std::int64_t>(1, kGrain / std::max<std::int64_t>(x.c(), 1));
+    parallel_for(x.n() * area, grain, [&](std::int64_t first, std::int64_t last) {
+      if (args.whole_channels) {
+        drop_channels(draw, xp, yp, x.c(), area, first, last);
+      } else {
+        drop_elements(draw, xp, yp, x.c(), area, first, last);
       }
     });
   });

@@ -15,6 +15,7 @@
 namespace limbeck::ops {
 
 /// Numbers that some ops take besides the tensor, e.g. the two limits of clamp.
+/// Shapes:   none; functors see one element at a time
 struct UnaryArgs {
   double a = 0;
   double b = 0;

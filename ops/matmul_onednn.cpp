@@ -72,9 +72,16 @@ MatmulKey make_key(const TensorView& a, const TensorView& b, const TensorView& b
 
 }  // namespace
 
-void matmul_onednn(const TensorView& a_in, const TensorView& b_in, const TensorView& bias, const TensorView& c) {
+void matmul_onednn(const TensorView& a_in, const TensorView& b_in, const TensorView& bias_in, const TensorView& c) {
   const Operand a(a_in);
   const Operand b(b_in);
+  Tensor bias_copy;  // oneDNN wants a bias without gaps
+  TensorView bias = bias_in;
+  if (bias.defined() && bias.shape[0] > 1 && bias.strides[0] != 1) {
+    bias_copy = Tensor::empty(bias.shape, bias.dtype);
+    copy_view(bias_in, bias_copy.view());
+    bias = bias_copy.view();
+  }
   // The output is the glue's: dense row-major, or its transpose.
   TensorView out = c;
   out.strides = plain_strides(c);

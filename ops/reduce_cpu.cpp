@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "core/memory.h"
+#include "ops/pixel_tile.h"
 #include "ops/reduce_kernels.h"
 #include "ops/reduce_loop.h"
 #include "ops/strided_loop.h"
@@ -192,6 +193,30 @@ std::int64_t largest_index(const T* row, std::int64_t stride, std::int64_t n) {
   return best;
 }
 
+/// argmax over the channels of channels-last pixels: 32 pixels side by side (ops/pixel_tile.h), so that the search
+/// runs along pixels and not along a short row of classes.
+template <class T>
+void largest_channels(const T* x, std::int64_t c, std::int64_t pixels, std::int64_t* y, float* tile) {
+  for (std::int64_t p = 0; p < pixels; p += kTilePixels) {
+    const std::int64_t count = std::min(kTilePixels, pixels - p);
+    load_tile(x + p * c, c, count, tile);
+    std::array<float, kTilePixels> best;
+    std::array<std::int32_t, kTilePixels> index{};
+    std::copy_n(tile, kTilePixels, best.data());
+    for (std::int64_t ch = 1; ch < c; ++ch) {
+      const float* row = tile + ch * kTilePixels;
+      const auto number = static_cast<std::int32_t>(ch);
+#pragma omp simd
+      for (std::size_t k = 0; k < kTilePixels; ++k) {
+        const bool larger = (row[k] > best[k]) | ((row[k] != row[k]) & (best[k] == best[k]));
+        best[k] = larger ? row[k] : best[k];
+        index[k] = larger ? number : index[k];
+      }
+    }
+    std::copy_n(index.data(), count, y + p);
+  }
+}
+
 TensorView without_dim(const TensorView& v, std::size_t dim) {
   TensorView out{v.data, v.dtype, {}, {}};
   for (std::size_t d = 0; d < v.shape.size(); ++d) {
@@ -244,6 +269,14 @@ void argmax_cpu(const TensorView& x, const TensorView& y, std::size_t dim) {
     const TensorView results = without_dim(y, dim);
     const TensorView rows = without_dim(x, dim);
     const LoopNest<2> nest = make_nest<2>({&results, &rows});
+    const std::int64_t c = x.shape[dim];
+    if (nest.count == 1 && nest.row_stride(0) == 1 && x.strides[dim] == 1 && nest.row_stride(1) == c && c <= 256) {
+      parallel_for(nest.row_length(), 1024, [&](std::int64_t begin, std::int64_t end) {
+        const Workspace tile(static_cast<std::size_t>(c * kTilePixels) * sizeof(float));
+        largest_channels(x.ptr<T>() + begin * c, c, end - begin, y.ptr<std::int64_t>() + begin, tile.as<float>());
+      });
+      return;
+    }
     for_each_row(nest, [&](const Offsets<2>& at, std::int64_t length) {
       for (std::int64_t i = 0; i < length; ++i) {
         y.ptr<std::int64_t>()[at[0] + i * nest.row_stride(0)] =

@@ -11,6 +11,7 @@
 namespace limbeck::ops {
 
 /// Splits the dimensions of a reduction into kept and reduced ones.
+/// Shapes:   that of the input; the result repeated over it with stride 0
 class ReduceLoop {
  public:
   /// `y` has the shape of the input and stride 0 along the reduced dimensions.

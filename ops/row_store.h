@@ -18,6 +18,7 @@
 #include <type_traits>
 
 #include "core/tensor.h"
+#include "ops/simd.h"
 
 #if defined(__AVX__)
 #include <immintrin.h>
@@ -29,14 +30,8 @@ namespace limbeck::ops {
 /// Shapes: n numbers each
 inline void round_row(const float* __restrict in, bfloat16* __restrict out, std::int64_t n) noexcept {
   std::int64_t i = 0;
-#if defined(__AVX512BF16__)
-  for (; i + 16 <= n; i += 16) {
-    const __m256bh low = _mm512_cvtneps_pbh(_mm512_loadu_ps(in + i));
-    std::memcpy(static_cast<void*>(out + i), &low, sizeof(low));
-  }
-#endif
-#pragma omp simd
-  for (std::int64_t k = i; k < n; ++k) out[k] = bfloat16(in[k]);
+  for (; i + simd::kLanes <= n; i += simd::kLanes) simd::store(out + i, simd::load(in + i));
+  for (; i < n; ++i) out[i] = bfloat16(in[i]);
 }
 
 /// memcpy with streaming stores; the lines at both ends that are not covered completely go through the cache.

@@ -22,6 +22,7 @@
 namespace limbeck::ops {
 
 /// Nested loops over K views of equal shape; dimension 0 is the outermost. There is always at least one dimension.
+/// Shapes:   K views of one shape, at most kMaxDims dimensions
 template <std::size_t K>
 struct LoopNest {
   std::size_t count = 0;
@@ -39,6 +40,7 @@ struct LoopNest {
 };
 
 /// `view` seen as `shape`: missing leading dimensions and dimensions of size 1 get stride 0. The shapes must broadcast.
+/// Shapes:   view [1 or n, ..] aligned at the last dimension; returns `shape`
 [[nodiscard]] inline TensorView expand_view(const TensorView& view, const Shape& shape) {
   TensorView out{view.data, view.dtype, shape, {}};
   out.strides.resize(shape.size());
@@ -50,6 +52,7 @@ struct LoopNest {
 }
 
 /// The nest of views that all have the shape of `views[0]`.
+/// Shapes:   all equal
 template <std::size_t K>
 [[nodiscard]] LoopNest<K> make_nest(const std::array<const TensorView*, K>& views) {
   const Shape& shape = views[0]->shape;

@@ -173,7 +173,7 @@ void run_case(const json& c, const SafetensorsFile& file, const Mode& mode) {
 }
 
 void run_all(const Mode& mode) {
-  const std::string folder = LIMBECK_TEST_DATA;
+  const std::string folder = LIMBECK_GOLDEN_DIR;
   const SafetensorsFile file = load_safetensors(folder + "/ops.safetensors");
   const json cases = json::parse(read_file(folder + "/ops.json"));
   CHECK(cases.size() >= 90);

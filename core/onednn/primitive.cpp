@@ -1,7 +1,7 @@
 // What this is: running cached primitives; see core/onednn/primitive.h.
 #include "core/onednn/primitive.h"
 
-#include <cstring>
+#include <list>
 
 #include "core/memory.h"
 

@@ -51,6 +51,8 @@ class Primitive {
   using ArgPointer = std::pair<int, const void*>;
 
   Primitive() = default;
+  Primitive(Primitive&&) = default;
+  Primitive& operator=(Primitive&&) = default;
   /// `pd` is any oneDNN primitive descriptor; `args` lists every tensor argument with its descriptor.
   template <class PrimitiveDesc>
   Primitive(const PrimitiveDesc& pd, std::initializer_list<ArgDesc> args)

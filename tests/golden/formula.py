@@ -1,7 +1,7 @@
 """Numbers that Python and C++ compute alike, so that fixtures need not store weights.
 
-uniform(name, shape): element i (row-major) is u = (splitmix64(fnv1a64(name) + i * GOLDEN) >> 40) * 2^-24, scaled to
-[low, high) in f64. The same code in C++ is tests/harness/golden.cpp; tests/test_golden_networks.cpp compares first
+uniform(name, shape): element i (row-major) is u = (splitmix64(fnv1a64(name) + (i + 1) * GOLDEN) >> 40) * 2^-24, scaled to
+[low, high) in f64. The same code in C++ is tests/harness/golden.h; tests/test_golden_networks.cpp compares first
 values of both.
 """
 

@@ -1,0 +1,95 @@
+// What this is: see ops/packed_conv2d.h.
+#include "ops/packed_conv2d.h"
+
+#include "core/autograd.h"
+#include "ops/conv2d_engine.h"
+#include "ops/conv2d_kernels.h"
+#include "ops/copy.h"
+#include "ops/depthwise_kernels.h"
+
+namespace limbeck::ops {
+namespace {
+
+constexpr const char* kName = "packed_conv2d";
+
+Tensor bytes(std::size_t count) { return Tensor::empty({static_cast<std::int64_t>(count)}, DType::kU8); }
+
+TensorView view_or_none(const Tensor& t) { return t.defined() ? t.view() : TensorView{}; }
+
+}  // namespace
+
+PackedConv2d::PackedConv2d(const Tensor& w, const Tensor& b, const Conv2dOptions& options, Activation act, DType compute)
+    : options_(options), act_(act), compute_(compute) {
+  LIMBECK_CHECK(is_floating(compute), kName, "compute type {}, expected f32 or bf16", name_of(compute));
+  check_float(kName, w);
+  LIMBECK_CHECK(w.ndim() == 4 && options.groups >= 1 && w.size(0) % options.groups == 0, kName,
+                "got a weight of shape {} with {} groups, expected [O,I/groups,KH,KW]", w.shape(), options.groups);
+  const DType expected = compute == DType::kF64 ? DType::kF64 : DType::kF32;
+  LIMBECK_CHECK(w.dtype() == expected && (!b.defined() || b.dtype() == expected), kName,
+                "weight is {}, expected {} (bias too) to compute in {}", name_of(w.dtype()), name_of(expected),
+                name_of(compute));
+  LIMBECK_CHECK(!b.defined() || b.shape() == Shape({w.size(0)}), kName, "bias has shape {}, expected [{}] for weight {}",
+                b.shape(), w.size(0), w.shape());
+  w_ = w.detach().dense();
+  if (b.defined()) b_ = b.detach().dense();
+  const bool depthwise = w.size(1) == 1 && w.size(0) == options.groups && options.groups > 1;
+  if (!w.device().is_cpu() || compute == DType::kF64 || depthwise || use_onednn_conv(compute)) return;
+  tiles_ = bytes(tiles_packed_bytes(w.shape(), options.groups, false, compute));
+  tiles_pack(w_.view(), options.groups, false, compute, tiles_.raw_data());
+}
+
+Tensor PackedConv2d::operator()(const Tensor& x_any, const Tensor& residual_any) const {
+  LIMBECK_CHECK(defined(), kName, "called without weights");
+  check_float(kName, x_any);
+  LIMBECK_CHECK(!should_record({&x_any, &residual_any}), kName,
+                "the input requires a gradient, but packed weights are for inference; use conv2d or a NoGradGuard");
+  const Shape y_shape = conv2d_output_shape(kName, x_any.shape(), w_.shape(), options_);
+  LIMBECK_CHECK(!residual_any.defined() || residual_any.shape() == y_shape, kName,
+                "residual has shape {}, expected that of the result, {}", residual_any.shape(), y_shape);
+  const Tensor x = cast(x_any, compute_).dense();
+  const Tensor residual = residual_any.defined() ? cast(residual_any, compute_).dense() : Tensor();
+  if (x.device().is_cpu() && use_reference(compute_)) return reference(x, residual, y_shape);
+
+  const Tensor y = Tensor::empty(y_shape, compute_, x.device());
+  if (x.device().is_meta()) return y;
+  LIMBECK_CHECK(x.device().is_cpu(), kName, "no kernel for {}", x.device().to_string());
+  if (is_depthwise(x.shape(), w_.shape(), options_)) {
+    kDepthwiseForward(x.device(), compute_, x.view(), w_.view(), view_or_none(b_), view_or_none(residual), act_, options_,
+                      y.view());
+  } else if (tiles_.defined() && !use_onednn_conv(compute_)) {
+    tiles_forward(x.view(), tiles_.raw_data(), w_.shape(), {view_or_none(b_), view_or_none(residual), act_}, options_,
+                  y.view());
+  } else {
+    run_onednn(x.view(), view_or_none(residual), y.view());
+  }
+  return y;
+}
+
+/// The composition of the formula, with the plain loops.
+Tensor PackedConv2d::reference(const Tensor& x, const Tensor& residual, const Shape& y_shape) const {
+  const DType dtype = compute_ == DType::kF64 ? DType::kF64 : DType::kF32;  // the loops know no bf16
+  const Tensor xr = cast(x, dtype);
+  const Tensor y = Tensor::empty(y_shape, dtype, x.device());
+  kConv2dForward.ref(xr.view(), w_.view(), view_or_none(b_), options_, y.view());
+  const Tensor rr = residual.defined() ? cast(residual, dtype) : Tensor();
+  visit_reference_dtype(kName, dtype, [&](auto zero) {
+    using T = decltype(zero);
+    T* values = y.data<T>();
+    const T* add = rr.defined() ? rr.data<T>() : nullptr;
+    for (std::int64_t i = 0; i < y.numel(); ++i) values[i] = activate(act_, values[i] + (add != nullptr ? add[i] : T(0)));
+  });
+  return cast(y, compute_);
+}
+
+void PackedConv2d::run_onednn(const TensorView& x, const TensorView& residual, const TensorView& y) const {
+  const ConvEpilogue epilogue{view_or_none(b_), residual, act_};
+  if (!onednn_.defined() || !(onednn_shape_ == x.shape) || onednn_residual_ != residual.defined()) {
+    onednn_ = bytes(onednn_packed_bytes(x.shape, w_.shape(), y.shape, epilogue, options_, compute_));
+    onednn_pack(x.shape, w_.view(), y.shape, epilogue, options_, compute_, onednn_.raw_data());
+    onednn_shape_ = x.shape;
+    onednn_residual_ = residual.defined();
+  }
+  onednn_forward(x, onednn_.raw_data(), w_.shape(), epilogue, options_, y);
+}
+
+}  // namespace limbeck::ops

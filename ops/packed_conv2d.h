@@ -1,0 +1,51 @@
+// What this is: a convolution of a frozen network: weights packed once, bias (usually a folded batch norm), residual and
+//   activation fused into the same pass.
+// What it is not: differentiable, or aware of later changes of the weights; nn/fused.h renews it when they change.
+// Read next: ops/conv2d_engine.h, ops/winograd.h.
+#pragma once
+
+#include <cstdint>
+
+#include "core/tensor.h"
+#include "ops/activation.h"
+#include "ops/conv2d.h"
+
+namespace limbeck::ops {
+
+/// Convolution for inference with packed weights.
+/// Formula:  y = act(conv2d(x, w) + b + residual)
+/// Shapes:   w [O,I/G,KH,KW]; b [O] or undefined
+/// Types:    `compute` is f32 or bf16 (f64 runs the reference); w and b are f32 (f64 for f64).
+/// Error:    f32 1e-5, or 1e-4 where a 3x3 kernel runs as Winograd F(4x4); bf16 2e-2, of the largest value.
+/// Throws:   shapes or options that conv2d rejects; w or b of another type.
+class PackedConv2d {
+ public:
+  PackedConv2d() = default;
+  PackedConv2d(const Tensor& w, const Tensor& b, const Conv2dOptions& options, Activation act, DType compute);
+
+  /// Runs the convolution; x and residual are converted to the compute type if they have another one.
+  /// Shapes:   x [N,I,H,W]; residual [N,O,OH,OW] or undefined; returns [N,O,OH,OW] in the compute type
+  /// Gradient: none. Throws if recording is on and x or residual requires a gradient.
+  /// Not for use by two threads at once.
+  [[nodiscard]] Tensor operator()(const Tensor& x, const Tensor& residual = {}) const;
+
+  [[nodiscard]] bool defined() const noexcept { return w_.defined(); }
+  [[nodiscard]] DType compute_dtype() const noexcept { return compute_; }
+  [[nodiscard]] const Conv2dOptions& options() const noexcept { return options_; }
+  [[nodiscard]] Activation activation() const noexcept { return act_; }
+
+ private:
+  [[nodiscard]] Tensor reference(const Tensor& x, const Tensor& residual, const Shape& y_shape) const;
+  void run_onednn(const TensorView& x, const TensorView& residual, const TensorView& y) const;
+
+  Tensor w_, b_;    // as given; for the reference kernels and for repacking
+  Tensor tiles_;    // bytes packed for the tile kernels
+  mutable Tensor onednn_;        // bytes packed for oneDNN, for inputs of onednn_shape_
+  mutable Shape onednn_shape_;
+  mutable bool onednn_residual_ = false;
+  Conv2dOptions options_;
+  Activation act_ = Activation::kNone;
+  DType compute_ = DType::kF32;
+};
+
+}  // namespace limbeck::ops

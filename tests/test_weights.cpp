@@ -1,0 +1,319 @@
+// Loading of weight files: every form of Note [what a weight file may look like], every report, and real files.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/rng.h"
+#include "models/weights.h"
+#include "models/zoo.h"
+#include "nn/checkpoint.h"
+#include "tests/harness/op_case.h"
+#include "tests/harness/sample_data.h"
+#include "tests/harness/temp_dir.h"
+
+using namespace limbeck;
+using models::load_weights;
+using models::ModelSpec;
+using models::WeightsReport;
+using nn::StateDict;
+using test::check_throws;
+using test::TempDir;
+
+namespace {
+
+std::shared_ptr<models::Model> make(const ModelSpec& spec, std::uint64_t seed = 1) {
+  Generator g(seed);
+  return models::make_model(spec, g);
+}
+
+StateDict copy_of(const StateDict& state) {
+  StateDict out;
+  for (const auto& [name, tensor] : state) out.emplace(name, tensor.copy());
+  return out;
+}
+
+StateDict renamed(const StateDict& state, const std::function<std::string(const std::string&)>& rename) {
+  StateDict out;
+  for (const auto& [name, tensor] : state) {
+    const std::string to = rename(name);
+    if (!to.empty()) out.emplace(to, tensor.copy());
+  }
+  return out;
+}
+
+bool same(const Tensor& a, const Tensor& b) { return a.to_vector<double>() == b.to_vector<double>(); }
+
+bool contains(const std::vector<std::string>& list, const std::string& name) {
+  return std::find(list.begin(), list.end(), name) != list.end();
+}
+
+const ModelSpec kSmall{.name = "ka_student_mobilenet_v2", .classes = 5, .width = 0.35};
+const ModelSpec kImageNet{.name = "mobilenet_v2", .classes = 9, .width = 0.35};
+
+/// Batch norms with statistics unlike the initial ones, so that a forgotten tensor shows.
+void shake(models::Model& model, std::uint64_t seed) {
+  Generator g(seed);
+  for (const auto& b : model.named_buffers()) {
+    if (b.name.ends_with("running_var")) fill_uniform_(b.tensor, g, 0.5, 2.0);
+    if (b.name.ends_with("running_mean")) fill_normal_(b.tensor, g, 0.0, 0.5);
+  }
+  for (const auto& p : model.named_parameters()) {
+    if (p.tensor.ndim() == 1) fill_uniform_(p.tensor.detach(), g, 0.5, 1.5);
+  }
+}
+
+}  // namespace
+
+TEST_SUITE_BEGIN("weights");
+
+TEST_CASE("a file of ours loads completely, remembers its network, and may be a checkpoint") {
+  const TempDir dir;
+  const auto from = make(kSmall, 1);
+  const auto to = make(kSmall, 2);
+  models::save_weights(*from, dir / "w.safetensors", {{"mean", "0.5"}});
+  const WeightsReport report = load_weights(*to, dir / "w.safetensors");
+  CHECK(report.missing.empty());
+  CHECK(report.fresh.empty());
+  CHECK(report.loaded.size() == from->state_dict().size());
+  CHECK(report.metadata.at("mean") == "0.5");
+  for (const auto& [name, tensor] : from->state_dict()) CHECK_MESSAGE(same(tensor, to->state_dict().at(name)), name);
+  CHECK(models::read_spec(dir / "w.safetensors") == kSmall);
+
+  nn::Checkpoint checkpoint;
+  checkpoint.model = from->state_dict();
+  nn::save_checkpoint(dir / "step_00000001", checkpoint);
+  const auto third = make(kSmall, 3);
+  CHECK(load_weights(*third, dir / "step_00000001").loaded.size() == report.loaded.size());
+  check_throws<WeightsError>([&] { static_cast<void>(models::read_spec(dir / "step_00000001")); }, {"does not name a network"});
+}
+
+TEST_CASE("wrappers in front of all names are removed") {
+  const auto from = make(kSmall, 1);
+  for (const std::string prefix : {"module.", "model.", "module.model."}) {
+    CAPTURE(prefix);
+    const auto to = make(kSmall, 2);
+    load_weights(*to, renamed(from->state_dict(), [&](const std::string& n) { return prefix + n; }), "test");
+    CHECK(same(from->state_dict().at("classifier.weight"), to->state_dict().at("classifier.weight")));
+  }
+}
+
+TEST_CASE("a bare MobileNetV2 file fills the backbone and leaves the head fresh") {
+  const auto image_net = make(kImageNet, 1);
+  shake(*image_net, 4);
+  const auto student = make(kSmall, 2);
+  const auto head_before = student->state_dict().at("classifier.weight").to_vector<float>();
+  const WeightsReport r = load_weights(*student, image_net->state_dict(), "test");
+  CHECK(r.missing.empty());
+  CHECK(r.unexpected.empty());
+  CHECK(contains(r.fresh, "classifier.weight"));
+  CHECK(contains(r.ignored, "classifier.1.weight"));
+  CHECK(contains(r.ignored, "features.18.1.running_var"));
+  CHECK(student->state_dict().at("classifier.weight").to_vector<float>() == head_before);
+  std::size_t in_backbone = 0;
+  for (const auto& [name, tensor] : student->state_dict()) {
+    if (!name.starts_with("backbone.")) continue;
+    ++in_backbone;
+    CHECK_MESSAGE(same(tensor, image_net->state_dict().at(name.substr(9))), name);
+  }
+  CHECK(r.loaded.size() == in_backbone);
+  CHECK(r.to_string().find("fresh") != std::string::npos);
+}
+
+TEST_CASE("a bare ResNet file fills the backbone; dilation does not matter; fc is ignored") {
+  const auto image_net = make({.name = "resnet18", .classes = 10}, 1);
+  for (const char* name : {"deeplabv3_resnet18", "deeplabv3plus_resnet18"}) {
+    CAPTURE(name);
+    const auto model = make({.name = name, .classes = 4, .output_stride = 8}, 2);
+    const WeightsReport r = load_weights(*model, image_net->state_dict(), "test");
+    CHECK(r.missing.empty());
+    CHECK(contains(r.ignored, "fc.weight"));
+    CHECK(same(model->state_dict().at("backbone.layer4.1.conv2.weight"), image_net->state_dict().at("layer4.1.conv2.weight")));
+  }
+}
+
+TEST_CASE("num_batches_tracked may be absent; anything else may not") {
+  const auto image_net = make(kImageNet, 1);
+  StateDict file = renamed(image_net->state_dict(), [](const std::string& n) {
+    return n.ends_with("num_batches_tracked") ? std::string() : n;
+  });
+  const auto student = make(kSmall, 2);
+  CHECK(load_weights(*student, file, "test").missing.empty());
+  file.erase("features.5.conv.3.bias");
+  check_throws<WeightsError>([&] { load_weights(*student, file, "FILE"); },
+                             {"FILE does not fit ka_student_mobilenet_v2", "1 missing (backbone.features.5.conv.3.bias)"});
+  const WeightsReport r = load_weights(*student, file, "test", {.strict = false});
+  CHECK(r.missing == std::vector<std::string>{"backbone.features.5.conv.3.bias"});
+}
+
+TEST_CASE("flat MobileNetV2 names are understood") {
+  const auto image_net = make(kImageNet, 1);
+  shake(*image_net, 4);
+  const auto flat = [](const std::string& name) {
+    const std::size_t at = name.find(".conv.");
+    if (at == std::string::npos) return name;
+    const bool first = name.starts_with("features.1.");
+    const std::vector<std::pair<std::string, std::string>> table =
+        first ? std::vector<std::pair<std::string, std::string>>{{"0.0.", "0."}, {"0.1.", "1."}, {"1.", "3."}, {"2.", "4."}}
+              : std::vector<std::pair<std::string, std::string>>{{"0.0.", "0."}, {"0.1.", "1."}, {"1.0.", "3."},
+                                                                 {"1.1.", "4."}, {"2.", "6."},   {"3.", "7."}};
+    const std::string tail = name.substr(at + 6);
+    for (const auto& [nested, short_name] : table) {
+      if (tail.starts_with(nested)) return name.substr(0, at + 6) + short_name + tail.substr(nested.size());
+    }
+    return name;
+  };
+  const StateDict file = renamed(image_net->state_dict(), flat);
+  REQUIRE(file.contains("features.2.conv.7.bias"));
+  REQUIRE(file.contains("features.1.conv.3.weight"));
+  REQUIRE(!file.contains("features.2.conv.0.0.weight"));
+  const auto other = make(kImageNet, 2);
+  load_weights(*other, file, "test");
+  for (const auto& [name, tensor] : image_net->state_dict()) CHECK_MESSAGE(same(tensor, other->state_dict().at(name)), name);
+}
+
+TEST_CASE("folded batch norm gives the same eval-mode network") {
+  const auto from = make(kSmall, 1);
+  shake(*from, 4);
+  from->eval();
+  // Fold by hand: every convolution that a batch norm follows.
+  const StateDict s = from->state_dict();
+  StateDict file;
+  for (const auto& [name, tensor] : s) {
+    if (tensor.ndim() != 4) continue;
+    const std::string conv = name.substr(0, name.size() - 7);
+    const std::size_t dot = conv.rfind('.');
+    const std::string bn = conv == "classifier" ? "" : conv.substr(0, dot + 1) + std::to_string(std::stoi(conv.substr(dot + 1)) + 1);
+    if (bn.empty() || !s.contains(bn + ".running_var")) {
+      file.emplace(name, tensor.copy());
+      file.emplace(conv + ".bias", s.at(conv + ".bias").copy());
+      continue;
+    }
+    auto w = tensor.to_vector<float>();
+    auto b = s.at(bn + ".bias").to_vector<float>();
+    const auto gamma = s.at(bn + ".weight").to_vector<float>();
+    const auto mean = s.at(bn + ".running_mean").to_vector<float>();
+    const auto var = s.at(bn + ".running_var").to_vector<float>();
+    for (std::size_t o = 0; o < b.size(); ++o) {
+      const float scale = gamma[o] / std::sqrt(var[o] + 1e-5F);
+      for (std::size_t i = 0; i < w.size() / b.size(); ++i) w[o * w.size() / b.size() + i] *= scale;
+      b[o] -= mean[o] * scale;
+    }
+    // Head names without the ".0" of ConvBnAct, as in the published file.
+    const std::string short_name = conv.starts_with("aspp.") ? conv.substr(0, dot) : conv;
+    const std::string bare = short_name.starts_with("backbone.") ? short_name.substr(9) : short_name;
+    file.emplace(bare + ".weight", Tensor::from(w, tensor.shape()));
+    file.emplace(bare + ".bias", Tensor::from(b, {static_cast<std::int64_t>(b.size())}));
+  }
+  const auto to = make(kSmall, 2);
+  shake(*to, 5);
+  to->eval();
+  const WeightsReport r = load_weights(*to, file, "test");
+  CHECK(r.folded);
+  CHECK(r.missing.empty());
+  Tensor x = Tensor::empty({1, 3, 65, 65});
+  Generator g(9);
+  fill_normal_(x, g, 0.0, 1.0);
+  const NoGradGuard off;
+  CHECK(test::relative_error(to->forward(x).logits, from->forward(x).logits) < 1e-4);
+}
+
+TEST_CASE("another class count is an error unless the caller allows it, and then only that tensor is skipped") {
+  const auto from = make(kSmall, 1);
+  ModelSpec spec = kSmall;
+  spec.classes = 7;
+  const auto to = make(spec, 2);
+  const StateDict before = copy_of(to->state_dict());
+  check_throws<WeightsError>([&] { load_weights(*to, from->state_dict(), "test"); },
+                             {"classifier.weight: file [5, 256, 1, 1], network [7, 256, 1, 1]", "nothing was changed"});
+  for (const auto& [name, tensor] : before) CHECK(same(tensor, to->state_dict().at(name)));
+  const WeightsReport r = load_weights(*to, from->state_dict(), "test", {.allow_shape_mismatch_skip = true});
+  CHECK(r.mismatched.size() == 2);
+  CHECK(same(to->state_dict().at("classifier.weight"), before.at("classifier.weight")));
+  CHECK(same(to->state_dict().at("aspp.project.0.weight"), from->state_dict().at("aspp.project.0.weight")));
+}
+
+TEST_CASE("a file of another network never loads silently") {
+  const auto resnet = make({.name = "resnet18", .classes = 10}, 1);
+  const auto student = make(kSmall, 2);
+  for (const bool strict : {true, false}) {
+    check_throws<WeightsError>([&] { load_weights(*student, resnet->state_dict(), "test", {.strict = strict}); }, {"0 loaded"});
+  }
+  // The same names with another width: shapes differ.
+  ModelSpec wide = kSmall;
+  wide.width = 0.5;
+  const auto other = make(wide, 3);
+  check_throws<WeightsError>([&] { load_weights(*student, other->state_dict(), "test", {.strict = false}); }, {"mismatched"});
+  // A DeepLabV3 classifier.1 is a 3x3 convolution, not an ImageNet classifier: it must load.
+  const auto a = make({.name = "deeplabv3_mobilenet_v2", .classes = 5, .width = 0.35}, 1);
+  const auto b = make({.name = "deeplabv3_mobilenet_v2", .classes = 5, .width = 0.35}, 2);
+  CHECK(load_weights(*b, a->state_dict(), "test").ignored.empty());
+  CHECK(same(a->state_dict().at("classifier.1.weight"), b->state_dict().at("classifier.1.weight")));
+}
+
+TEST_CASE("real ImageNet files: MobileNetV2 1.0 and 0.35") {
+  const auto wide = test::sample_data("weights/mobilenet_v2_1.0_imagenet_ptq_bn.safetensors");
+  const auto narrow = test::sample_data("weights/mobilenet_v2_0.35_imagenet_features.safetensors");
+  if (!wide || !narrow) {
+    MESSAGE("skipped: no sample weights; set LIMBECK_DATA");
+    return;
+  }
+  const auto classifier = make({.name = "mobilenet_v2", .classes = 1000, .bn_eps = 1e-3});
+  const WeightsReport full = load_weights(*classifier, *wide);
+  CHECK(full.missing.empty());
+  CHECK(full.unexpected.empty());
+  CHECK(full.loaded.size() == 314 - 52);
+  // Eval-mode activations of a trained network stay in a sane range; random weights or a wrong eps would not.
+  classifier->eval();
+  const NoGradGuard off;
+  Tensor x = Tensor::empty({1, 3, 225, 225});
+  Generator g(1);
+  fill_uniform_(x, g, -1.0, 1.0);
+  for (const double v : classifier->forward(x).logits.to_vector<double>()) {
+    CHECK(std::isfinite(v));
+    CHECK(std::abs(v) < 50);
+  }
+
+  for (const auto& [path, width] : {std::pair{*wide, 1.0}, std::pair{*narrow, 0.35}}) {
+    CAPTURE(width);
+    for (const char* name : {"ka_student_mobilenet_v2", "deeplabv3plus_mobilenet_v2", "mobilenet_v2_seg"}) {
+      CAPTURE(name);
+      const auto model = make({.name = name, .classes = 11, .width = width, .bn_eps = 1e-3});
+      const WeightsReport r = load_weights(*model, path);
+      CHECK(r.loaded.size() == 52 * 5 - 5);
+      CHECK(r.missing.empty());
+      CHECK(!r.fresh.empty());
+    }
+  }
+}
+
+TEST_CASE("a real folded VOC network loads and is a trained one") {
+  const auto path = test::sample_data("weights/deeplabv3_mnv2_0.5_voc_folded.safetensors");
+  if (!path) {
+    MESSAGE("skipped: no sample weights; set LIMBECK_DATA");
+    return;
+  }
+  const auto model = make({.name = "ka_student_mobilenet_v2", .classes = 21, .output_stride = 16, .width = 0.5, .bn_eps = 1e-3});
+  const WeightsReport r = load_weights(*model, *path);
+  CHECK(r.folded);
+  CHECK(r.missing.empty());
+  CHECK(r.unexpected.empty());
+  CHECK(r.fresh.empty());
+  model->eval();
+  // A flat grey image has no object: a network trained on VOC says background (class 0) nearly everywhere.
+  const NoGradGuard off;
+  const auto v = model->forward(Tensor::full({1, 3, 257, 257}, 0.0)).logits;
+  std::int64_t background = 0;
+  const std::int64_t pixels = v.size(2) * v.size(3);
+  const auto values = v.to_vector<float>();
+  for (std::int64_t p = 0; p < pixels; ++p) {
+    std::int64_t best = 0;
+    for (std::int64_t c = 1; c < 21; ++c) {
+      if (values[static_cast<std::size_t>(c * pixels + p)] > values[static_cast<std::size_t>(best * pixels + p)]) best = c;
+    }
+    background += best == 0 ? 1 : 0;
+  }
+  CHECK(static_cast<double>(background) / static_cast<double>(pixels) > 0.9);
+}
+
+TEST_SUITE_END();
