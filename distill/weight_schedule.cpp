@@ -40,8 +40,8 @@ WeightSchedule WeightSchedule::steps(double first, std::vector<std::pair<std::in
 }
 
 WeightSchedule WeightSchedule::from_config(const Config& section, std::string_view key, double fallback) {
-  const std::string path(key);
   const auto is_mapping = [&] {
+    if (!section.has(key)) return false;
     try {
       return !section.section(key).keys().empty();
     } catch (const ConfigError&) {

@@ -93,16 +93,18 @@ MobileNetV2::MobileNetV2(const MobileNetV2Options& o, Generator& g) : options_(o
   if (os != 32 && os != 16 && os != 8 && os != 4) {
     fail<ConfigError>("mobilenet_v2", "output stride {}, expected 32, 16, 8 or 4", os);
   }
-  if (!(o.width > 0)) fail<ConfigError>("mobilenet_v2", "width multiplier {}, expected > 0", o.width);
+  if (!(o.width > 0) || o.width_divisor < 1) {
+    fail<ConfigError>("mobilenet_v2", "width multiplier {} and divisor {}, expected both > 0", o.width, o.width_divisor);
+  }
   const ops::Activation act = activation_of(o.relu6);
-  std::int64_t in = make_divisible(32 * o.width);
+  std::int64_t in = make_divisible(32 * o.width, o.width_divisor);
   stem_.emplace(nn::ConvArgs{.in = 3, .out = in, .kernel = 3, .stride = 2, .padding = 1, .init = kFanOut}, o.bn, act, g);
   register_module("features.0", *stem_);
   taps_.push_back({"features.0", in, 2});
 
   StridePlan plan(os, o.dilation);
   for (const Stage& stage : kStages) {
-    const std::int64_t out = make_divisible(static_cast<double>(stage.channels) * o.width);
+    const std::int64_t out = make_divisible(static_cast<double>(stage.channels) * o.width, o.width_divisor);
     const StridePlan::Step step = plan.next(stage.stride);
     for (std::int64_t b = 0; b < stage.blocks; ++b) {
       const InvertedResidual::Args args{.in = in,
@@ -120,7 +122,7 @@ MobileNetV2::MobileNetV2(const MobileNetV2Options& o, Generator& g) : options_(o
     }
   }
   if (o.last_layer) {
-    const std::int64_t out = make_divisible(1280 * std::max(1.0, o.width));
+    const std::int64_t out = make_divisible(1280 * std::max(1.0, o.width), o.width_divisor);
     last_.emplace(nn::ConvArgs{.in = in, .out = out, .kernel = 1, .init = kFanOut}, o.bn, act, g);
     register_module("features.18", *last_);
     taps_.push_back({"features.18", out, plan.current()});
@@ -152,6 +154,7 @@ Backbone::Channels MobileNetV2::channels() const {
 
 MobileNetV2Options mobilenet_v2_options(const ModelSpec& spec) {
   return {.width = spec.width,
+          .width_divisor = spec.width_divisor,
           .output_stride = spec.output_stride,
           .dilation = parse_dilation(spec.dilation, Dilation::kTv),
           .relu6 = spec.relu6,

@@ -31,6 +31,7 @@ namespace limbeck::models {
 
 struct MobileNetV2Options {
   double width = 1.0;
+  std::int64_t width_divisor = 8;
   std::int64_t output_stride = 32;  ///< 32, 16, 8, 4
   Dilation dilation = Dilation::kTv;
   bool last_layer = false;          ///< features.18, 320 -> 1280, for classification

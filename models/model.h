@@ -25,6 +25,7 @@ struct ModelSpec {
   std::int64_t classes = 21;
   std::int64_t output_stride = 16;  ///< of the backbone: 32, 16, 8; MobileNetV2 also 4. Classification networks: always 32.
   double width = 1.0;               ///< MobileNetV2 width multiplier
+  std::int64_t width_divisor = 8;   ///< its channel counts are multiples of this; 1 for TensorFlow's DeepLab weights
   bool aux = false;                 ///< deeplabv3: auxiliary head on the second last stage
   double bn_eps = 1e-5;             ///< 1e-3 for weights that come from TensorFlow
   double bn_momentum = 0.1;

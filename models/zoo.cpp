@@ -101,6 +101,7 @@ std::map<std::string, std::string> spec_to_metadata(const ModelSpec& s) {
           {"classes", std::to_string(s.classes)},
           {"output_stride", std::to_string(s.output_stride)},
           {"width", json_number(s.width)},
+          {"width_divisor", std::to_string(s.width_divisor)},
           {"aux", s.aux ? "true" : "false"},
           {"bn_eps", json_number(s.bn_eps)},
           {"bn_momentum", json_number(s.bn_momentum)},
@@ -144,6 +145,7 @@ std::optional<ModelSpec> spec_from_metadata(const std::map<std::string, std::str
   read("classes", s.classes);
   read("output_stride", s.output_stride);
   read("width", s.width);
+  read("width_divisor", s.width_divisor);
   read("aux", s.aux);
   read("bn_eps", s.bn_eps);
   read("bn_momentum", s.bn_momentum);

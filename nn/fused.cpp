@@ -137,6 +137,8 @@ Tensor conv_bn_act(Conv2d& conv, BatchNorm2d& bn, ops::Activation act, const Ten
     trace(bn, y.shape(), y, suffix_of(act, with_residual));
     return y;
   }
+  // The packed copy will be stale after the next optimizer step; a training network need not hold its weights twice.
+  if (conv.is_training()) conv.folded().reset();
   Tensor y;
   {
     const ModuleScope scope(conv);

@@ -23,8 +23,10 @@ void check_channels(const Tensor& t, const char* what, const Tensor& x) {
   const DType expected = x.dtype() == DType::kF64 ? DType::kF64 : DType::kF32;
   LIMBECK_CHECK(t.shape() == Shape({x.size(1)}), kName, "{} has shape {}, expected [{}] for an input of shape {}", what,
                 t.shape(), x.size(1), x.shape());
-  LIMBECK_CHECK(t.dtype() == expected, kName, "{} is {}, expected {} for a {} input; parameters and running statistics "
-                "are never narrower than f32", what, name_of(t.dtype()), name_of(expected), name_of(x.dtype()));
+  LIMBECK_CHECK(t.dtype() == expected, kName,
+                "{} is {}, expected {} for a {} input; parameters and running statistics "
+                "are never narrower than f32",
+                what, name_of(t.dtype()), name_of(expected), name_of(x.dtype()));
 }
 
 void check_arguments(const Tensor& x, const Tensor& gamma, const Tensor& beta, const Tensor& running_mean,
@@ -72,8 +74,8 @@ double combine_ranks(const Tensor& moments, double count, const BatchNormOptions
 }
 
 struct BatchNormNode final : Node {
-  SavedTensor x;             // undefined where the gradient does not need it
-  SavedTensor y;             // only for an activation after a residual
+  SavedTensor x;  // undefined where the gradient does not need it
+  SavedTensor y;  // only for an activation after a residual
   SavedTensor coefficients;
   DType parameter_dtype = DType::kF32;
   double count = 0.0;
@@ -145,7 +147,8 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, cons
     count = combine_ranks(moments, count, options);
     LIMBECK_CHECK(count > 1.0, kName,
                   "training with one value per channel (input of shape {}), its variance is not defined; use a batch "
-                  "size > 1 (drop a short last batch) or eval mode", x.shape());
+                  "size > 1 (drop a short last batch) or eval mode",
+                  x.shape());
     if (running_mean.defined()) {
       kBatchNormRunning(device, dtype, moments.view(), options.momentum, count / (count - 1.0), running_mean.view(),
                         running_var.view());

@@ -1,6 +1,6 @@
 // What this is: batch normalisation with the activation and the residual sum fused into its passes.
-// What it is not: the layer with its buffers (nn/layers.h); the folding of an eval-mode norm into the convolution before
-//   it (nn/fused.h, ops/packed_conv2d.h).
+// What it is not: the layer with its buffers (nn/layers.h); the folding of an eval-mode norm into the convolution that
+//   comes before it (nn/fused.h, ops/packed_conv2d.h).
 // Read next: ops/batch_norm_kernels.h (the steps), ops/batch_norm_ref.cpp (the formulas as plain loops).
 #pragma once
 
@@ -33,8 +33,8 @@ struct BatchNormOptions {
 /// Types:    x f32/bf16 with f32 parameters and buffers, or all f64 (ref). Statistics are accumulated in f32 in short
 ///           runs around a shift taken from the data, and combined in f64: a large mean does not cancel.
 ///           Autocast: keep; a residual of another type is cast to the type of x.
-/// Gradient: with respect to x, gamma, beta and residual. Saves x and five numbers per channel; y only when an activation
-///           follows a residual (otherwise the mask is recomputed from x). ReLU6 passes where 0 < y < 6.
+/// Gradient: with respect to x, gamma, beta and residual. Saves x and five numbers per channel; y only when an
+///           activation follows a residual (otherwise the mask is recomputed from x). ReLU6 passes where 0 < y < 6.
 /// Error:    f32 2e-5, bf16 2e-2 against the f64 reference.
 /// Throws:   shapes or types that do not fit; training with one value per channel; eval without running statistics.
 /// Source:   Ioffe and Szegedy 2015, algorithm 1 and section 3.1; momentum and the unbiased running variance as in

@@ -56,7 +56,8 @@ void batch_norm_moments_ref(const TensorView& x_any, const TensorView& moments) 
   const double count = static_cast<double>(x.numel() / x.c());
   visit_reference_dtype("batch_norm", x.dtype, [&]<class T>(T) {
     for (std::int64_t i = 0; i < 2 * x.c(); ++i) moments.ptr<double>()[i] = 0.0;
-    for_each_element(x, [&](auto n, auto c, auto h, auto w) { moments.at<double>(0, c) += x.at<T>(n, c, h, w) / count; });
+    for_each_element(x,
+                     [&](auto n, auto c, auto h, auto w) { moments.at<double>(0, c) += x.at<T>(n, c, h, w) / count; });
     for_each_element(x, [&](auto n, auto c, auto h, auto w) {
       const double d = x.at<T>(n, c, h, w) - moments.at<double>(0, c);
       moments.at<double>(1, c) += d * d / count;

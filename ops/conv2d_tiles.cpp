@@ -13,7 +13,6 @@ namespace {
 
 constexpr std::int64_t kBlockBytes = 384 << 10;  // of gathered rows: they stay in the second-level cache
 constexpr std::int64_t kMostTiles = 16;          // per block; bounds the segment lists
-constexpr double kWorthSorting = 0.03;
 
 /// Source position of tap k at result position o, or -1.
 std::int32_t source_of(const GatherGeometry& g, std::size_t axis, std::int64_t o, std::int64_t k, std::int64_t size) {
@@ -40,25 +39,19 @@ std::vector<std::int32_t> axis_table(const GatherGeometry& g, std::size_t axis, 
 struct AxisClasses {
   std::vector<std::int64_t> class_of;
   std::int64_t count = 0;
-  double share = 0.0;  // of taps that read inside
 
   AxisClasses(const std::vector<std::int32_t>& table, std::int64_t results) {
     const auto n = static_cast<std::size_t>(results);
     const std::size_t taps = table.size() / n;
     std::vector<std::vector<bool>> sets;
-    std::size_t seen = 0;
     for (std::size_t o = 0; o < n; ++o) {
       std::vector<bool> set(taps);
-      for (std::size_t k = 0; k < taps; ++k) {
-        set[k] = table[k * n + o] >= 0;
-        seen += set[k] ? 1 : 0;
-      }
+      for (std::size_t k = 0; k < taps; ++k) set[k] = table[k * n + o] >= 0;
       const auto it = std::find(sets.begin(), sets.end(), set);
       class_of.push_back(it - sets.begin());
       if (it == sets.end()) sets.push_back(set);
     }
     count = static_cast<std::int64_t>(sets.size());
-    share = static_cast<double>(seen) / static_cast<double>(table.size());
   }
 };
 
@@ -71,12 +64,12 @@ void copy_row(T* to, const T* from, std::int64_t count, std::int64_t padded) {
   for (; i < padded; ++i) to[i] = T(0.0F);
 }
 
-/// The gathered rows of one tile and the stretches of k that are not all zero.
+/// A tile ready to be multiplied: where its rows are, and the stretches of k that are not all zero.
 template <class T>
-struct GatheredTile {
+struct ReadyTile {
   const T* a = nullptr;
-  std::int64_t rows = 0;
-  std::array<std::int64_t, tile::kRows> pixel{};  // result pixels
+  std::int64_t rows = 0, row_stride = 0;
+  std::array<std::int64_t, tile::kRows> result_offset{};
   tile::Segment* segments = nullptr;
   std::size_t segment_count = 0;
 };
@@ -85,74 +78,90 @@ template <class T>
 class Gatherer {
  public:
   Gatherer(const GatherPlan& plan, const GatherMultiply<T>& job) : plan_(plan), g_(plan.geometry), job_(job) {
-    pixels_ = g_.images * g_.height * g_.width;
     taps_ = g_.kernel[0] * g_.kernel[1];
     depth_padded_ = tile::round_up_pair<T>(job.depth);
-    // Twelve rows at a distance of 4 KiB would fall into the same few cache lines: those are copied even if contiguous.
-    direct_ = plan.direct && depth_padded_ == job.depth &&
-              job.source_pixel * static_cast<std::int64_t>(sizeof(T)) % 4096 != 0;
-    row_stride_ = direct_ ? job.source_pixel : taps_ * depth_padded_ + 64 / static_cast<std::int64_t>(sizeof(T));
+    const std::int64_t step = g_.transposed != 0 ? 1 : g_.stride[1];
+    run_stride_ = step * job.source_pixel;
+    // Rows at a distance of 4 KiB would fall into the same few cache lines: those are copied even if evenly spaced.
+    runs_ = depth_padded_ == job.depth && run_stride_ * static_cast<std::int64_t>(sizeof(T)) % 4096 != 0;
+    gathered_stride_ = taps_ * depth_padded_ + 64 / static_cast<std::int64_t>(sizeof(T));
   }
 
-  [[nodiscard]] bool direct() const { return direct_; }
-  [[nodiscard]] std::int64_t row_stride() const { return row_stride_; }
-  [[nodiscard]] std::int64_t tiles() const { return (pixels_ + tile::kRows - 1) / tile::kRows; }
-  [[nodiscard]] std::int64_t tile_bytes() const {
-    return tile::kRows * row_stride_ * static_cast<std::int64_t>(sizeof(T));
-  }
   [[nodiscard]] std::int64_t taps() const { return taps_; }
+  [[nodiscard]] std::int64_t k_all() const { return taps_ * depth_padded_; }
+  [[nodiscard]] bool copies() const { return !runs_ || !plan_.one_tap; }
+  /// Elements of memory that prepare() needs per tile.
+  [[nodiscard]] std::int64_t tile_size() const { return tile::kRows * gathered_stride_; }
 
   /// Fills `out` for tile number t; `buffer` has room for one tile, out.segments for one entry per tap.
-  void gather(std::int64_t t, T* buffer, GatheredTile<T>& out) const {
-    const std::int64_t first = t * tile::kRows;
-    out.rows = std::min<std::int64_t>(tile::kRows, pixels_ - first);
-    for (std::int64_t i = 0; i < out.rows; ++i) {
-      const auto at = static_cast<std::size_t>(first + i);
-      out.pixel[static_cast<std::size_t>(i)] = plan_.order.empty() ? first + i : plan_.order[at];
-    }
-    if (direct_) {
-      out.a = job_.source + first * job_.source_pixel;
-      out.segments[0] = {0, 0, depth_padded_};
-      out.segment_count = 1;
-      return;
-    }
-    out.a = buffer;
+  void prepare(std::int64_t t, T* buffer, ReadyTile<T>& out) const {
+    const TileSpan span = plan_.tile(t);
+    out.rows = span.rows;
     out.segment_count = 0;
-    std::array<std::int64_t, tile::kRows> image{}, row{}, column{};
-    for (std::size_t i = 0; i < static_cast<std::size_t>(out.rows); ++i) {
-      const std::int64_t line = out.pixel[i] / g_.width;
-      column[i] = out.pixel[i] % g_.width;
-      row[i] = line % g_.height;
-      image[i] = line / g_.height * g_.source_height;
+    for (std::int64_t i = 0; i < out.rows; ++i) {
+      out.result_offset[static_cast<std::size_t>(i)] = plan_.pixel(span.first + i) * job_.result_pixel;
     }
+    if (runs_ && span.run != 0) {
+      run(span, out);
+    } else {
+      gather(span, buffer, out);
+    }
+  }
+
+ private:
+  struct Position {
+    std::int64_t image, row, column;  // image: first source row of the image
+  };
+  [[nodiscard]] Position position(std::int64_t pixel) const {
+    const std::int64_t line = pixel / g_.width;
+    return {line / g_.height * g_.source_height, line % g_.height, pixel % g_.width};
+  }
+  /// Offset of the source pixel that `tap` reads, or -1.
+  [[nodiscard]] std::int64_t source(const Position& p, std::int64_t tap) const {
+    const std::int64_t r = plan_.source_row[static_cast<std::size_t>(tap / g_.kernel[1] * g_.height + p.row)];
+    const std::int64_t c = plan_.source_column[static_cast<std::size_t>(tap % g_.kernel[1] * g_.width + p.column)];
+    return r < 0 || c < 0 ? -1 : ((p.image + r) * g_.source_width + c) * job_.source_pixel;
+  }
+
+  void run(const TileSpan& span, ReadyTile<T>& out) const {
+    out.a = job_.source;
+    out.row_stride = run_stride_;
+    const Position p = position(plan_.pixel(span.first));
+    for (std::int64_t tap = 0; tap < taps_; ++tap) {
+      const std::int64_t at = source(p, tap);
+      if (at >= 0) append(out, {at, tap * depth_padded_, depth_padded_});
+    }
+  }
+
+  void gather(const TileSpan& span, T* buffer, ReadyTile<T>& out) const {
+    out.a = buffer;
+    out.row_stride = gathered_stride_;
+    std::array<Position, tile::kRows> positions;
+    const auto rows = static_cast<std::size_t>(span.rows);
+    for (std::size_t i = 0; i < rows; ++i) positions[i] = position(plan_.pixel(span.first + static_cast<std::int64_t>(i)));
     std::int64_t used = 0;  // k values gathered so far
     for (std::int64_t tap = 0; tap < taps_; ++tap) {
-      const std::int32_t* rows_of_tap = plan_.source_row.data() + tap / g_.kernel[1] * g_.height;
-      const std::int32_t* columns_of_tap = plan_.source_column.data() + tap % g_.kernel[1] * g_.width;
-      std::array<const T*, tile::kRows> from{};
+      std::array<std::int64_t, tile::kRows> from{};
       bool any = false;
-      for (std::size_t i = 0; i < static_cast<std::size_t>(out.rows); ++i) {
-        const std::int64_t r = rows_of_tap[row[i]];
-        const std::int64_t c = columns_of_tap[column[i]];
-        if (r < 0 || c < 0) continue;
-        from[i] = job_.source + ((image[i] + r) * g_.source_width + c) * job_.source_pixel;
-        any = true;
+      for (std::size_t i = 0; i < rows; ++i) {
+        from[i] = source(positions[i], tap);
+        any = any || from[i] >= 0;
       }
       if (!any) continue;
-      for (std::size_t i = 0; i < static_cast<std::size_t>(out.rows); ++i) {
-        T* to = buffer + static_cast<std::int64_t>(i) * row_stride_ + used;
-        copy_row(to, from[i], from[i] != nullptr ? job_.depth : 0, depth_padded_);
+      for (std::size_t i = 0; i < rows; ++i) {
+        T* to = buffer + static_cast<std::int64_t>(i) * gathered_stride_ + used;
+        copy_row(to, job_.source + from[i], from[i] >= 0 ? job_.depth : 0, depth_padded_);
       }
       append(out, {used, tap * depth_padded_, depth_padded_});
       used += depth_padded_;
     }
   }
 
- private:
-  static void append(GatheredTile<T>& out, const tile::Segment& s) {
+  /// Adds a stretch, to the last one if it continues it in both operands.
+  static void append(ReadyTile<T>& out, const tile::Segment& s) {
     if (out.segment_count > 0) {
       auto& last = out.segments[out.segment_count - 1];
-      if (last.b + last.length == s.b) {  // in `a` the stretches always follow each other
+      if (last.b + last.length == s.b && last.a + last.length == s.a) {
         last.length += s.length;
         return;
       }
@@ -163,48 +172,110 @@ class Gatherer {
   const GatherPlan& plan_;
   const GatherGeometry& g_;
   const GatherMultiply<T>& job_;
-  std::int64_t pixels_ = 0, taps_ = 0, depth_padded_ = 0, row_stride_ = 0;
-  bool direct_ = false;
+  std::int64_t taps_ = 0, depth_padded_ = 0, run_stride_ = 0, gathered_stride_ = 0;
+  bool runs_ = false;
 };
 
 template <class T>
-void multiply_tile(const GatheredTile<T>& t, std::int64_t row_stride, std::int64_t k_all, std::int64_t p,
-                   const tile::Panels& panels, const GatherMultiply<T>& job) {
+void multiply_tile(const ReadyTile<T>& t, std::int64_t k_all, std::int64_t p, const tile::Panels& panels,
+                   const GatherMultiply<T>& job) {
   const std::int64_t column = p * tile::kColumns;
   tile::Finish<T> f;
-  for (std::size_t i = 0; i < static_cast<std::size_t>(t.rows); ++i) {
-    const std::int64_t at = t.pixel[i] * job.result_pixel + column;
-    f.y[i] = job.result + at;
-    if (job.residual != nullptr) f.residual[i] = job.residual + at;
-  }
-  f.has_residual = job.residual != nullptr;
+  f.y = job.result + column;
+  f.residual = job.residual != nullptr ? job.residual + column : nullptr;
+  f.row_offset = t.result_offset.data();
   f.bias = job.bias != nullptr ? job.bias + column : nullptr;
-  f.act = job.act;
   f.columns = panels.used(p);
+  f.set_activation(job.act);
   const auto& kernels = panels.width(p) == tile::kColumns ? tile::Kernels<T>::wide : tile::Kernels<T>::narrow;
-  kernels[static_cast<std::size_t>(t.rows - 1)](t.a, row_stride, job.packed + column * k_all, t.segments,
+  kernels[static_cast<std::size_t>(t.rows - 1)](t.a, t.row_stride, job.packed + column * k_all, t.segments,
                                                 t.segment_count, f);
 }
+
+/// Cuts the visiting order into tiles: runs where at least kShortestRun evenly spaced neighbours share their taps, and
+/// full tiles of whatever lies between.
+class TileCutter {
+ public:
+  TileCutter(GatherPlan& plan, const AxisClasses& columns) : plan_(plan), columns_(columns) {
+    step_ = plan.geometry.transposed != 0 ? plan.geometry.stride[1] : 1;
+  }
+
+  void cut() {
+    const std::int64_t pixels = plan_.pixels();
+    std::int64_t pending = 0;  // first pixel that is in no tile yet
+    for (std::int64_t i = 0; i < pixels;) {
+      std::int64_t end = i + 1;
+      while (end < pixels && follows(end)) ++end;
+      const std::int64_t parts = (end - i + tile::kRows - 1) / tile::kRows;
+      if ((end - i) / parts >= kShortestRun) {
+        gather(pending, i);
+        for (std::int64_t part = 0; part < parts; ++part) {
+          add(i + (end - i) * part / parts, i + (end - i) * (part + 1) / parts, true);
+        }
+        pending = end;
+      }
+      i = end;
+    }
+    gather(pending, pixels);
+  }
+
+ private:
+  static constexpr std::int64_t kShortestRun = 8;
+
+  /// True if pixel number i of the order continues the run of its predecessor.
+  [[nodiscard]] bool follows(std::int64_t i) const {
+    const std::int64_t a = plan_.pixel(i - 1);
+    const std::int64_t b = plan_.pixel(i);
+    const std::int64_t width = plan_.geometry.width;
+    return b == a + step_ && b / width == a / width &&
+           columns_.class_of[static_cast<std::size_t>(a % width)] == columns_.class_of[static_cast<std::size_t>(b % width)];
+  }
+  void gather(std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; i += tile::kRows) add(i, std::min<std::int64_t>(end, i + tile::kRows), false);
+  }
+  void add(std::int64_t begin, std::int64_t end, bool run) {
+    plan_.tiles.push_back({static_cast<std::int32_t>(begin), static_cast<std::int16_t>(end - begin),
+                           static_cast<std::int16_t>(run ? 1 : 0)});
+  }
+
+  GatherPlan& plan_;
+  const AxisClasses& columns_;
+  std::int64_t step_ = 1;
+};
 
 }  // namespace
 
 GatherPlan::GatherPlan(const GatherGeometry& g) : geometry(g) {
   source_row = axis_table(g, 0, g.height, g.source_height);
   source_column = axis_table(g, 1, g.width, g.source_width);
-  const bool one_tap = g.kernel[0] * g.kernel[1] == 1;
-  direct = one_tap && g.stride[0] == 1 && g.stride[1] == 1 && g.padding[0] == 0 && g.padding[1] == 0;
+  one_tap = g.kernel[0] * g.kernel[1] == 1 && g.stride[0] == 1 && g.stride[1] == 1 && g.padding[0] == 0 &&
+            g.padding[1] == 0;
+  if (one_tap) return;
 
   const AxisClasses rows(source_row, g.height);
   const AxisClasses columns(source_column, g.width);
-  if (1.0 - rows.share * columns.share < kWorthSorting) return;
-  std::vector<std::vector<std::int32_t>> buckets(static_cast<std::size_t>(rows.count * columns.count));
-  for (std::int64_t pixel = 0; pixel < g.images * g.height * g.width; ++pixel) {
-    const auto column = static_cast<std::size_t>(pixel % g.width);
-    const auto row = static_cast<std::size_t>(pixel / g.width % g.height);
-    buckets[static_cast<std::size_t>(rows.class_of[row] * columns.count + columns.class_of[column])].push_back(
-        static_cast<std::int32_t>(pixel));
+  if (rows.count * columns.count > 1) {
+    std::vector<std::vector<std::int32_t>> buckets(static_cast<std::size_t>(rows.count * columns.count));
+    for (std::int64_t i = 0; i < pixels(); ++i) {
+      const auto column = static_cast<std::size_t>(i % g.width);
+      const auto row = static_cast<std::size_t>(i / g.width % g.height);
+      buckets[static_cast<std::size_t>(rows.class_of[row] * columns.count + columns.class_of[column])].push_back(
+          static_cast<std::int32_t>(i));
+    }
+    for (const auto& bucket : buckets) order.insert(order.end(), bucket.begin(), bucket.end());
   }
-  for (const auto& bucket : buckets) order.insert(order.end(), bucket.begin(), bucket.end());
+  TileCutter(*this, columns).cut();
+}
+
+std::int64_t GatherPlan::tile_count() const {
+  return one_tap ? (pixels() + tile::kRows - 1) / tile::kRows : static_cast<std::int64_t>(tiles.size());
+}
+
+TileSpan GatherPlan::tile(std::int64_t t) const {
+  if (!one_tap) return tiles[static_cast<std::size_t>(t)];
+  const std::int64_t first = t * tile::kRows;
+  return {static_cast<std::int32_t>(first),
+          static_cast<std::int16_t>(std::min<std::int64_t>(tile::kRows, pixels() - first)), 1};
 }
 
 const GatherPlan& gather_plan(const GatherGeometry& g) {
@@ -254,20 +325,20 @@ template <class T>
 void gather_multiply(const GatherPlan& plan, const GatherMultiply<T>& job) {
   const Gatherer<T> gatherer(plan, job);
   const tile::Panels panels{job.columns};
-  const std::int64_t k_all = gatherer.taps() * tile::round_up_pair<T>(job.depth);
-  const std::int64_t tiles = gatherer.tiles();
+  const std::int64_t tiles = plan.tile_count();
   const std::int64_t threads = max_threads();
 
   // A task is a block of tiles times a range of panels. The panels of a range pass over a block while its rows are in
   // cache; there must be enough tasks to keep every thread busy until the end.
-  std::int64_t block = std::clamp<std::int64_t>(kBlockBytes / gatherer.tile_bytes(), 1, kMostTiles);
+  const std::int64_t tile_bytes = gatherer.tile_size() * static_cast<std::int64_t>(sizeof(T));
+  std::int64_t block = std::clamp<std::int64_t>(kBlockBytes / tile_bytes, 1, kMostTiles);
   block = std::clamp<std::int64_t>(tiles / (4 * threads), 1, block);
   const std::int64_t blocks = (tiles + block - 1) / block;
   const std::int64_t most_ranges = std::max<std::int64_t>(1, panels.count() / 4);
   const std::int64_t ranges = std::clamp<std::int64_t>(8 * threads / blocks, 1, most_ranges);
 
   const auto taps = static_cast<std::size_t>(gatherer.taps());
-  const auto buffer_bytes = gatherer.direct() ? 0 : static_cast<std::size_t>(block * gatherer.tile_bytes());
+  const auto buffer_bytes = gatherer.copies() ? static_cast<std::size_t>(block * tile_bytes) : 0;
   const std::size_t segment_bytes = (static_cast<std::size_t>(block) * taps * sizeof(tile::Segment) + 63) / 64 * 64;
   parallel_tasks_with(
       blocks * ranges, [&] { return Workspace(buffer_bytes + segment_bytes); },
@@ -276,16 +347,16 @@ void gather_multiply(const GatherPlan& plan, const GatherMultiply<T>& job) {
         auto* const buffer = reinterpret_cast<T*>(memory.as<char>() + segment_bytes);
         const std::int64_t first = task / ranges * block;
         const std::int64_t last = std::min(tiles, first + block);
-        std::array<GatheredTile<T>, kMostTiles> gathered;
+        std::array<ReadyTile<T>, kMostTiles> ready;
         for (std::int64_t t = first; t < last; ++t) {
-          auto& g = gathered[static_cast<std::size_t>(t - first)];
-          g.segments = segments + static_cast<std::size_t>(t - first) * taps;
-          gatherer.gather(t, buffer + (t - first) * tile::kRows * gatherer.row_stride(), g);
+          auto& r = ready[static_cast<std::size_t>(t - first)];
+          r.segments = segments + static_cast<std::size_t>(t - first) * taps;
+          gatherer.prepare(t, buffer + (t - first) * gatherer.tile_size(), r);
         }
         const std::int64_t range = task % ranges;
         for (std::int64_t p = panels.count() * range / ranges; p < panels.count() * (range + 1) / ranges; ++p) {
           for (std::int64_t t = first; t < last; ++t) {
-            multiply_tile(gathered[static_cast<std::size_t>(t - first)], gatherer.row_stride(), k_all, p, panels, job);
+            multiply_tile(ready[static_cast<std::size_t>(t - first)], gatherer.k_all(), p, panels, job);
           }
         }
       });

@@ -5,13 +5,14 @@
 //
 // Note [gather]
 //   A convolution is a matrix product whose left operand has one row per result pixel: the channels of the pixels its
-//   taps read, one after the other. Twelve such rows at a time are copied together (zeros where a tap falls outside) and
-//   multiplied with packed weights. Forward and data gradient differ only in which pixel a tap reads.
+//   taps read, one after the other. Up to kRows result pixels form a tile and are multiplied with packed weights.
+//   Neighbours within a map row see the same taps at evenly spaced pixels, so the kernel reads them where they are (a
+//   run). Other tiles are copied together first, with zeros where a tap falls outside.
+//   Forward and data gradient differ only in which pixel a tap reads.
 // Note [pixel order]
-//   Where a tap reads outside for all rows of a tile, it is skipped altogether. So that this happens often, result
-//   pixels are visited sorted by the set of taps they see, if that saves at least 3 %. A 3x3 kernel with dilation 12 on a
-//   16x16 map needs a quarter of the nominal work, one with dilation 18 a ninth; and the data gradient of a strided
-//   convolution multiplies no zeros.
+//   A tap that reads outside for the whole tile is skipped. So that this happens often, result pixels are visited sorted
+//   by the set of taps they see. A 3x3 kernel with dilation 12 on a 16x16 map then needs a quarter of the nominal work,
+//   one with dilation 18 a ninth; and the data gradient of a strided convolution multiplies no zeros.
 #pragma once
 
 #include <array>
@@ -35,6 +36,14 @@ struct GatherGeometry {
   std::int64_t transposed;
 };
 
+/// Result pixels that are computed together: entries first .. first+rows-1 of GatherPlan::order.
+/// Shapes:   none
+struct TileSpan {
+  std::int32_t first;
+  std::int16_t rows;
+  std::int16_t run;  ///< not 0: evenly spaced neighbours that see the same taps, see Note [gather]
+};
+
 /// Tables derived from a GatherGeometry.
 /// Shapes:   none
 struct GatherPlan {
@@ -42,9 +51,16 @@ struct GatherPlan {
   std::vector<std::int32_t> source_row;  ///< [kernel row][result row], -1 outside
   std::vector<std::int32_t> source_column;
   std::vector<std::int32_t> order;       ///< result pixels in the order of visits; empty: natural
-  bool direct = false;                   ///< row m of the operand is simply source pixel m
+  std::vector<TileSpan> tiles;           ///< empty if one_tap
+  bool one_tap = false;                  ///< row m of the operand is simply source pixel m
 
   explicit GatherPlan(const GatherGeometry& g);
+  [[nodiscard]] std::int64_t pixels() const { return geometry.images * geometry.height * geometry.width; }
+  [[nodiscard]] std::int64_t tile_count() const;
+  [[nodiscard]] TileSpan tile(std::int64_t t) const;
+  [[nodiscard]] std::int64_t pixel(std::int64_t i) const {
+    return order.empty() ? i : order[static_cast<std::size_t>(i)];
+  }
 };
 
 /// The plan of `g`, cached per thread.

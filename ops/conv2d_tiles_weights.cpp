@@ -77,7 +77,7 @@ struct WeightJob {
   [[nodiscard]] std::int64_t taps() const { return geometry().kernel[0] * geometry().kernel[1]; }
   [[nodiscard]] std::int64_t pixels() const { return geometry().images * geometry().height * geometry().width; }
   [[nodiscard]] std::int64_t pixel(std::int64_t m) const {
-    return plan.order.empty() ? m : plan.order[static_cast<std::size_t>(m)];
+    return plan.pixel(m);
   }
 };
 

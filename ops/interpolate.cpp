@@ -51,7 +51,8 @@ struct ResizeNearestNode final : Node {
 Tensor resize_bilinear(const Tensor& x, std::array<std::int64_t, 2> size, bool align_corners) {
   constexpr const char* kOp = "resize_bilinear";
   check_float(kOp, x);
-  LIMBECK_CHECK(x.ndim() == 4 && x.numel() > 0, kOp, "got an input of shape {}, expected a non-empty [N,C,H,W]", x.shape());
+  LIMBECK_CHECK(x.ndim() == 4 && x.numel() > 0, kOp, "got an input of shape {}, expected a non-empty [N,C,H,W]",
+                x.shape());
   check_size(kOp, size);
   if (x.size(2) == size[0] && x.size(3) == size[1]) return x;
   const Tensor y = Tensor::empty({x.size(0), x.size(1), size[0], size[1]}, x.dtype(), x.device());

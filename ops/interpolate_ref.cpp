@@ -1,5 +1,5 @@
-// What this is: the resize ops as plain loops, any strides. The backward scatters: each output gives its gradient to the
-//   pixels it was made of.
+// What this is: the resize ops as plain loops, any strides. The backward scatters: each output gives its gradient to
+//   the pixels it was made of.
 // Read next: ops/interpolate_cpu.cpp.
 #include "ops/interpolate_kernels.h"
 
@@ -72,8 +72,7 @@ void resize_nearest_backward_ref(const TensorView& gy, const TensorView& gx) {
   visit_reference_dtype("resize_nearest", gy.dtype, [&]<class T>(T) {
     clear<T>(gx);
     for_each_element(gy, [&](auto n, auto c, auto oh, auto ow) {
-      gx.at<T>(n, c, nearest_source(oh, gx.h(), gy.h()), nearest_source(ow, gx.w(), gy.w())) +=
-          gy.at<T>(n, c, oh, ow);
+      gx.at<T>(n, c, nearest_source(oh, gx.h(), gy.h()), nearest_source(ow, gx.w(), gy.w())) += gy.at<T>(n, c, oh, ow);
     });
   });
 }

@@ -6,6 +6,7 @@
 #include "ops/conv2d_kernels.h"
 #include "ops/copy.h"
 #include "ops/depthwise_kernels.h"
+#include "ops/winograd.h"
 
 namespace limbeck::ops {
 namespace {
@@ -32,10 +33,6 @@ PackedConv2d::PackedConv2d(const Tensor& w, const Tensor& b, const Conv2dOptions
                 b.shape(), w.size(0), w.shape());
   w_ = w.detach().dense();
   if (b.defined()) b_ = b.detach().dense();
-  const bool depthwise = w.size(1) == 1 && w.size(0) == options.groups && options.groups > 1;
-  if (!w.device().is_cpu() || compute == DType::kF64 || depthwise || use_onednn_conv(compute)) return;
-  tiles_ = bytes(tiles_packed_bytes(w.shape(), options.groups, false, compute));
-  tiles_pack(w_.view(), options.groups, false, compute, tiles_.raw_data());
 }
 
 Tensor PackedConv2d::operator()(const Tensor& x_any, const Tensor& residual_any) const {
@@ -56,11 +53,10 @@ Tensor PackedConv2d::operator()(const Tensor& x_any, const Tensor& residual_any)
   if (is_depthwise(x.shape(), w_.shape(), options_)) {
     kDepthwiseForward(x.device(), compute_, x.view(), w_.view(), view_or_none(b_), view_or_none(residual), act_, options_,
                       y.view());
-  } else if (tiles_.defined() && !use_onednn_conv(compute_)) {
-    tiles_forward(x.view(), tiles_.raw_data(), w_.shape(), {view_or_none(b_), view_or_none(residual), act_}, options_,
-                  y.view());
-  } else {
+  } else if (use_onednn_conv(compute_)) {
     run_onednn(x.view(), view_or_none(residual), y.view());
+  } else {
+    run_tiles(x.view(), view_or_none(residual), y.view());
   }
   return y;
 }
@@ -79,6 +75,23 @@ Tensor PackedConv2d::reference(const Tensor& x, const Tensor& residual, const Sh
     for (std::int64_t i = 0; i < y.numel(); ++i) values[i] = activate(act_, values[i] + (add != nullptr ? add[i] : T(0)));
   });
   return cast(y, compute_);
+}
+
+void PackedConv2d::run_tiles(const TensorView& x, const TensorView& residual, const TensorView& y) const {
+  const ConvEpilogue epilogue{view_or_none(b_), residual, act_};
+  if (compute_ == DType::kF32 && winograd_pays(x.shape, w_.shape(), y.shape, options_)) {
+    if (!winograd_.defined()) {
+      winograd_ = bytes(winograd_packed_bytes(w_.shape()));
+      winograd_pack(w_.view(), winograd_.raw_data());
+    }
+    winograd_forward(x, winograd_.raw_data(), w_.shape(), epilogue, options_, y);
+    return;
+  }
+  if (!tiles_.defined()) {
+    tiles_ = bytes(tiles_packed_bytes(w_.shape(), options_.groups, false, compute_));
+    tiles_pack(w_.view(), options_.groups, false, compute_, tiles_.raw_data());
+  }
+  tiles_forward(x, tiles_.raw_data(), w_.shape(), epilogue, options_, y);
 }
 
 void PackedConv2d::run_onednn(const TensorView& x, const TensorView& residual, const TensorView& y) const {

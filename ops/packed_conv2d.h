@@ -1,4 +1,4 @@
-// What this is: a convolution of a frozen network: weights packed once, bias (usually a folded batch norm), residual and
+// What this is: a convolution of a frozen network: packed weights, bias (usually a folded batch norm), residual and
 //   activation fused into the same pass.
 // What it is not: differentiable, or aware of later changes of the weights; nn/fused.h renews it when they change.
 // Read next: ops/conv2d_engine.h, ops/winograd.h.
@@ -16,7 +16,7 @@ namespace limbeck::ops {
 /// Formula:  y = act(conv2d(x, w) + b + residual)
 /// Shapes:   w [O,I/G,KH,KW]; b [O] or undefined
 /// Types:    `compute` is f32 or bf16 (f64 runs the reference); w and b are f32 (f64 for f64).
-/// Error:    f32 1e-5, or 1e-4 where a 3x3 kernel runs as Winograd F(4x4); bf16 2e-2, of the largest value.
+/// Error:    f32 1e-5, or 2e-5 where a 3x3 kernel runs as Winograd F(4x4); bf16 2e-2, of the largest value.
 /// Throws:   shapes or options that conv2d rejects; w or b of another type.
 class PackedConv2d {
  public:
@@ -36,11 +36,14 @@ class PackedConv2d {
 
  private:
   [[nodiscard]] Tensor reference(const Tensor& x, const Tensor& residual, const Shape& y_shape) const;
+  void run_tiles(const TensorView& x, const TensorView& residual, const TensorView& y) const;
   void run_onednn(const TensorView& x, const TensorView& residual, const TensorView& y) const;
 
-  Tensor w_, b_;    // as given; for the reference kernels and for repacking
-  Tensor tiles_;    // bytes packed for the tile kernels
-  mutable Tensor onednn_;        // bytes packed for oneDNN, for inputs of onednn_shape_
+  Tensor w_, b_;                 // as given; for the reference kernels and for packing
+  // Packed bytes, made at the first call that needs them: which one that is depends on the size of the input.
+  mutable Tensor tiles_;
+  mutable Tensor winograd_;
+  mutable Tensor onednn_;        // for inputs of onednn_shape_
   mutable Shape onednn_shape_;
   mutable bool onednn_residual_ = false;
   Conv2dOptions options_;

@@ -11,7 +11,8 @@ namespace {
 
 void check_input(const char* op, const Tensor& x) {
   check_float(op, x);
-  LIMBECK_CHECK(x.ndim() == 4 && x.numel() > 0, op, "got an input of shape {}, expected a non-empty [N,C,H,W]", x.shape());
+  LIMBECK_CHECK(x.ndim() == 4 && x.numel() > 0, op, "got an input of shape {}, expected a non-empty [N,C,H,W]",
+                x.shape());
 }
 
 /// Axis `d` (0: rows, 1: columns) of a pooling with a kernel.
@@ -23,12 +24,13 @@ PoolAxis strided_axis(const char* op, const Tensor& x, const Pool2dOptions& opti
   LIMBECK_CHECK(kernel >= 1 && stride >= 1, op, "got kernel {} and stride {}, expected both to be at least 1", kernel,
                 stride);
   LIMBECK_CHECK(padding >= 0 && 2 * padding <= kernel, op,
-                "got padding {}, expected 0..{}: more than half of the kernel ({}) leaves windows without a pixel", padding,
-                kernel / 2, kernel);
-  LIMBECK_CHECK(in + 2 * padding >= kernel, op, "kernel {} does not fit into an input of shape {} with padding {}", kernel,
-                x.shape(), padding);
-  return {in, pooled_size(in, kernel, stride, padding, options.ceil_mode), kernel, stride, padding,
-          options.count_include_pad};
+                "got padding {}, expected 0..{}: more than half of the kernel ({}) leaves windows without a pixel",
+                padding, kernel / 2, kernel);
+  LIMBECK_CHECK(in + 2 * padding >= kernel, op, "kernel {} does not fit into an input of shape {} with padding {}",
+                kernel, x.shape(), padding);
+  return {in,      pooled_size(in, kernel, stride, padding, options.ceil_mode),
+          kernel,  stride,
+          padding, options.count_include_pad};
 }
 
 struct MaxPoolNode final : Node {
@@ -96,7 +98,8 @@ Tensor max_pool2d(const Tensor& x, const Pool2dOptions& options) {
     const bool fits_a_byte = rows.kernel * columns.kernel <= 256;
     indices = Tensor::empty(shape, fits_a_byte ? DType::kU8 : DType::kI32, x.device());
   }
-  kMaxPool(x.device(), x.dtype(), xd.view(), rows, columns, y.view(), indices.defined() ? indices.view() : TensorView{});
+  kMaxPool(x.device(), x.dtype(), xd.view(), rows, columns, y.view(),
+           indices.defined() ? indices.view() : TensorView{});
   if (auto node = record<MaxPoolNode>({&x})) {
     node->indices = indices;
     node->x_shape = x.shape();

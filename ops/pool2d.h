@@ -16,13 +16,13 @@ struct Pool2dOptions {
   std::array<std::int64_t, 2> kernel{2, 2};
   std::array<std::int64_t, 2> stride{0, 0};   ///< 0: equal to the kernel
   std::array<std::int64_t, 2> padding{0, 0};  ///< at most half of the kernel
-  bool ceil_mode = false;         ///< a last window that hangs over the border is kept
-  bool count_include_pad = true;  ///< average only: padding counts as zeros; false: only real pixels count
+  bool ceil_mode = false;                     ///< a last window that hangs over the border is kept
+  bool count_include_pad = true;              ///< average only: padding counts as zeros; false: only real pixels count
 };
 
 /// Output size along one axis.
-/// Formula:  out = floor_or_ceil((in + 2 padding - kernel) / stride) + 1; with ceil a last window that would start in the
-///           far padding is dropped
+/// Formula:  out = floor_or_ceil((in + 2 padding - kernel) / stride) + 1; with ceil a last window that would start
+///           in the far padding is dropped
 /// Shapes:   none
 [[nodiscard]] std::int64_t pooled_size(std::int64_t in, std::int64_t kernel, std::int64_t stride, std::int64_t padding,
                                        bool ceil_mode);
@@ -39,8 +39,8 @@ struct Pool2dOptions {
 [[nodiscard]] Tensor max_pool2d(const Tensor& x, const Pool2dOptions& options);
 
 /// Mean of each window.
-/// Formula:  y[n,c,i,j] = sum of the window / divisor; divisor = window positions inside of the padded map, or inside of
-///           the map if not count_include_pad
+/// Formula:  y[n,c,i,j] = sum of the window / divisor; divisor = window positions inside of the padded map, or inside
+///           of the map if not count_include_pad
 /// Shapes:   x [N,C,H,W]; returns [N,C,OH,OW], see pooled_size
 /// Types:    f32/bf16/f64(ref); accumulates in f32, row by row. Autocast: keep.
 /// Gradient: of x. Nothing saved.
@@ -50,9 +50,8 @@ struct Pool2dOptions {
 [[nodiscard]] Tensor avg_pool2d(const Tensor& x, const Pool2dOptions& options);
 
 /// Mean of bins that divide the map as evenly as integers allow.
-/// Formula:  bin i of n covers floor(i in / n) <= k < ceil((i+1) in / n); bins overlap where n does not divide the input
-/// Shapes:   x [N,C,H,W]; size {OH,OW}, also larger than the input; returns [N,C,OH,OW]
-/// Types:    as avg_pool2d
+/// Formula:  bin i of n covers floor(i in / n) <= k < ceil((i+1) in / n); bins overlap where n does not divide the
+/// input Shapes:   x [N,C,H,W]; size {OH,OW}, also larger than the input; returns [N,C,OH,OW] Types:    as avg_pool2d
 /// Gradient: of x. Nothing saved.
 /// Error:    as avg_pool2d
 /// Throws:   rank other than 4; a size below 1.

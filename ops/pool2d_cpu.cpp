@@ -1,18 +1,23 @@
-// What this is: fast pooling on the CPU, f32 and bf16, channels-last: the innermost loop runs over channels.
+// What this is: fast pooling on the CPU, f32 and bf16, channels-last. A vector register holds neighbouring channels of
+//   one pixel; the running maximum or sum of a window never leaves the registers.
 //   The backward passes gather: each input pixel collects from the windows that cover it, so threads never write to the
 //   same place and the order of additions is fixed.
-// Read next: ops/pool2d_ref.cpp for the formulas.
+// Read next: ops/pool2d_ref.cpp for the formulas, ops/simd.h.
 #include <algorithm>
+#include <cstring>
 
 #include "core/parallel.h"
 #include "ops/pool2d_kernels.h"
-#include "ops/row_store.h"
+#include "ops/simd.h"
 
 namespace limbeck::ops {
 namespace {
 
-/// Channels handled at once: their running values stay in registers and the first-level cache.
-constexpr std::int64_t kChunk = 64;
+using simd::Bits;
+using simd::kLanes;
+using simd::Vec;
+using Bytes [[gnu::vector_size(kLanes)]] = std::uint8_t;
+
 /// Elements below which another thread does not pay.
 constexpr std::int64_t kGrain = 16384;
 
@@ -30,50 +35,67 @@ void for_each_row(const TensorView& v, std::int64_t work, const Body& body) {
   });
 }
 
-/// Writes a chunk of floats to the output.
-void store(const float* in, float* out, std::int64_t n) { std::copy_n(in, n, out); }
-void store(const float* in, bfloat16* out, std::int64_t n) { round_row(in, out, n); }
-
-/// best = max(best, x), and where x wins, place = k. NaN wins over anything.
-template <bool kPlaces, class T>
-void take_maximum(const T* __restrict x, std::int64_t n, std::int32_t k, float* __restrict best,
-                  std::int32_t* __restrict place) {
-#pragma omp simd
-  for (std::int64_t c = 0; c < n; ++c) {
-    const float value = static_cast<float>(x[c]);
-    const bool wins = !(value <= best[c]) && best[c] == best[c];
-    best[c] = wins ? value : best[c];
-    if constexpr (kPlaces) place[c] = wins ? k : place[c];
+/// The first min(count, kLanes) elements.
+template <class T>
+Vec load_lanes(const T* p, std::int64_t count) {
+  return count >= kLanes ? simd::load(p) : simd::load_some(p, count);
+}
+template <class T>
+void store_lanes(T* p, Vec v, std::int64_t count) {
+  if (count >= kLanes) {
+    simd::store(p, v);
+  } else {
+    simd::store_some(p, v, count);
   }
+}
+
+Bits load_places(const std::uint8_t* p, std::int64_t count) {
+  Bytes b{};
+  std::memcpy(&b, p, static_cast<std::size_t>(std::min(count, kLanes)));
+  return __builtin_convertvector(b, Bits);
+}
+Bits load_places(const std::int32_t* p, std::int64_t count) {
+  Bits b{};
+  std::memcpy(&b, p, static_cast<std::size_t>(std::min(count, kLanes)) * sizeof(*p));
+  return b;
+}
+void store_places(std::uint8_t* p, Bits places, std::int64_t count) {
+  const Bytes b = __builtin_convertvector(places, Bytes);
+  std::memcpy(p, &b, static_cast<std::size_t>(std::min(count, kLanes)));
+}
+void store_places(std::int32_t* p, Bits places, std::int64_t count) {
+  std::memcpy(p, &places, static_cast<std::size_t>(std::min(count, kLanes)) * sizeof(*p));
 }
 
 template <bool kPlaces, class T, class Index>
 void max_pool(const TensorView& x, const PoolAxis& rows, const PoolAxis& columns, const TensorView& y, Index* indices) {
+  const std::int64_t channels = x.c();
   for_each_row(y, rows.kernel * columns.kernel, [&](std::int64_t n, std::int64_t oh) {
-    alignas(64) float best[kChunk];
-    alignas(64) std::int32_t place[kChunk];
+    const std::int64_t top = rows.begin(oh);
+    const std::int64_t bottom = rows.end(oh);
     for (std::int64_t ow = 0; ow < y.w(); ++ow) {
-      for (std::int64_t c = 0; c < x.c(); c += kChunk) {
-        const std::int64_t count = std::min(kChunk, x.c() - c);
-        bool first = true;
-        for (std::int64_t h = rows.begin(oh); h < rows.end(oh); ++h) {
-          for (std::int64_t w = columns.begin(ow); w < columns.end(ow); ++w) {
-            const T* in = x.ptr<T>() + pixel(x, n, h, w) + c;
-            const auto k = static_cast<std::int32_t>((h - rows.origin(oh)) * columns.kernel + (w - columns.origin(ow)));
-            if (first) {
-              for (std::int64_t i = 0; i < count; ++i) best[i] = static_cast<float>(in[i]);
-              if constexpr (kPlaces) std::fill_n(place, count, k);
-              first = false;
-            } else {
-              take_maximum<kPlaces>(in, count, k, best, place);
-            }
+      const std::int64_t left = columns.begin(ow);
+      const std::int64_t right = columns.end(ow);
+      const auto place_of = [&](std::int64_t h, std::int64_t w) {
+        return static_cast<std::uint32_t>((h - rows.origin(oh)) * columns.kernel + (w - columns.origin(ow)));
+      };
+      const T* window = x.ptr<T>() + pixel(x, n, top, left);
+      const std::int64_t out = pixel(y, n, oh, ow);
+      for (std::int64_t c = 0; c < channels; c += kLanes) {
+        const std::int64_t count = channels - c;
+        Vec best = load_lanes(window + c, count);
+        Bits place = Bits{} + place_of(top, left);
+        for (std::int64_t h = top; h < bottom; ++h) {
+          const T* in = window + (h - top) * x.w() * channels + c;
+          for (std::int64_t w = left; w < right; ++w, in += channels) {
+            const Vec value = load_lanes(in, count);
+            const auto wins = (value > best) | (value != value);  // NaN wins over anything
+            best = wins ? value : best;
+            if constexpr (kPlaces) place = wins ? Bits{} + place_of(h, w) : place;
           }
         }
-        const std::int64_t out = pixel(y, n, oh, ow) + c;
-        store(best, y.ptr<T>() + out, count);
-        if constexpr (kPlaces) {
-          for (std::int64_t i = 0; i < count; ++i) indices[out + i] = static_cast<Index>(place[i]);
-        }
+        store_lanes(y.ptr<T>() + out + c, best, count);
+        if constexpr (kPlaces) store_places(indices + out + c, place, count);
       }
     }
   });
@@ -82,29 +104,56 @@ void max_pool(const TensorView& x, const PoolAxis& rows, const PoolAxis& columns
 template <class T, class Index>
 void max_pool_backward(const TensorView& gy, const Index* indices, const PoolAxis& rows, const PoolAxis& columns,
                        const TensorView& gx) {
+  const std::int64_t channels = gx.c();
   const std::int64_t overlap = (rows.kernel * columns.kernel) / (rows.stride * columns.stride) + 1;
   for_each_row(gx, overlap, [&](std::int64_t n, std::int64_t h) {
-    alignas(64) float sum[kChunk];
+    const std::int64_t first_row = rows.first_cover(h);
+    const std::int64_t last_row = rows.last_cover(h);
     for (std::int64_t w = 0; w < gx.w(); ++w) {
-      for (std::int64_t c = 0; c < gx.c(); c += kChunk) {
-        const std::int64_t count = std::min(kChunk, gx.c() - c);
-        std::fill_n(sum, count, 0.0F);
-        for (std::int64_t oh = rows.first_cover(h); oh <= rows.last_cover(h); ++oh) {
-          for (std::int64_t ow = columns.first_cover(w); ow <= columns.last_cover(w); ++ow) {
-            const auto k = static_cast<std::int32_t>((h - rows.origin(oh)) * columns.kernel + (w - columns.origin(ow)));
-            const std::int64_t out = pixel(gy, n, oh, ow) + c;
-            const T* __restrict g = gy.ptr<T>() + out;
-            const Index* __restrict place = indices + out;
-#pragma omp simd
-            for (std::int64_t i = 0; i < count; ++i) {
-              sum[i] += static_cast<std::int32_t>(place[i]) == k ? static_cast<float>(g[i]) : 0.0F;
-            }
+      const std::int64_t first_column = columns.first_cover(w);
+      const std::int64_t last_column = columns.last_cover(w);
+      T* out = gx.ptr<T>() + pixel(gx, n, h, w);
+      for (std::int64_t c = 0; c < channels; c += kLanes) {
+        const std::int64_t count = channels - c;
+        Vec sum{};
+        for (std::int64_t oh = first_row; oh <= last_row; ++oh) {
+          for (std::int64_t ow = first_column; ow <= last_column; ++ow) {
+            const auto here =
+                static_cast<std::uint32_t>((h - rows.origin(oh)) * columns.kernel + w - columns.origin(ow));
+            const std::int64_t from = pixel(gy, n, oh, ow) + c;
+            const Vec g = load_lanes(gy.ptr<T>() + from, count);
+            sum += load_places(indices + from, count) == here ? g : Vec{};
           }
         }
-        store(sum, gx.ptr<T>() + pixel(gx, n, h, w) + c, count);
+        store_lanes(out + c, sum, count);
       }
     }
   });
+}
+
+/// Vectors of channels that are averaged together.
+constexpr std::int64_t kGroup = 4;
+
+/// A window in memory: `in` points to its first pixel.
+struct Window {
+  std::int64_t height, width, map_width, channels;
+  float weight;
+};
+
+/// Averages kVectors vectors of channels; `count` channels are real.
+template <std::int64_t kVectors, class T>
+void average_window(const T* in, const Window& window, std::int64_t count, T* out) {
+  Vec sum[kVectors] = {};
+  for (std::int64_t h = 0; h < window.height; ++h) {
+    // Rows are summed on their own first: long chains of float additions lose digits.
+    Vec row[kVectors] = {};
+    const T* p = in + h * window.map_width * window.channels;
+    for (std::int64_t w = 0; w < window.width; ++w, p += window.channels) {
+      for (std::int64_t v = 0; v < kVectors; ++v) row[v] += load_lanes(p + v * kLanes, count - v * kLanes);
+    }
+    for (std::int64_t v = 0; v < kVectors; ++v) sum[v] += row[v];
+  }
+  for (std::int64_t v = 0; v < kVectors; ++v) store_lanes(out + v * kLanes, window.weight * sum[v], count - v * kLanes);
 }
 
 /// Calls f with the element type of the indices.
@@ -138,56 +187,56 @@ void max_pool_backward_cpu(const TensorView& gy, const TensorView& indices, cons
 }
 
 void avg_pool_cpu(const TensorView& x, const PoolAxis& rows, const PoolAxis& columns, const TensorView& y) {
-  // One task is one chunk of channels of one output pixel: even a global pool of one image keeps all threads busy.
-  const std::int64_t chunks = (x.c() + kChunk - 1) / kChunk;
-  const std::int64_t tasks = y.n() * y.h() * y.w() * chunks;
+  // One task is a few vectors of channels of one output pixel: even a global pool of one image keeps all threads busy.
+  const std::int64_t channels = x.c();
+  const std::int64_t groups = (channels + kGroup * kLanes - 1) / (kGroup * kLanes);
+  const std::int64_t tasks = y.n() * y.h() * y.w() * groups;
   const std::int64_t task_cost = std::max<std::int64_t>(x.numel() / tasks, 1);
   visit_fast_dtype("avg_pool2d", x.dtype, [&]<class T>(T) {
     parallel_for(tasks, kGrain / task_cost + 1, [&](std::int64_t begin, std::int64_t end) {
-      alignas(64) float row[kChunk];
-      alignas(64) float sum[kChunk];
       for (std::int64_t task = begin; task < end; ++task) {
-        const std::int64_t c = task % chunks * kChunk;
-        const std::int64_t ow = task / chunks % y.w();
-        const std::int64_t oh = task / chunks / y.w() % y.h();
-        const std::int64_t n = task / chunks / y.w() / y.h();
-        const std::int64_t count = std::min(kChunk, x.c() - c);
-        std::fill_n(sum, count, 0.0F);
-        for (std::int64_t h = rows.begin(oh); h < rows.end(oh); ++h) {
-          // Rows are summed on their own first: long chains of float additions lose digits.
-          std::fill_n(row, count, 0.0F);
-          for (std::int64_t w = columns.begin(ow); w < columns.end(ow); ++w) {
-            const T* __restrict in = x.ptr<T>() + pixel(x, n, h, w) + c;
-#pragma omp simd
-            for (std::int64_t i = 0; i < count; ++i) row[i] += static_cast<float>(in[i]);
-          }
-          for (std::int64_t i = 0; i < count; ++i) sum[i] += row[i];
+        const std::int64_t c = task % groups * kGroup * kLanes;
+        const std::int64_t ow = task / groups % y.w();
+        const std::int64_t oh = task / groups / y.w() % y.h();
+        const std::int64_t n = task / groups / y.w() / y.h();
+        const T* in = x.ptr<T>() + pixel(x, n, rows.begin(oh), columns.begin(ow));
+        T* out = y.ptr<T>() + pixel(y, n, oh, ow);
+        const Window window{rows.end(oh) - rows.begin(oh), columns.end(ow) - columns.begin(ow), x.w(), channels,
+                            1.0F / static_cast<float>(rows.divisor(oh) * columns.divisor(ow))};
+        if (c + kGroup * kLanes <= channels) {
+          average_window<kGroup>(in + c, window, kGroup * kLanes, out + c);
+          continue;
         }
-        const float weight = 1.0F / static_cast<float>(rows.divisor(oh) * columns.divisor(ow));
-        for (std::int64_t i = 0; i < count; ++i) sum[i] *= weight;
-        store(sum, y.ptr<T>() + pixel(y, n, oh, ow) + c, count);
+        for (std::int64_t k = c; k < channels; k += kLanes) average_window<1>(in + k, window, channels - k, out + k);
       }
     });
   });
 }
 
 void avg_pool_backward_cpu(const TensorView& gy, const PoolAxis& rows, const PoolAxis& columns, const TensorView& gx) {
+  const std::int64_t channels = gx.c();
   visit_fast_dtype("avg_pool2d", gy.dtype, [&]<class T>(T) {
     for_each_row(gx, 1, [&](std::int64_t n, std::int64_t h) {
-      alignas(64) float sum[kChunk];
+      const std::int64_t first_row = rows.first_cover(h);
+      const std::int64_t last_row = rows.last_cover(h);
       for (std::int64_t w = 0; w < gx.w(); ++w) {
-        for (std::int64_t c = 0; c < gx.c(); c += kChunk) {
-          const std::int64_t count = std::min(kChunk, gx.c() - c);
-          std::fill_n(sum, count, 0.0F);
-          for (std::int64_t oh = rows.first_cover(h); oh <= rows.last_cover(h); ++oh) {
-            for (std::int64_t ow = columns.first_cover(w); ow <= columns.last_cover(w); ++ow) {
+        const std::int64_t first_column = columns.first_cover(w);
+        const std::int64_t last_column = columns.last_cover(w);
+        T* out = gx.ptr<T>() + pixel(gx, n, h, w);
+        if (w > 0 && first_column == columns.first_cover(w - 1) && last_column == columns.last_cover(w - 1)) {
+          std::copy_n(out - channels, channels, out);  // covered by the same windows as the pixel before
+          continue;
+        }
+        for (std::int64_t c = 0; c < channels; c += kLanes) {
+          const std::int64_t count = channels - c;
+          Vec sum{};
+          for (std::int64_t oh = first_row; oh <= last_row; ++oh) {
+            for (std::int64_t ow = first_column; ow <= last_column; ++ow) {
               const float weight = 1.0F / static_cast<float>(rows.divisor(oh) * columns.divisor(ow));
-              const T* __restrict g = gy.ptr<T>() + pixel(gy, n, oh, ow) + c;
-#pragma omp simd
-              for (std::int64_t i = 0; i < count; ++i) sum[i] += weight * static_cast<float>(g[i]);
+              sum += weight * load_lanes(gy.ptr<T>() + pixel(gy, n, oh, ow) + c, count);
             }
           }
-          store(sum, gx.ptr<T>() + pixel(gx, n, h, w) + c, count);
+          store_lanes(out + c, sum, count);
         }
       }
     });

@@ -9,8 +9,8 @@
 
 namespace limbeck::ops {
 
-/// The windows along one axis: output o averages (or maximises) the inputs begin(o) <= i < end(o), and input i is covered
-/// by the outputs first_cover(i) <= o <= last_cover(i), perhaps none. kernel == 0 means adaptive bins.
+/// The windows along one axis: output o averages (or maximises) the inputs begin(o) <= i < end(o), and input i is
+/// covered by the outputs first_cover(i) <= o <= last_cover(i), perhaps none. kernel == 0 means adaptive bins.
 /// Shapes: none
 struct PoolAxis {
   std::int64_t in, out;

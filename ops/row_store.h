@@ -1,15 +1,15 @@
-// What this is: how a memory-bound kernel writes its output. It computes a row in f32, and RowStore rounds it to the output
-//   type and, for tensors too large for the cache, writes it past the cache.
+// What this is: how a memory-bound kernel writes its output. It computes a row in f32; RowStore rounds it to the output
+//   type and, where the tensor is too large for the cache, writes it past the cache.
 // Read next: ops/batch_norm_cpu.cpp, which uses it.
 //
 // Note [rounding in a second loop]
-//   With `y[i] = bfloat16(value)` in the kernel's own loop the compiler mixes the integer operations of the rounding with
-//   the selects of the kernel (activation, mask), and the loop becomes three times slower. A row buffer in the
+//   With `y[i] = bfloat16(value)` in the kernel's own loop the compiler mixes the integer operations of the rounding
+//   with the selects of the kernel (activation, mask), and the loop becomes three times slower. A row buffer in the
 //   first-level cache costs nearly nothing.
 // Note [streaming]
 //   An ordinary store of a line that is not in the cache first reads it from memory. Streaming stores skip that, which
-//   saves a third of the traffic of a copy; but the line does not enter the cache for the next op. Measured including the
-//   next op's read: equal at 8 MiB, a quarter faster at 24 MiB (32 MiB of third-level cache).
+//   saves a third of the traffic of a copy; but the line does not enter the cache for the next op. Measured including
+//   the next op's read: equal at 8 MiB, a quarter faster at 24 MiB (32 MiB of third-level cache).
 #pragma once
 
 #include <cstddef>
@@ -26,8 +26,8 @@
 
 namespace limbeck::ops {
 
-/// Rounds to nearest even. The processor's own instruction, used where it exists, turns denormals (below 1.2e-38) to zero.
-/// Shapes: n numbers each
+/// Rounds to nearest even. The processor's own instruction, used where it exists, turns denormals (below 1.2e-38) to
+/// zero. Shapes: n numbers each
 inline void round_row(const float* __restrict in, bfloat16* __restrict out, std::int64_t n) noexcept {
   std::int64_t i = 0;
   for (; i + simd::kLanes <= n; i += simd::kLanes) simd::store(out + i, simd::load(in + i));

@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__AVX512BF16__)
+#if defined(__AVX512F__)
 #include <immintrin.h>
 #endif
 
@@ -77,6 +77,19 @@ inline Vec activate(Activation act, Vec v) noexcept {
   v = v <= 0.0F ? Vec{} : v;
   if (act == Activation::kRelu6) v = v > 6.0F ? broadcast(6.0F) : v;
   return v;
+}
+
+/// min(max(v, low), high); NaN stays NaN.
+inline Vec clamp(Vec v, Vec low, Vec high) noexcept {
+#if defined(__AVX512F__)
+  // Of a NaN and a number both return their second operand. The masked forms are the ones that g++ 12 compiles
+  // without a false warning; a mask of ones costs nothing.
+  constexpr __mmask16 kAll = 0xFFFF;
+  return _mm512_maskz_min_ps(kAll, high, _mm512_maskz_max_ps(kAll, low, v));
+#else
+  v = v < low ? low : v;
+  return v > high ? high : v;
+#endif
 }
 
 }  // namespace limbeck::ops::simd

@@ -15,8 +15,10 @@
 //   b is packed into panels of kColumns columns (the last one may be kLanes wide): panel p holds [k][columns of p].
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
+#include <limits>
 #include <type_traits>
 #include <utility>
 
@@ -88,36 +90,47 @@ struct Segment {
 /// Where a finished tile goes: y[row] = act(bias + sum + residual[row]).
 template <class T>
 struct Finish {
-  std::array<T*, kRows> y{};               ///< first column of each row
-  std::array<const T*, kRows> residual{};  ///< read only if has_residual
-  bool has_residual = false;
-  const float* bias = nullptr;             ///< of the tile's columns, or null
-  Activation act = Activation::kNone;
-  std::int64_t columns = kColumns;         ///< how many exist
+  T* y = nullptr;                             ///< first column of the tile, pixel 0 of the map
+  const T* residual = nullptr;                ///< likewise, or null
+  const std::int64_t* row_offset = nullptr;   ///< [rows] from pixel 0 to the row's pixel
+  const float* bias = nullptr;                ///< of the tile's columns, or null
+  float low = 0.0F, high = 0.0F;              ///< the activation as bounds, see set_activation
+  std::int64_t columns = kColumns;            ///< how many exist
+
+  void set_activation(Activation act) noexcept {
+    constexpr float kInfinity = std::numeric_limits<float>::infinity();
+    low = act == Activation::kNone ? -kInfinity : 0.0F;
+    high = act == Activation::kRelu6 ? 6.0F : kInfinity;
+  }
 };
 
 template <class T, int Rows, int Vectors>
-[[gnu::always_inline]] inline void finish(const Vec (&sum)[Rows][Vectors], const Finish<T>& f) {
-  for (int j = 0; j < Vectors; ++j) {
+[[gnu::always_inline]] inline void finish(Vec (&sum)[Rows][Vectors], const Finish<T>& f) {
+  const Vec low = simd::broadcast(f.low);
+  const Vec high = simd::broadcast(f.high);
+  if (f.columns >= Vectors * kLanes) {
+    for (int j = 0; j < Vectors; ++j) {
+      const std::int64_t at = j * kLanes;
+      if (f.bias != nullptr) {
+        const Vec bias = simd::load(f.bias + at);
+        for (int i = 0; i < Rows; ++i) sum[i][j] += bias;
+      }
+      if (f.residual != nullptr) {
+        for (int i = 0; i < Rows; ++i) sum[i][j] += simd::load(f.residual + f.row_offset[i] + at);
+      }
+      for (int i = 0; i < Rows; ++i) simd::store(f.y + f.row_offset[i] + at, simd::clamp(sum[i][j], low, high));
+    }
+    return;
+  }
+  for (int j = 0; j < Vectors; ++j) {  // the last panel
     const std::int64_t at = j * kLanes;
     const std::int64_t count = std::min(kLanes, f.columns - at);
     if (count <= 0) return;
-    const bool full = count == kLanes;
-    Vec bias{};
-    if (f.bias != nullptr) bias = full ? simd::load(f.bias + at) : simd::load_some(f.bias + at, count);
+    const Vec bias = f.bias != nullptr ? simd::load_some(f.bias + at, count) : Vec{};
     for (int i = 0; i < Rows; ++i) {
-      const auto row = static_cast<std::size_t>(i);
       Vec v = sum[i][j] + bias;
-      if (f.has_residual) {
-        const T* r = f.residual[row] + at;
-        v += full ? simd::load(r) : simd::load_some(r, count);
-      }
-      v = simd::activate(f.act, v);
-      if (full) {
-        simd::store(f.y[row] + at, v);
-      } else {
-        simd::store_some(f.y[row] + at, v, count);
-      }
+      if (f.residual != nullptr) v += simd::load_some(f.residual + f.row_offset[i] + at, count);
+      simd::store_some(f.y + f.row_offset[i] + at, simd::clamp(v, low, high), count);
     }
   }
 }

@@ -120,8 +120,8 @@ TEST_CASE("the activation and the residual equal their own ops") {
   };
   for (const bool with_residual : {false, true}) {
     for (const Activation act : {Activation::kNone, Activation::kRelu, Activation::kRelu6}) {
-      const auto fused = gradients(ops::batch_norm(x, gamma, beta, {}, {}, {.training = true, .act = act},
-                                                   with_residual ? residual : Tensor()));
+      const auto fused = gradients(
+          ops::batch_norm(x, gamma, beta, {}, {}, {.training = true, .act = act}, with_residual ? residual : Tensor()));
       Tensor y = ops::batch_norm(x, gamma, beta, {}, {}, {.training = true});
       if (with_residual) y = ops::add(y, residual);
       if (act == Activation::kRelu) y = ops::relu(y);
@@ -172,8 +172,8 @@ TEST_CASE("y is kept for backward only where the mask needs it") {
   const auto overwrite_y = [](Activation act, bool with_residual) {
     const Tensor x = normal({2, 3, 4, 4}, 0.0, 1.0, 1).set_requires_grad(true);
     const Tensor residual = normal({2, 3, 4, 4}, 0.0, 1.0, 2);
-    const Tensor y = ops::batch_norm(x, {}, {}, {}, {}, {.training = true, .act = act},
-                                     with_residual ? residual : Tensor());
+    const Tensor y =
+        ops::batch_norm(x, {}, {}, {}, {}, {.training = true, .act = act}, with_residual ? residual : Tensor());
     {
       const NoGradGuard off;
       y.fill_(0.0);
@@ -195,7 +195,8 @@ TEST_CASE("results do not depend on the number of threads") {
       const Tensor gamma = normal({24}, 1.0, 0.2, 3).set_requires_grad(true);
       const Tensor running_mean = Tensor::zeros({24});
       const Tensor running_var = Tensor::zeros({24});
-      const Tensor y = ops::batch_norm(x, gamma, {}, running_mean, running_var, {.training = true, .act = Activation::kRelu6});
+      const Tensor y =
+          ops::batch_norm(x, gamma, {}, running_mean, running_var, {.training = true, .act = Activation::kRelu6});
       backward(y, normal(y.shape(), 0.0, 1.0, 5));
       const std::vector<Tensor> results{y.detach(), running_mean, running_var, x.grad(), gamma.grad()};
       if (first.empty()) first = results;
@@ -231,7 +232,9 @@ TEST_CASE("two ranks with half of the batch equal one rank with all of it") {
   const std::int64_t half = half_shape.numel();
   const Tensor x = normal(whole_shape, 2.0, 1.5, 1);
   const Tensor seed = normal(whole_shape, 0.0, 1.0, 2);
-  const auto part = [&](const Tensor& t, std::int64_t rank) { return t.alias(half_shape, t.strides(), rank * half).copy(); };
+  const auto part = [&](const Tensor& t, std::int64_t rank) {
+    return t.alias(half_shape, t.strides(), rank * half).copy();
+  };
 
   struct Result {
     Tensor y, gx, running_mean, running_var;
@@ -246,8 +249,8 @@ TEST_CASE("two ranks with half of the batch equal one rank with all of it") {
     r.gx = leaf.grad();
     return r;
   };
-  // The ranks are played one after the other. In round k the first k exchanges are complete; the sums that a rank brings
-  // to exchange k are recorded and become available in the next round.
+  // The ranks are played one after the other. In round k the first k exchanges are complete; the sums that a rank
+  // brings to exchange k are recorded and become available in the next round.
   std::vector<Tensor> contributions[2];
   Result results[2];
   for (std::size_t round = 0; round <= 2; ++round) {
@@ -296,7 +299,8 @@ TEST_CASE("only what is asked for gets a gradient") {
 TEST_CASE("NaN is not hidden by the activation") {
   Tensor x = normal({1, 20, 3, 3}, 0.0, 1.0, 1);
   x.data<float>()[5] = std::nanf("");
-  const Tensor y = ops::batch_norm(x, {}, {}, Tensor::zeros({20}), Tensor::full({20}, 1.0), {.act = Activation::kRelu6});
+  const Tensor y =
+      ops::batch_norm(x, {}, {}, Tensor::zeros({20}), Tensor::full({20}, 1.0), {.act = Activation::kRelu6});
   CHECK(std::isnan(y.data<float>()[5]));
   CHECK(!std::isnan(y.data<float>()[6]));
 }
@@ -305,21 +309,18 @@ TEST_CASE("messages") {
   const Tensor x = normal({1, 4, 1, 1}, 0.0, 1.0, 1);
   const Tensor ones = Tensor::full({4}, 1.0);
   const Tensor running_mean = Tensor::full({4}, 7.0);
-  const auto one_value = message_of([&] {
-    static_cast<void>(ops::batch_norm(x, ones, ones, running_mean, ones, {.training = true}));
-  });
+  const auto one_value =
+      message_of([&] { static_cast<void>(ops::batch_norm(x, ones, ones, running_mean, ones, {.training = true})); });
   CHECK(one_value.find("[1, 4, 1, 1]") != std::string::npos);
   CHECK(one_value.find("batch size > 1") != std::string::npos);
   CHECK(running_mean.to_vector<float>()[0] == 7.0F);  // untouched by the failed call
   CHECK_NOTHROW(static_cast<void>(ops::batch_norm(x, ones, ones, running_mean, ones, {})));
 
-  const auto shape = message_of([&] {
-    static_cast<void>(ops::batch_norm(x, Tensor::full({3}, 1.0), ones, ones, ones, {}));
-  });
+  const auto shape =
+      message_of([&] { static_cast<void>(ops::batch_norm(x, Tensor::full({3}, 1.0), ones, ones, ones, {})); });
   CHECK(shape.find("[batch_norm] gamma has shape [3], expected [4]") != std::string::npos);
-  const auto type = message_of([&] {
-    static_cast<void>(ops::batch_norm(x, ones, Tensor::full({4}, 1.0, DType::kBF16), ones, ones, {}));
-  });
+  const auto type = message_of(
+      [&] { static_cast<void>(ops::batch_norm(x, ones, Tensor::full({4}, 1.0, DType::kBF16), ones, ones, {})); });
   CHECK(type.find("beta is bf16, expected f32") != std::string::npos);
   const auto running = message_of([&] { static_cast<void>(ops::batch_norm(x, ones, ones, {}, {}, {})); });
   CHECK(running.find("running") != std::string::npos);
@@ -327,7 +328,8 @@ TEST_CASE("messages") {
     static_cast<void>(ops::batch_norm(x, ones, ones, ones, ones, {}, Tensor::zeros({1, 4, 2, 1})));
   });
   CHECK(residual.find("[1, 4, 2, 1]") != std::string::npos);
-  CHECK_THROWS_AS(static_cast<void>(ops::batch_norm(Tensor::zeros({2, 3, 4}), {}, {}, {}, {}, {.training = true})), Error);
+  CHECK_THROWS_AS(static_cast<void>(ops::batch_norm(Tensor::zeros({2, 3, 4}), {}, {}, {}, {}, {.training = true})),
+                  Error);
 }
 
 TEST_SUITE_END();

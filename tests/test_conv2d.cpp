@@ -140,7 +140,7 @@ TEST_CASE("skipped taps save work") {
   const auto order_of = [](std::int64_t size, std::int64_t rate) {
     return ops::GatherPlan({2, size, size, size, size, {3, 3}, {1, 1}, {rate, rate}, {rate, rate}, 0}).order;
   };
-  CHECK(order_of(128, 1).empty());  // 1.6 % of the taps are outside: not worth leaving the natural order
+  CHECK(order_of(128, 1).empty());  // 1 % of the taps are outside: not worth leaving the natural order
   auto order = order_of(16, 6);
   REQUIRE(order.size() == 2 * 16 * 16);
   CHECK_FALSE(std::is_sorted(order.begin(), order.end()));

@@ -42,7 +42,8 @@ double dot(const Tensor& a, const Tensor& b) {
 }
 
 bool same_bits(const Tensor& a, const Tensor& b) {
-  return a.shape() == b.shape() && std::memcmp(a.raw_data(), b.raw_data(), static_cast<std::size_t>(a.numel()) * size_of(a.dtype())) == 0;
+  return a.shape() == b.shape() &&
+         std::memcmp(a.raw_data(), b.raw_data(), static_cast<std::size_t>(a.numel()) * size_of(a.dtype())) == 0;
 }
 
 }  // namespace
@@ -60,9 +61,9 @@ TEST_CASE("shrinking takes the two neighbours and nothing else") {
   for (const DType type : {DType::kF64, DType::kF32}) {
     const Tensor x = Tensor::from(std::vector<double>{0, 1, 10, 100, 1000, 7}, {1, 1, 1, 6}).copy_as(type);
     check_values(ops::resize_bilinear(x, {1, 2}, true), {0, 7});
-    check_values(ops::resize_bilinear(x, {1, 2}, false), {1, 1000});    // src 1 and 4
+    check_values(ops::resize_bilinear(x, {1, 2}, false), {1, 1000});  // src 1 and 4
     check_values(ops::resize_bilinear(x, {1, 3}, false), {0.5, 55, 503.5});
-    check_values(ops::resize_bilinear(x, {1, 1}, true), {0});           // defined as position 0
+    check_values(ops::resize_bilinear(x, {1, 1}, true), {0});  // defined as position 0
     check_values(ops::resize_bilinear(x, {1, 1}, false), {55});
   }
 }
@@ -163,8 +164,10 @@ TEST_CASE("messages") {
                        doctest::Contains("[resize_bilinear] got an input of shape [3, 4, 5]"), Error);
   CHECK_THROWS_WITH_AS(static_cast<void>(ops::resize_bilinear(Tensor::zeros({1, 3, 4, 5}), {0, 2}, true)),
                        doctest::Contains("0 x 2"), Error);
-  CHECK_THROWS_AS(static_cast<void>(ops::resize_bilinear(Tensor::zeros({1, 3, 4, 5}, DType::kU8), {2, 2}, true)), Error);
-  CHECK_THROWS_WITH_AS(static_cast<void>(ops::resize_nearest(Tensor::zeros({4, 5}), {2, 2})), doctest::Contains("[4, 5]"), Error);
+  CHECK_THROWS_AS(static_cast<void>(ops::resize_bilinear(Tensor::zeros({1, 3, 4, 5}, DType::kU8), {2, 2}, true)),
+                  Error);
+  CHECK_THROWS_WITH_AS(static_cast<void>(ops::resize_nearest(Tensor::zeros({4, 5}), {2, 2})),
+                       doctest::Contains("[4, 5]"), Error);
 }
 
 TEST_SUITE_END();

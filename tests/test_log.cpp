@@ -178,7 +178,10 @@ TEST_CASE("progress without a terminal writes plain lines") {
 
 TEST_CASE("progress on a terminal redraws one line and fits its width") {
   const int master = ::posix_openpt(O_RDWR | O_NOCTTY);
-  REQUIRE(master >= 0);
+  if (master < 0) {
+    MESSAGE("skipped: this system has no pseudo terminals");
+    return;
+  }
   REQUIRE(::grantpt(master) == 0);
   REQUIRE(::unlockpt(master) == 0);
   winsize size{};

@@ -417,7 +417,7 @@ TEST_CASE("unknown names and impossible options are configuration errors with a 
 }
 
 TEST_CASE("a spec survives being written as metadata") {
-  const ModelSpec spec{.name = "deeplabv3plus_resnet50", .classes = 11, .output_stride = 8, .width = 1.0, .aux = false,
+  const ModelSpec spec{.name = "deeplabv3plus_resnet50", .classes = 11, .output_stride = 8, .width = 1.0, .width_divisor = 4, .aux = false,
                        .bn_eps = 1e-3, .bn_momentum = 0.01, .relu6 = false, .dilation = "tv", .variant = "vf",
                        .multi_grid = {1, 2, 1}, .head_dropout = 0.25};
   const auto text = models::spec_to_metadata(spec);

@@ -28,7 +28,8 @@ void check_values(const Tensor& t, const std::vector<double>& expected) {
   REQUIRE(values.size() == expected.size());
   for (std::size_t i = 0; i < values.size(); ++i) {
     CAPTURE(i);
-    if (values[i] != expected[i]) CHECK(values[i] == doctest::Approx(expected[i]).epsilon(1e-6));  // infinities are equal
+    if (values[i] != expected[i])
+      CHECK(values[i] == doctest::Approx(expected[i]).epsilon(1e-6));  // infinities are equal
   }
 }
 
@@ -43,7 +44,8 @@ TEST_CASE("sizes") {
   CHECK(ops::pooled_size(2, 1, 2, 0, true) == 1);
   CHECK(ops::pooled_size(5, 2, 3, 1, true) == 2);
   CHECK(ops::pooled_size(3, 2, 3, 1, true) == 2);
-  const auto y = ops::max_pool2d(ramp(256, 257), {.kernel = {3, 3}, .stride = {2, 2}, .padding = {1, 1}, .ceil_mode = true});
+  const auto y =
+      ops::max_pool2d(ramp(256, 257), {.kernel = {3, 3}, .stride = {2, 2}, .padding = {1, 1}, .ceil_mode = true});
   CHECK(y.shape() == Shape({1, 1, 129, 129}));
   // The window at the far corner of 256 rows holds only the last row.
   CHECK(y.to_vector<float>().back() == 256.0F * 257.0F - 1.0F);
@@ -98,7 +100,7 @@ TEST_CASE("average: the two divisors") {
     check_values(ops::avg_pool2d(x, options), padded);
     options.count_include_pad = false;
     check_values(ops::avg_pool2d(x, options), std::vector<double>(12, 36.0));
-    // Ceil mode adds a window on the last row and column and one padded line: 2x3 and 2x2 positions, 1x2 and 1x1 pixels.
+    // Ceil mode adds windows at the far border: one has 3x1 pixels of 3x2 positions, the corner one of 2x2.
     options = {.kernel = {3, 3}, .stride = {2, 2}, .padding = {1, 1}, .ceil_mode = true};
     const auto y = ops::avg_pool2d(x, options);
     CHECK(y.shape() == Shape({1, 3, 3, 3}));
@@ -128,9 +130,11 @@ TEST_CASE("messages") {
                        doctest::Contains("got padding 2, expected 0..1"), Error);
   CHECK_THROWS_WITH_AS(static_cast<void>(ops::avg_pool2d(x, {.kernel = {5, 5}})),
                        doctest::Contains("[avg_pool2d] kernel 5 does not fit"), Error);
-  CHECK_THROWS_WITH_AS(static_cast<void>(ops::max_pool2d(x, {.kernel = {0, 2}})), doctest::Contains("at least 1"), Error);
+  CHECK_THROWS_WITH_AS(static_cast<void>(ops::max_pool2d(x, {.kernel = {0, 2}})), doctest::Contains("at least 1"),
+                       Error);
   CHECK_THROWS_WITH_AS(static_cast<void>(ops::adaptive_avg_pool2d(x, {0, 1})), doctest::Contains("0 x 1"), Error);
-  CHECK_THROWS_WITH_AS(static_cast<void>(ops::global_avg_pool2d(Tensor::zeros({3, 4}))), doctest::Contains("[3, 4]"), Error);
+  CHECK_THROWS_WITH_AS(static_cast<void>(ops::global_avg_pool2d(Tensor::zeros({3, 4}))), doctest::Contains("[3, 4]"),
+                       Error);
 }
 
 TEST_SUITE_END();

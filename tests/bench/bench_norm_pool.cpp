@@ -84,13 +84,16 @@ void add_batch_norm(const Shape& shape, DType dtype) {
   const Tensor mean = Tensor::zeros({shape[1]});
   const Tensor var = Tensor::full({shape[1]}, 1.0);
   const auto with = [=](bool training, Activation act) {
-    return [=](const Tensor& x) { return ops::batch_norm(x, gamma, beta, mean, var, {.training = training, .act = act}); };
+    return
+        [=](const Tensor& x) { return ops::batch_norm(x, gamma, beta, mean, var, {.training = training, .act = act}); };
   };
   add("copy/" + where, [=](benchmark::State& s) { copy(s, shape, dtype); });
   for (const Activation act : {Activation::kNone, Activation::kRelu6}) {
     const std::string name = fmt::format("batch_norm_{}", ops::name_of(act));
-    add(name + "_forward/" + where, [=](benchmark::State& s) { forward(s, normal(shape, dtype), with(true, act), 2, 1); });
-    add(name + "_backward/" + where, [=](benchmark::State& s) { gradient(s, normal(shape, dtype), with(true, act), 3, 2); });
+    add(name + "_forward/" + where,
+        [=](benchmark::State& s) { forward(s, normal(shape, dtype), with(true, act), 2, 1); });
+    add(name + "_backward/" + where,
+        [=](benchmark::State& s) { gradient(s, normal(shape, dtype), with(true, act), 3, 2); });
   }
   add("batch_norm_eval/" + where, [=](benchmark::State& s) {
     const NoGradGuard off;
@@ -114,8 +117,9 @@ void register_all() {
       return ops::max_pool2d(x, {.kernel = {3, 3}, .stride = {2, 2}, .padding = {1, 1}});
     });
     add_op("global_avg_pool2d", {4, 320, 16, 16}, dtype, [](const Tensor& x) { return ops::global_avg_pool2d(x); });
-    add_op("adaptive_avg_pool2d_6", {4, 512, 33, 33}, dtype,
-           [](const Tensor& x) { return ops::adaptive_avg_pool2d(x, {6, 6}); });
+    add_op("adaptive_avg_pool2d_6", {4, 512, 33, 33}, dtype, [](const Tensor& x) {
+      return ops::adaptive_avg_pool2d(x, {6, 6});
+    });
     const auto bilinear = [](std::int64_t side) {
       return [=](const Tensor& x) { return ops::resize_bilinear(x, {side, side}, false); };
     };

@@ -19,9 +19,9 @@ A mode is LAYOUT,DTYPE,STUDENT,TEACHER:
   LAYOUT   nchw | channels_last
   DTYPE    f32 | bf16           bf16 is torch.autocast; a folded or compiled bf16 teacher is converted once instead
   STUDENT  eager | compile      compile: torch.compile of the student's forward, backward and losses
-  TEACHER  eager | folded | compile
+  TEACHER  eager | folded | mkldnn | compile
            folded: batch norm folded into the convolutions (torch.fx); compile: folded, then torch.compile with frozen
-           (prepacked) weights
+           (prepacked) weights; mkldnn: folded, in oneDNN's blocked tensors (torch.fx optimize_for_inference), f32 only
 """
 
 import argparse
@@ -46,6 +46,7 @@ MODES = [
     "channels_last,f32,eager,eager",
     "channels_last,f32,eager,folded",
     "channels_last,f32,eager,compile",
+    "channels_last,f32,eager,mkldnn",
     "channels_last,f32,compile,compile",
     "nchw,bf16,eager,eager",
     "channels_last,bf16,eager,eager",
@@ -102,11 +103,16 @@ class Step:
             from torch.fx.experimental.optimization import fuse
 
             self.teacher = fuse(self.teacher)
+        if teacher_exec == "mkldnn":
+            from torch.fx.experimental.optimization import optimize_for_inference
+
+            self.teacher = optimize_for_inference(self.teacher, {"mkldnn_layout_optimize": {"heuristic": lambda graph: True}})
         # Autocast would convert the frozen weights anew in every step; converting them once is the better rival.
         self.teacher_low = self.low and teacher_exec != "eager"
         if self.teacher_low:
             self.teacher = self.teacher.to(torch.bfloat16)
-        self.teacher = self.teacher.to(memory_format=memory_format)
+        if teacher_exec != "mkldnn":
+            self.teacher = self.teacher.to(memory_format=memory_format)
         self.student = self.student.to(memory_format=memory_format)
         if teacher_exec == "compile":
             import torch._inductor.config as inductor

@@ -66,9 +66,17 @@ std::vector<OpCase> batch_norm_cases() {
            {.label = "training, more channels than lanes", .shape = {1, 1280, 3, 2}},
            {.label = "eval", .shape = {2, 11, 3, 4}, .training = false},
            {.label = "eval, relu", .shape = {1, 7, 1, 1}, .training = false, .act = kRelu},
-           {.label = "eval, relu after residual", .shape = {2, 8, 3, 2}, .training = false, .act = kRelu, .residual = true},
-           {.label = "eval, relu6, fixed parameters", .shape = {2, 8, 3, 2}, .training = false, .act = kRelu6,
-            .affine = false, .spread = 4.0}}) {
+           {.label = "eval, relu after residual",
+           .shape = {2, 8, 3, 2},
+           .training = false,
+           .act = kRelu,
+           .residual = true},
+           {.label = "eval, relu6, fixed parameters",
+           .shape = {2, 8, 3, 2},
+           .training = false,
+           .act = kRelu6,
+           .affine = false,
+           .spread = 4.0}}) {
     cases.push_back(make_case(v));
   }
   // A bf16 y rounds to 6 from below, so a slope taken from y differs there from that of the exact result: f32 only.

@@ -1,5 +1,5 @@
-// Inputs of the pooling ops for the harness: odd sizes, overlapping and disjoint windows, gaps between windows, ceil mode,
-// both divisors, bins that overlap and bins smaller than a pixel.
+// Inputs of the pooling ops for the harness: odd sizes, overlapping and disjoint windows, gaps between windows, ceil
+// mode, both divisors, bins that overlap and bins smaller than a pixel.
 #include "ops/pool2d.h"
 #include "tests/cases/all_cases.h"
 
