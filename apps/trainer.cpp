@@ -241,7 +241,7 @@ double Trainer::validate(std::int64_t step) {
   if (last && settings_.train.pictures > 0) fs::create_directories(run_ / "pictures");
   const Evaluation e = evaluate(distiller_->student(), *val_, options, 0, hook);
   last_miou_ = 100 * e.metrics.miou;
-  log_info("val {} at step {}: {}", settings_.data.val.split, step, datasets::summary_line(e.metrics));
+  log_info("validation ({}) at step {}: {}", settings_.data.val.split, step, datasets::summary_line(e.metrics));
   JsonObject line;
   line.add("iter", step).add("val_miou", last_miou_).add("val_pixel_acc", 100 * e.metrics.pixel_accuracy);
   std::vector<double> iou;

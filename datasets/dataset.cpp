@@ -48,6 +48,7 @@ Source open_source(const DatasetSpec& spec) {
     fail<DataError>(spec.kind, "{}: is not a folder; check `root`", spec.root.string());
   }
   Source source;
+  source.root = spec.root.string();
   source.decode = spec.mask_decode;
   for (const auto& part : split_parts(spec.split)) scan(spec, part, source);
   if (spec.limit > 0 && source.pairs.size() > spec.limit) source.pairs.resize(spec.limit);
@@ -63,7 +64,7 @@ FileDataset::FileDataset(Source source, std::string where) : source_(std::move(s
                     source_.pairs.size(), join(first, "; "),
                     shown < source_.missing.size() ? "; ... (`limbeck check-data` shows all)" : "");
   }
-  if (source_.pairs.empty()) fail<DataError>(where_, "the list is empty: no image with a mask was found");
+  if (source_.pairs.empty()) fail<DataError>(where_, "the list is empty: no image with a mask was found below {}", source_.root);
 }
 
 const Pair& FileDataset::pair(std::size_t index) const {

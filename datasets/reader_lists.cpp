@@ -13,14 +13,25 @@ namespace limbeck::datasets {
 namespace fs = std::filesystem;
 
 std::vector<std::string> split_parts(const std::string& split) {
-  std::vector<std::string> parts;
-  std::stringstream stream(split);
-  for (std::string part; std::getline(stream, part, '+');) parts.push_back(part);
-  if (parts.empty() || std::any_of(parts.begin(), parts.end(), [](const auto& p) { return p.empty(); })) {
+  std::vector<std::string> parts(1);
+  for (const char c : split) {
+    if (c == '+') {
+      parts.emplace_back();
+    } else {
+      parts.back() += c;
+    }
+  }
+  if (std::any_of(parts.begin(), parts.end(), [](const auto& p) { return p.empty(); })) {
     fail<ConfigError>("data", "split '{}' has an empty part, expected e.g. 'train' or 'train+val'", split);
   }
   return parts;
 }
+
+namespace {
+
+bool contains(const std::string& text, char c) { return text.find(c) != std::string::npos; }
+
+}  // namespace
 
 std::vector<ListLine> read_list(const fs::path& path) {
   std::ifstream in(path);
@@ -35,9 +46,7 @@ std::vector<ListLine> read_list(const fs::path& path) {
     text.erase(0, first);
     std::replace(text.begin(), text.end(), '\\', '/');
     ListLine line{number, {}};
-    const char separator = text.find('\t') != std::string::npos  ? '\t'
-                           : text.find(' ') != std::string::npos ? ' '
-                                                                 : ',';
+    const char separator = contains(text, '\t') ? '\t' : contains(text, ',') ? ',' : ' ';
     std::stringstream stream(text);
     for (std::string field; std::getline(stream, field, separator);) {
       if (!field.empty()) line.fields.push_back(field);

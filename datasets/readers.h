@@ -23,6 +23,7 @@ struct Pair {
 
 /// A data set before any picture is opened.
 struct Source {
+  std::string root;  ///< named in errors
   ClassInfo classes;
   std::vector<LabelMap> maps;
   MaskDecode decode = MaskDecode::kIndex;
@@ -57,7 +58,7 @@ class FileDataset final : public Dataset {
 [[nodiscard]] std::vector<std::string> split_parts(const std::string& split);
 
 /// A line of a list file: its number and its fields. Empty lines and lines that start with '#' are left out.
-/// Fields are separated by a tab, else by spaces, else by a comma.
+/// Fields are separated by a tab if the line has one, else by commas, else by spaces.
 struct ListLine {
   int number = 0;
   std::vector<std::string> fields;

@@ -13,7 +13,7 @@ namespace {
   std::string list;
   for (const std::string& k : known) list += (list.empty() ? "" : ", ") + k;
   fail<ConfigError>("tap", "{} has no tap '{}'{}; it has: {}", model, name,
-                    nearest.empty() ? "" : fmt::format("; did you mean '{}'?", nearest), list);
+                    nearest.empty() ? "" : fmt::format(" (did you mean '{}'?)", nearest), list);
 }
 
 }  // namespace

@@ -79,7 +79,7 @@ std::shared_ptr<Model> make_model(const ModelSpec& spec, Generator& g) {
     std::string list;
     for (const Entry& e : kModels) list += (list.empty() ? "" : ", ") + std::string(e.name);
     fail<ConfigError>("model", "unknown network '{}'{}; known: {}", spec.name,
-                      nearest.empty() ? "" : fmt::format("; did you mean '{}'?", nearest), list);
+                      nearest.empty() ? "" : fmt::format(" (did you mean '{}'?)", nearest), list);
   }
   std::shared_ptr<Model> model = found->make(spec, found->argument, g);
   model->set_spec(spec);

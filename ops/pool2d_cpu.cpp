@@ -4,6 +4,7 @@
 //   same place and the order of additions is fixed.
 // Read next: ops/pool2d_ref.cpp for the formulas, ops/simd.h.
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "core/parallel.h"
@@ -16,7 +17,6 @@ namespace {
 using simd::Bits;
 using simd::kLanes;
 using simd::Vec;
-using Bytes [[gnu::vector_size(kLanes)]] = std::uint8_t;
 
 /// Elements below which another thread does not pay.
 constexpr std::int64_t kGrain = 16384;
@@ -49,22 +49,37 @@ void store_lanes(T* p, Vec v, std::int64_t count) {
   }
 }
 
+/// memcpy of min(count, kLanes) elements; the usual full vector is one move instead of a call.
+template <class T>
+void copy_lanes(const T* from, T* to, std::int64_t count) {
+  if (count >= kLanes) {
+    std::memcpy(to, from, kLanes * sizeof(T));
+  } else {
+    std::memcpy(to, from, static_cast<std::size_t>(count) * sizeof(T));
+  }
+}
+// The loops over kLanes become one widening or narrowing move; g++ 12 takes __builtin_convertvector apart lane by lane.
 Bits load_places(const std::uint8_t* p, std::int64_t count) {
-  Bytes b{};
-  std::memcpy(&b, p, static_cast<std::size_t>(std::min(count, kLanes)));
-  return __builtin_convertvector(b, Bits);
+  std::uint8_t bytes[kLanes] = {};
+  copy_lanes(p, bytes, count);
+  std::uint32_t places[kLanes];
+  for (std::int64_t i = 0; i < kLanes; ++i) places[i] = bytes[i];
+  return std::bit_cast<Bits>(places);
 }
 Bits load_places(const std::int32_t* p, std::int64_t count) {
-  Bits b{};
-  std::memcpy(&b, p, static_cast<std::size_t>(std::min(count, kLanes)) * sizeof(*p));
-  return b;
+  std::int32_t buffer[kLanes] = {};
+  copy_lanes(p, buffer, count);
+  return std::bit_cast<Bits>(buffer);
 }
-void store_places(std::uint8_t* p, Bits places, std::int64_t count) {
-  const Bytes b = __builtin_convertvector(places, Bytes);
-  std::memcpy(p, &b, static_cast<std::size_t>(std::min(count, kLanes)));
+void store_places(std::uint8_t* p, Bits vector, std::int64_t count) {
+  std::uint32_t places[kLanes];
+  std::memcpy(places, &vector, sizeof vector);
+  std::uint8_t bytes[kLanes];
+  for (std::int64_t i = 0; i < kLanes; ++i) bytes[i] = static_cast<std::uint8_t>(places[i]);
+  copy_lanes(bytes, p, count);
 }
 void store_places(std::int32_t* p, Bits places, std::int64_t count) {
-  std::memcpy(p, &places, static_cast<std::size_t>(std::min(count, kLanes)) * sizeof(*p));
+  copy_lanes(reinterpret_cast<const std::int32_t*>(&places), p, count);
 }
 
 template <bool kPlaces, class T, class Index>

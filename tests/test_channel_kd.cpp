@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "core/dispatch.h"
+#include "core/parallel.h"
 #include "core/rng.h"
 #include "distill/channel_kd.h"
 #include "ops/elementwise.h"
@@ -122,6 +123,14 @@ TEST_CASE("channel_kd: finite for logits of +-1e4") {
   }
 }
 
+TEST_CASE("channel_kd: a position that both maps exclude contributes nothing") {
+  const Tensor map = noise({1, 3, 7, 9}, 10, 2);
+  map.view().at<float>(0, 1, 2, 3) = -std::numeric_limits<float>::infinity();
+  const auto r = differentiate([&](const Tensor& s) { return channel_kd(s, map); }, map);
+  CHECK(r.loss == 0.0);
+  CHECK(largest_magnitude(r.gradient) == 0.0);
+}
+
 TEST_CASE("channel_kd: NaN is not hidden") {
   const Tensor s = oracle_student().copy_as(DType::kF32);
   const Tensor bad = s.copy();
@@ -145,6 +154,20 @@ TEST_CASE("channel_kd: student and teacher of different types") {
       CHECK(leaf.grad().dtype() == student);
     }
   }
+}
+
+TEST_CASE("channel_kd: does not depend on the number of threads") {
+  const int before = max_threads();
+  const Tensor s = noise({2, 19, 96, 130}, 1, 3);
+  const Tensor t = noise({2, 19, 96, 130}, 2, 3);
+  const auto loss = [&](const Tensor& x) { return channel_kd(x, t); };
+  set_threads(1);
+  const auto one = differentiate(loss, s);
+  set_threads(3);
+  const auto three = differentiate(loss, s);
+  set_threads(before);
+  CHECK(one.loss == three.loss);
+  CHECK(one.gradient == three.gradient);
 }
 
 TEST_CASE("channel_kd: wrong arguments are named") {

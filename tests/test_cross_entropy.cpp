@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/parallel.h"
 #include "core/rng.h"
 #include "ops/cross_entropy.h"
 #include "ops/elementwise.h"
@@ -179,6 +180,26 @@ TEST_CASE("cross_entropy: the value does not depend on whether a gradient is wan
   const double without = cross_entropy(x, labels).item();
   x.set_requires_grad(true);
   CHECK(cross_entropy(x, labels).item() == without);
+}
+
+TEST_CASE("cross_entropy: does not depend on the number of threads") {
+  const int before = max_threads();
+  Generator g(7);
+  const Tensor s = Tensor::empty({2, 19, 61, 67});
+  fill_normal_(s, g, 0, 3);
+  std::vector<std::uint8_t> ids(2 * 61 * 67);
+  for (auto& id : ids) id = static_cast<std::uint8_t>(g.below(19));
+  const Tensor labels = Tensor::from(ids, {2, 61, 67});
+  const Tensor weights = Tensor::empty({19});
+  fill_uniform_(weights, g, 0.1, 2.0);
+  const auto loss = [&](const Tensor& x) { return cross_entropy(x, labels, {.class_weights = weights}); };
+  set_threads(1);
+  const auto one = differentiate(loss, s);
+  set_threads(3);
+  const auto three = differentiate(loss, s);
+  set_threads(before);
+  CHECK(one.loss == three.loss);
+  CHECK(one.gradient == three.gradient);
 }
 
 TEST_CASE("cross_entropy: wrong arguments are named") {

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/parallel.h"
 #include "core/rng.h"
 #include "distill/pixel_kd.h"
 #include "ops/elementwise.h"
@@ -184,6 +185,23 @@ TEST_CASE("pixel_kd: a factor behind the loss reaches the gradient") {
   for (std::size_t i = 0; i < one.gradient.size(); ++i) {
     CHECK(ten.gradient[i] == doctest::Approx(10 * one.gradient[i]).epsilon(1e-12));
   }
+}
+
+TEST_CASE("pixel_kd: does not depend on the number of threads") {
+  const int before = max_threads();
+  Generator g(7);
+  const Tensor s = Tensor::empty({2, 19, 61, 67});
+  const Tensor t = Tensor::empty({2, 19, 61, 67});
+  fill_normal_(s, g, 0, 3);
+  fill_normal_(t, g, 0, 3);
+  const auto loss = [&](const Tensor& x) { return pixel_kd(x, t); };
+  set_threads(1);
+  const auto one = differentiate(loss, s);
+  set_threads(3);
+  const auto three = differentiate(loss, s);
+  set_threads(before);
+  CHECK(one.loss == three.loss);
+  CHECK(one.gradient == three.gradient);
 }
 
 TEST_CASE("pixel_kd: wrong arguments are named") {

@@ -32,7 +32,7 @@ struct Batch {
   Tensor labels;  // [N, 16, 16], 1 inside the square, 255 (not judged) on its rim
 };
 
-/// Noise with one square per image. Two halves of the noise look alike pixel by pixel: only the neighbourhood tells.
+/// Noise with one square per image. A single pixel says little (step 1, noise 0.8): the neighbourhood tells.
 /// Batch k is a pure function of k, so a resumed run sees what an uninterrupted one would have seen.
 Batch make_batch(std::uint64_t k, std::int64_t count) {
   Generator g(2024, k);
