@@ -7,8 +7,6 @@
 #   LIBRARIES  what the sources need but the headers do not show
 function(limbeck_layer name)
   cmake_parse_arguments(PARSE_ARGV 1 layer "" "" "HEADERS;SOURCES;CUDA;LIBRARIES")
-  limbeck_existing(layer_HEADERS)
-  limbeck_existing(layer_SOURCES)
   limbeck_layer_part(limbeck_${name} "${layer_HEADERS}" "${layer_SOURCES}" "${layer_LIBRARIES}")
 
   if(LIMBECK_WITH_CUDA AND layer_CUDA)
@@ -25,24 +23,7 @@ endfunction()
 # object library, because an installed static library may not depend on targets that are not installed.
 function(limbeck_layer_part target headers sources libraries)
   target_sources(limbeck PUBLIC FILE_SET HEADERS BASE_DIRS "${PROJECT_SOURCE_DIR}" FILES ${headers})
-  if(NOT sources)   # INTERIM
-    return()        # INTERIM
-  endif()           # INTERIM
   add_library(${target} OBJECT ${sources})
   target_link_libraries(${target} PRIVATE limbeck_flags limbeck_usage ${libraries})
   target_sources(limbeck PRIVATE $<TARGET_OBJECTS:${target}>)
-endfunction()
-
-# Removes the files that are not there yet from the list, and says so.
-function(limbeck_existing list_name)
-  set(kept)
-  foreach(file IN LISTS ${list_name})
-    file(GLOB found CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/${file}")
-    if(found)
-      list(APPEND kept "${file}")
-    else()
-      message(STATUS "not there yet: ${CMAKE_CURRENT_SOURCE_DIR}/${file}")
-    endif()
-  endforeach()
-  set(${list_name} ${kept} PARENT_SCOPE)
 endfunction()

@@ -25,7 +25,7 @@
 namespace limbeck::ops {
 namespace {
 
-constexpr std::int64_t kRun = 256;
+constexpr std::int64_t kRun = 128;
 constexpr std::int64_t kShiftRows = 32;
 
 struct Plan {

@@ -83,10 +83,10 @@ std::string error_of(F&& f) {
 inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 // doctest evaluates the message of CHECK_MESSAGE a second time, under its lock; hence the copy.
-#define CHECK_CONTAINS(text, part)                                              \
-  do {                                                                          \
-    const std::string found_text = (text);                                      \
-    CHECK_MESSAGE(::limbeck::test::contains(found_text, (part)), found_text);   \
+#define CHECK_CONTAINS(text, part)                                            \
+  do {                                                                        \
+    const std::string found_text = (text);                                    \
+    CHECK_MESSAGE(::limbeck::test::contains(found_text, (part)), found_text); \
   } while (false)
 
 /// A folder of the real data, or nothing with a printed reason.

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <numeric>
 #include <vector>
 
@@ -105,6 +106,18 @@ TEST_CASE("the backward is the adjoint of the forward") {
       CHECK(dot(y.detach(), g) == doctest::Approx(dot(x.detach(), x.grad())).epsilon(1e-4));
     }
   }
+}
+
+TEST_CASE("an infinite gradient stays in its image") {
+  const Tensor x = normal({2, 3, 4, 4}, 5).set_requires_grad(true);
+  Tensor g = Tensor::full({2, 3, 9, 9}, 1.0);
+  g.view().at<float>(0, 0, 8, 8) = std::numeric_limits<float>::infinity();
+  const int before = max_threads();
+  set_threads(1);  // one thread passes from image to image
+  backward(ops::resize_bilinear(x, {9, 9}, false), g);
+  set_threads(before);
+  CHECK(std::isinf(x.grad().view().at<float>(0, 0, 3, 3)));
+  CHECK(std::isfinite(x.grad().view().at<float>(1, 0, 0, 3)));
 }
 
 TEST_CASE("nearest") {

@@ -1,8 +1,8 @@
 // Scores against hand-made numbers and against a slow count.
 #include <cmath>
 
-#include "datasets/metrics.h"
 #include "core/parallel.h"
+#include "datasets/metrics.h"
 #include "tests/dataset_files.h"
 
 using namespace limbeck;

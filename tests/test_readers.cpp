@@ -67,7 +67,8 @@ TEST_CASE("readers: each missing or wrong thing is one DataError that says what"
   CHECK_CONTAINS(error_of([&] { (void)make_dataset(spec); }), "empty");
 
   write_pair(folder, "train/a.png", "trainannot/a.png", mask_of({0, 1}));
-  write_text(folder / "train.txt", "train/a.png trainannot/a.png\ntrain/x.png trainannot/a.png\ntrain/a.png no/y.png\n");
+  write_text(folder / "train.txt",
+             "train/a.png trainannot/a.png\ntrain/x.png trainannot/a.png\ntrain/a.png no/y.png\n");
   const std::string missing = error_of([&] { (void)make_dataset(spec); });
   for (const char* part : {"2 files are missing", "image train/x.png", "mask no/y.png", "train.txt:2"}) {
     CHECK_CONTAINS(missing, part);
@@ -85,7 +86,8 @@ TEST_CASE("readers: each missing or wrong thing is one DataError that says what"
   for (const char* part : {"train/a.png", "trainannot/a.png", "2x1", "3x1"}) CHECK_CONTAINS(size, part);
 
   CHECK_CONTAINS(error_of<ConfigError>([&] { (void)make_dataset(spec_of("camvit", folder.path())); }), "camvid");
-  CHECK_CONTAINS(error_of<ConfigError>([&] { (void)make_dataset(spec_of("camvid", folder.path(), "train+")); }), "part");
+  CHECK_CONTAINS(error_of<ConfigError>([&] { (void)make_dataset(spec_of("camvid", folder.path(), "train+")); }),
+                 "part");
   CHECK_CONTAINS(error_of<ConfigError>([&] { (void)make_dataset(spec_of("camvid", "")); }), "root");
 }
 
@@ -101,8 +103,7 @@ TEST_CASE("readers: voc2012 with palette masks, and the enlarged training set") 
   for (const auto& root : {folder.path(), folder.path() / "VOCdevkit/VOC2012"}) {
     const auto plain = make_dataset(spec_of("voc2012", root));
     CHECK(plain->load(0).mask.ids == std::vector<std::uint8_t>{0, 20, 255});
-    CHECK(make_dataset(spec_of("voc2012", root, "trainaug"))->load(0).mask.ids ==
-          std::vector<std::uint8_t>{1, 1, 255});
+    CHECK(make_dataset(spec_of("voc2012", root, "trainaug"))->load(0).mask.ids == std::vector<std::uint8_t>{1, 1, 255});
   }
   CHECK_CONTAINS(error_of([&] { (void)make_dataset(spec_of("voc2012", folder.path(), "val")); }), "val.txt");
   write_text(folder / (voc + "ImageSets/Segmentation/val.txt"), "p\nq\n");
@@ -124,7 +125,8 @@ TEST_CASE("readers: cityscapes maps label ids, and takes train ids where they ar
   CHECK(set->name(0) == "ulm_1");
   std::vector<std::uint8_t> expected(34, 255);
   const std::array<int, 19> ids{7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33};
-  for (std::size_t k = 0; k < ids.size(); ++k) expected[static_cast<std::size_t>(ids[k])] = static_cast<std::uint8_t>(k);
+  for (std::size_t k = 0; k < ids.size(); ++k)
+    expected[static_cast<std::size_t>(ids[k])] = static_cast<std::uint8_t>(k);
   CHECK(set->load(0).mask.ids == expected);
   CHECK(set->load(1).mask.ids == std::vector<std::uint8_t>{0, 18, 255});
   // A label id file wins over a train id file of the same image.
