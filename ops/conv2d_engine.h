@@ -47,10 +47,11 @@ struct ConvEpilogue {
 
 /// Bytes of the packed weights of all groups in type `dtype`.
 /// Shapes:   w [O,I/G,KH,KW]
-[[nodiscard]] std::size_t tiles_packed_bytes(const Shape& w, std::int64_t groups, bool transposed, DType dtype);
+[[nodiscard]] std::size_t tiles_packed_bytes(const Shape& w, const Conv2dOptions& options, bool transposed,
+                                             DType dtype);
 /// Packs f32 weights, rounding to `dtype`.
 /// Shapes:   w f32 [O,I/G,KH,KW]; packed [tiles_packed_bytes]
-void tiles_pack(const TensorView& w, std::int64_t groups, bool transposed, DType dtype, void* packed);
+void tiles_pack(const TensorView& w, const Conv2dOptions& options, bool transposed, DType dtype, void* packed);
 /// y = act(bias + conv(x, w) + residual), `packed` from tiles_pack(transposed = false).
 /// Shapes:   as conv2d; `w` is the shape of the weights
 void tiles_forward(const TensorView& x, const void* packed, const Shape& w, const ConvEpilogue& epilogue,

@@ -74,38 +74,36 @@ struct ReadyTile {
   std::size_t segment_count = 0;
 };
 
+/// Prepares tiles. Its unit is a step: one tap, or one kernel row if taps are merged (Note [merged taps]).
 template <class T>
 class Gatherer {
  public:
   Gatherer(const GatherPlan& plan, const GatherMultiply<T>& job) : plan_(plan), g_(plan.geometry), job_(job) {
-    taps_ = g_.kernel[0] * g_.kernel[1];
-    depth_padded_ = tile::round_up_pair<T>(job.depth);
+    taps_per_step_ = merges_taps(g_, job.depth) ? g_.kernel[1] : 1;
+    steps_ = g_.kernel[0] * g_.kernel[1] / taps_per_step_;
+    depth_ = tile::round_up_pair<T>(taps_per_step_ * job.depth);
     const std::int64_t step = g_.transposed != 0 ? 1 : g_.stride[1];
     run_stride_ = step * job.source_pixel;
     // Rows at a distance of 4 KiB would fall into the same few cache lines: those are copied even if evenly spaced.
-    runs_ = depth_padded_ == job.depth && run_stride_ * static_cast<std::int64_t>(sizeof(T)) % 4096 != 0;
-    gathered_stride_ = taps_ * depth_padded_ + 64 / static_cast<std::int64_t>(sizeof(T));
+    runs_ = (depth_ == job.depth || taps_per_step_ > 1) && run_stride_ * static_cast<std::int64_t>(sizeof(T)) % 4096 != 0;
+    gathered_stride_ = steps_ * depth_ + 64 / static_cast<std::int64_t>(sizeof(T));
+    source_size_ = g_.images * g_.source_height * g_.source_width * job.source_pixel;
   }
 
-  [[nodiscard]] std::int64_t taps() const { return taps_; }
-  [[nodiscard]] std::int64_t k_all() const { return taps_ * depth_padded_; }
+  [[nodiscard]] std::int64_t steps() const { return steps_; }
+  [[nodiscard]] std::int64_t k_all() const { return steps_ * depth_; }
   [[nodiscard]] bool copies() const { return !runs_ || !plan_.one_tap; }
   /// Elements of memory that prepare() needs per tile.
   [[nodiscard]] std::int64_t tile_size() const { return tile::kRows * gathered_stride_; }
 
-  /// Fills `out` for tile number t; `buffer` has room for one tile, out.segments for one entry per tap.
+  /// Fills `out` for tile number t; `buffer` has room for one tile, out.segments for one entry per step.
   void prepare(std::int64_t t, T* buffer, ReadyTile<T>& out) const {
     const TileSpan span = plan_.tile(t);
     out.rows = span.rows;
-    out.segment_count = 0;
     for (std::int64_t i = 0; i < out.rows; ++i) {
       out.result_offset[static_cast<std::size_t>(i)] = plan_.pixel(span.first + i) * job_.result_pixel;
     }
-    if (runs_ && span.run != 0) {
-      run(span, out);
-    } else {
-      gather(span, buffer, out);
-    }
+    if (!runs_ || span.run == 0 || !run(span, out)) gather(span, buffer, out);
   }
 
  private:
@@ -123,37 +121,55 @@ class Gatherer {
     return r < 0 || c < 0 ? -1 : ((p.image + r) * g_.source_width + c) * job_.source_pixel;
   }
 
-  void run(const TileSpan& span, ReadyTile<T>& out) const {
+  /// Reads the rows in place. False if that is impossible: a merged step partly outside, or a padded one at the very end.
+  [[nodiscard]] bool run(const TileSpan& span, ReadyTile<T>& out) const {
     out.a = job_.source;
     out.row_stride = run_stride_;
+    out.segment_count = 0;
     const Position p = position(plan_.pixel(span.first));
-    for (std::int64_t tap = 0; tap < taps_; ++tap) {
-      const std::int64_t at = source(p, tap);
-      if (at >= 0) append(out, {at, tap * depth_padded_, depth_padded_});
+    for (std::int64_t step = 0; step < steps_; ++step) {
+      const std::int64_t tap = step * taps_per_step_;
+      const std::int64_t first = source(p, tap);
+      const std::int64_t last = source(p, tap + taps_per_step_ - 1);
+      if (taps_per_step_ > 1) {
+        bool row_inside = false;
+        for (std::int64_t k = 0; k < taps_per_step_; ++k) row_inside = row_inside || source(p, tap + k) >= 0;
+        if (!row_inside) continue;
+        const std::int64_t end = first + (span.rows - 1) * run_stride_ + depth_;
+        if (first < 0 || last < 0 || end > source_size_) return false;
+      }
+      if (first >= 0) append(out, {first, step * depth_, depth_});
     }
+    return true;
   }
 
   void gather(const TileSpan& span, T* buffer, ReadyTile<T>& out) const {
     out.a = buffer;
     out.row_stride = gathered_stride_;
+    out.segment_count = 0;
     std::array<Position, tile::kRows> positions;
     const auto rows = static_cast<std::size_t>(span.rows);
     for (std::size_t i = 0; i < rows; ++i) positions[i] = position(plan_.pixel(span.first + static_cast<std::int64_t>(i)));
     std::int64_t used = 0;  // k values gathered so far
-    for (std::int64_t tap = 0; tap < taps_; ++tap) {
-      std::array<std::int64_t, tile::kRows> from{};
+    for (std::int64_t step = 0; step < steps_; ++step) {
       bool any = false;
-      for (std::size_t i = 0; i < rows; ++i) {
-        from[i] = source(positions[i], tap);
-        any = any || from[i] >= 0;
+      for (std::int64_t k = 0; k < taps_per_step_; ++k) {
+        std::array<std::int64_t, tile::kRows> from{};
+        for (std::size_t i = 0; i < rows; ++i) {
+          from[i] = source(positions[i], step * taps_per_step_ + k);
+          any = any || from[i] >= 0;
+        }
+        if (!any && k + 1 == taps_per_step_) break;
+        const bool last = k + 1 == taps_per_step_;
+        const std::int64_t room = last ? depth_ - k * job_.depth : job_.depth;  // the last tap also fills the padding
+        for (std::size_t i = 0; i < rows; ++i) {
+          T* to = buffer + static_cast<std::int64_t>(i) * gathered_stride_ + used + k * job_.depth;
+          copy_row(to, job_.source + from[i], from[i] >= 0 ? job_.depth : 0, room);
+        }
       }
       if (!any) continue;
-      for (std::size_t i = 0; i < rows; ++i) {
-        T* to = buffer + static_cast<std::int64_t>(i) * gathered_stride_ + used;
-        copy_row(to, job_.source + from[i], from[i] >= 0 ? job_.depth : 0, depth_padded_);
-      }
-      append(out, {used, tap * depth_padded_, depth_padded_});
-      used += depth_padded_;
+      append(out, {used, step * depth_, depth_});
+      used += depth_;
     }
   }
 
@@ -172,7 +188,7 @@ class Gatherer {
   const GatherPlan& plan_;
   const GatherGeometry& g_;
   const GatherMultiply<T>& job_;
-  std::int64_t taps_ = 0, depth_padded_ = 0, run_stride_ = 0, gathered_stride_ = 0;
+  std::int64_t taps_per_step_ = 1, steps_ = 0, depth_ = 0, run_stride_ = 0, gathered_stride_ = 0, source_size_ = 0;
   bool runs_ = false;
 };
 
@@ -186,7 +202,7 @@ void multiply_tile(const ReadyTile<T>& t, std::int64_t k_all, std::int64_t p, co
   f.row_offset = t.result_offset.data();
   f.bias = job.bias != nullptr ? job.bias + column : nullptr;
   f.columns = panels.used(p);
-  f.set_activation(job.act);
+  f.act = job.act;
   const auto& kernels = panels.width(p) == tile::kColumns ? tile::Kernels<T>::wide : tile::Kernels<T>::narrow;
   kernels[static_cast<std::size_t>(t.rows - 1)](t.a, t.row_stride, job.packed + column * k_all, t.segments,
                                                 t.segment_count, f);
@@ -278,6 +294,11 @@ TileSpan GatherPlan::tile(std::int64_t t) const {
           static_cast<std::int16_t>(std::min<std::int64_t>(tile::kRows, pixels() - first)), 1};
 }
 
+bool merges_taps(const GatherGeometry& g, std::int64_t depth) {
+  constexpr std::int64_t kFewChannels = 16;
+  return g.transposed == 0 && depth < kFewChannels && g.kernel[1] > 1 && g.dilation[1] == 1;
+}
+
 const GatherPlan& gather_plan(const GatherGeometry& g) {
   thread_local LruCache<GatherGeometry, GatherPlan> cache(256);
   return cache.get(g, [&] { return GatherPlan(g); });
@@ -337,9 +358,9 @@ void gather_multiply(const GatherPlan& plan, const GatherMultiply<T>& job) {
   const std::int64_t most_ranges = std::max<std::int64_t>(1, panels.count() / 4);
   const std::int64_t ranges = std::clamp<std::int64_t>(8 * threads / blocks, 1, most_ranges);
 
-  const auto taps = static_cast<std::size_t>(gatherer.taps());
+  const auto steps = static_cast<std::size_t>(gatherer.steps());
   const auto buffer_bytes = gatherer.copies() ? static_cast<std::size_t>(block * tile_bytes) : 0;
-  const std::size_t segment_bytes = (static_cast<std::size_t>(block) * taps * sizeof(tile::Segment) + 63) / 64 * 64;
+  const std::size_t segment_bytes = (static_cast<std::size_t>(block) * steps * sizeof(tile::Segment) + 63) / 64 * 64;
   parallel_tasks_with(
       blocks * ranges, [&] { return Workspace(buffer_bytes + segment_bytes); },
       [&](const Workspace& memory, std::int64_t task) {
@@ -350,7 +371,7 @@ void gather_multiply(const GatherPlan& plan, const GatherMultiply<T>& job) {
         std::array<ReadyTile<T>, kMostTiles> ready;
         for (std::int64_t t = first; t < last; ++t) {
           auto& r = ready[static_cast<std::size_t>(t - first)];
-          r.segments = segments + static_cast<std::size_t>(t - first) * taps;
+          r.segments = segments + static_cast<std::size_t>(t - first) * steps;
           gatherer.prepare(t, buffer + (t - first) * gatherer.tile_size(), r);
         }
         const std::int64_t range = task % ranges;

@@ -13,6 +13,10 @@
 //   A tap that reads outside for the whole tile is skipped. So that this happens often, result pixels are visited sorted
 //   by the set of taps they see. A 3x3 kernel with dilation 12 on a 16x16 map then needs a quarter of the nominal work,
 //   one with dilation 18 a ninth; and the data gradient of a strided convolution multiplies no zeros.
+// Note [merged taps]
+//   A first layer sees 3 channels: per tap there is almost nothing to sum, but the taps of one kernel row lie side by side
+//   in channels-last memory. So with few channels a kernel row counts as one tap of KW * I channels. In bf16 that number
+//   is rounded up (Note [pairs] of ops/tile_gemm.h): the extra value is the neighbour's, its weight is zero.
 #pragma once
 
 #include <array>
@@ -67,6 +71,10 @@ struct GatherPlan {
 /// Shapes:   none
 [[nodiscard]] const GatherPlan& gather_plan(const GatherGeometry& g);
 
+/// True if the taps of a kernel row are merged, see Note [merged taps]; `depth` is the number of summed channels.
+/// Shapes:   none
+[[nodiscard]] bool merges_taps(const GatherGeometry& g, std::int64_t depth);
+
 /// Geometry of the forward pass or, with `transposed`, of the data gradient.
 /// Shapes:   x [N,I,H,W]; w [O,I/G,KH,KW]; y [N,O,OH,OW]
 [[nodiscard]] GatherGeometry conv_geometry(const Shape& x, const Shape& w, const Shape& y, const Conv2dOptions& options,
@@ -79,6 +87,7 @@ template <class T>
   return taps * tile::round_up_pair<T>(depth) * tile::Panels{columns}.padded();
 }
 
+/// For merged taps pass the kernel rows as taps and KW * channels as channels: the memory is the same.
 /// Packs weights stored as [filters][taps][channels] into panels (Note [panels] of ops/tile_gemm.h), k = (tap, depth).
 /// Forward: depth = channels, columns = filters. Transposed: depth = filters, columns = channels.
 /// Shapes:   w f32 [filters, taps, channels]; packed [packed_weights_size]

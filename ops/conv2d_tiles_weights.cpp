@@ -74,79 +74,111 @@ struct WeightJob {
   std::int64_t gy_pixel, filters;
 
   [[nodiscard]] const GatherGeometry& geometry() const { return plan.geometry; }
-  [[nodiscard]] std::int64_t taps() const { return geometry().kernel[0] * geometry().kernel[1]; }
-  [[nodiscard]] std::int64_t pixels() const { return geometry().images * geometry().height * geometry().width; }
-  [[nodiscard]] std::int64_t pixel(std::int64_t m) const {
-    return plan.pixel(m);
-  }
+  /// Taps that are copied together (Note [merged taps] of ops/conv2d_tiles.h), and the number of such groups.
+  [[nodiscard]] std::int64_t taps_per_step() const { return merges_taps(geometry(), channels) ? geometry().kernel[1] : 1; }
+  [[nodiscard]] std::int64_t steps() const { return geometry().kernel[0] * geometry().kernel[1] / taps_per_step(); }
+  [[nodiscard]] std::int64_t columns() const { return channels * taps_per_step(); }
+  [[nodiscard]] std::int64_t pixels() const { return plan.pixels(); }
 };
 
 /// Memory of one thread.
 template <class T>
 struct ChunkBuffers {
-  explicit ChunkBuffers(std::int64_t group)
-      : gy(static_cast<std::size_t>(kChunk * group) * sizeof(T)), x(kChunk * tile::kColumns * sizeof(T)) {}
-  Workspace gy, x;
+  ChunkBuffers(std::int64_t group, std::int64_t border_columns)
+      : gy(static_cast<std::size_t>(kChunk * group) * sizeof(T)),
+        x(kChunk * tile::kColumns * sizeof(T)),
+        border(static_cast<std::size_t>(kChunk * border_columns) * sizeof(T)) {}
+  Workspace gy, x, border;
 };
 
-/// Pixels first .. last-1 for filters f0 .. f0+group-1, added up in `gw` ([filters][taps][channels]).
+/// Finds the columns of step `step` for each of `count` pixels: in x, in `border` if some taps are outside, or null if all
+/// are. Returns true if any is inside.
+template <class T>
+bool find_rows(const WeightJob<T>& job, std::int64_t step, const std::int64_t* pixels, std::int64_t count, T* border,
+               const T** rows) {
+  const GatherGeometry& g = job.geometry();
+  const std::int64_t merged = job.taps_per_step();
+  const std::int64_t first_tap = step * merged;
+  const std::int32_t* rows_of_tap = job.plan.source_row.data() + first_tap / g.kernel[1] * g.height;
+  const std::int32_t* columns_of_tap = job.plan.source_column.data() + first_tap % g.kernel[1] * g.width;
+  bool any = false;
+  for (std::int64_t k = 0; k < count; ++k) {
+    rows[k] = nullptr;
+    const std::int64_t line = pixels[k] / g.width;
+    const std::int64_t row = rows_of_tap[line % g.height];
+    if (row < 0) continue;
+    const std::int32_t* columns = columns_of_tap + pixels[k] % g.width;
+    const T* source = job.x + (line / g.height * g.source_height + row) * g.source_width * job.x_pixel;
+    std::int64_t inside = 0;
+    for (std::int64_t m = 0; m < merged; ++m) inside += columns[m * g.width] >= 0 ? 1 : 0;
+    if (inside == 0) continue;
+    any = true;
+    // Neighbouring pixels continue each other only where no other channel group lies between them.
+    if (inside == merged && (merged == 1 || job.x_pixel == job.channels)) {
+      rows[k] = source + columns[0] * job.x_pixel;
+      continue;
+    }
+    T* to = border + k * job.columns();
+    rows[k] = to;
+    for (std::int64_t m = 0; m < merged; ++m, to += job.channels) {
+      const std::int64_t column = columns[m * g.width];
+      if (column < 0) {
+        std::fill_n(to, job.channels, T(0.0F));
+      } else {
+        std::copy_n(source + column * job.x_pixel, job.channels, to);
+      }
+    }
+  }
+  return any;
+}
+
+/// Pixels first .. last-1 for filters f0 .. f0+group-1, added up in `gw` ([filters][steps][columns]).
 template <class T>
 void sum_part(const WeightJob<T>& job, std::int64_t first, std::int64_t last, std::int64_t f0, std::int64_t group,
               const ChunkBuffers<T>& memory, float* gw) {
   constexpr std::int64_t kPair = tile::kPair<T>;
-  const GatherGeometry& g = job.geometry();
-  const std::int64_t taps = job.taps();
-  const tile::Panels panels{job.channels};
-  std::vector<bool> written(static_cast<std::size_t>(taps));
+  const std::int64_t steps = job.steps();
+  const std::int64_t columns = job.columns();
+  const tile::Panels panels{columns};
+  std::vector<bool> written(static_cast<std::size_t>(steps));
   std::array<const T*, kChunk> rows;
+  std::array<const T*, kChunk> panel_rows;
   std::array<std::int64_t, kChunk> pixels;
+  T* const a = memory.gy.template as<T>();
+  T* const b = memory.x.template as<T>();
 
   for (std::int64_t m = first; m < last; m += kChunk) {
     const std::int64_t count = std::min(kChunk, last - m);
     for (std::int64_t k = 0; k < count; ++k) {
       const auto at = static_cast<std::size_t>(k);
-      pixels[at] = job.pixel(m + k);
+      pixels[at] = job.plan.pixel(m + k);
       rows[at] = job.gy + pixels[at] * job.gy_pixel + f0;
     }
-    pack(rows.data(), count, group, group, memory.gy.template as<T>());
+    pack(rows.data(), count, group, group, a);
 
-    for (std::int64_t tap = 0; tap < taps; ++tap) {
-      const std::int32_t* rows_of_tap = job.plan.source_row.data() + tap / g.kernel[1] * g.height;
-      const std::int32_t* columns_of_tap = job.plan.source_column.data() + tap % g.kernel[1] * g.width;
-      bool any = false;
-      for (std::size_t k = 0; k < static_cast<std::size_t>(count); ++k) {
-        const std::int64_t line = pixels[k] / g.width;
-        const std::int64_t r = rows_of_tap[line % g.height];
-        const std::int64_t c = columns_of_tap[pixels[k] % g.width];
-        const bool inside = r >= 0 && c >= 0;
-        const std::int64_t source = (line / g.height * g.source_height + r) * g.source_width + c;
-        rows[k] = inside ? job.x + source * job.x_pixel : nullptr;
-        any = any || inside;
-      }
-      if (!any) continue;
-      const bool add = written[static_cast<std::size_t>(tap)];
-      written[static_cast<std::size_t>(tap)] = true;
+    for (std::int64_t step = 0; step < steps; ++step) {
+      if (!find_rows(job, step, pixels.data(), count, memory.border.template as<T>(), rows.data())) continue;
+      const bool add = written[static_cast<std::size_t>(step)];
+      written[static_cast<std::size_t>(step)] = true;
       for (std::int64_t p = 0; p < panels.count(); ++p) {
         const std::int64_t width = panels.width(p);
-        std::array<const T*, kChunk> panel_rows;
         for (std::size_t k = 0; k < static_cast<std::size_t>(count); ++k) {
           panel_rows[k] = rows[k] != nullptr ? rows[k] + p * tile::kColumns : nullptr;
         }
-        pack(panel_rows.data(), count, panels.used(p), width, memory.x.template as<T>());
+        pack(panel_rows.data(), count, panels.used(p), width, b);
         const auto& kernels = width == tile::kColumns ? tile::OuterKernels<T>::wide : tile::OuterKernels<T>::narrow;
         for (std::int64_t f = 0; f < group; f += tile::kRows) {
           const auto tile_rows = static_cast<std::size_t>(std::min<std::int64_t>(tile::kRows, group - f));
-          kernels[tile_rows - 1](memory.gy.template as<T>() + f * kPair, group * kPair, memory.x.template as<T>(),
-                                 width * kPair, count, add,
-                                 gw + ((f0 + f) * taps + tap) * job.channels + p * tile::kColumns,
-                                 taps * job.channels, panels.used(p));
+          kernels[tile_rows - 1](a + f * kPair, group * kPair, b, width * kPair, count, add,
+                                 gw + ((f0 + f) * steps + step) * columns + p * tile::kColumns, steps * columns,
+                                 panels.used(p));
         }
       }
     }
   }
-  for (std::int64_t tap = 0; tap < taps; ++tap) {
-    if (written[static_cast<std::size_t>(tap)]) continue;
-    for (std::int64_t f = f0; f < f0 + group; ++f) std::fill_n(gw + (f * taps + tap) * job.channels, job.channels, 0.0F);
+  for (std::int64_t step = 0; step < steps; ++step) {  // no pixel sees it
+    if (written[static_cast<std::size_t>(step)]) continue;
+    for (std::int64_t f = f0; f < f0 + group; ++f) std::fill_n(gw + (f * steps + step) * columns, columns, 0.0F);
   }
 }
 
@@ -156,7 +188,7 @@ template <class T>
 void gather_weights(const GatherPlan& plan, const T* x, std::int64_t x_pixel, std::int64_t channels, const T* gy,
                     std::int64_t gy_pixel, std::int64_t filters, float* gw) {
   const WeightJob<T> job{plan, x, x_pixel, channels, gy, gy_pixel, filters};
-  const std::int64_t size = filters * job.taps() * channels;
+  const std::int64_t size = filters * job.steps() * job.columns();
   const std::int64_t pixels = job.pixels();
   const std::int64_t parts = std::clamp<std::int64_t>(std::min(pixels / kPartPixels, kPartsMemory / size), 1, kMostParts);
   const std::int64_t tiles = (filters + tile::kRows - 1) / tile::kRows;
@@ -166,7 +198,7 @@ void gather_weights(const GatherPlan& plan, const T* x, std::int64_t x_pixel, st
 
   const Workspace partial(parts > 1 ? static_cast<std::size_t>(parts * size) * sizeof(float) : 0);
   parallel_tasks_with(
-      parts * groups, [&] { return ChunkBuffers<T>(group_tiles * tile::kRows); },
+      parts * groups, [&] { return ChunkBuffers<T>(group_tiles * tile::kRows, job.taps_per_step() > 1 ? job.columns() : 0); },
       [&](const ChunkBuffers<T>& memory, std::int64_t task) {
         const std::int64_t part = task / groups;
         const std::int64_t f0 = task % groups * group_tiles * tile::kRows;

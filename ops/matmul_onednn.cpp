@@ -25,7 +25,6 @@ Strides plain_strides(const TensorView& v) {
   const std::size_t row = rank - 2;
   const std::size_t column = rank - 1;
   if (v.shape[row] == 1) s[row] = v.shape[column] * s[column];
-  if (v.shape[column] == 1) s[column] = s[row] == 1 ? v.shape[row] : 1;
   if (rank == 3 && v.shape[0] == 1) s[0] = v.shape[1] * v.shape[2];
   return s;
 }

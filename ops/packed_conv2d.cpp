@@ -88,8 +88,8 @@ void PackedConv2d::run_tiles(const TensorView& x, const TensorView& residual, co
     return;
   }
   if (!tiles_.defined()) {
-    tiles_ = bytes(tiles_packed_bytes(w_.shape(), options_.groups, false, compute_));
-    tiles_pack(w_.view(), options_.groups, false, compute_, tiles_.raw_data());
+    tiles_ = bytes(tiles_packed_bytes(w_.shape(), options_, false, compute_));
+    tiles_pack(w_.view(), options_, false, compute_, tiles_.raw_data());
   }
   tiles_forward(x, tiles_.raw_data(), w_.shape(), epilogue, options_, y);
 }

@@ -71,25 +71,29 @@ inline void store_some(T* p, Vec v, std::int64_t count) noexcept {
   for (std::int64_t i = 0; i < count; ++i) p[i] = buffer[i];
 }
 
+/// The larger or smaller of bound and v lane by lane; NaN in v stays NaN.
+inline Vec at_least(Vec bound, Vec v) noexcept {
+#if defined(__AVX512F__)
+  // Of a number and a NaN the instruction returns its second operand. The masked form is the one that g++ 12 compiles
+  // without a false warning; a mask of ones costs nothing.
+  return _mm512_maskz_max_ps(static_cast<__mmask16>(0xFFFF), bound, v);
+#else
+  return v < bound ? bound : v;
+#endif
+}
+inline Vec at_most(Vec bound, Vec v) noexcept {
+#if defined(__AVX512F__)
+  return _mm512_maskz_min_ps(static_cast<__mmask16>(0xFFFF), bound, v);
+#else
+  return v > bound ? bound : v;
+#endif
+}
+
 /// Lane by lane; NaN stays NaN, as in activate() of ops/activation.h.
 inline Vec activate(Activation act, Vec v) noexcept {
   if (act == Activation::kNone) return v;
-  v = v <= 0.0F ? Vec{} : v;
-  if (act == Activation::kRelu6) v = v > 6.0F ? broadcast(6.0F) : v;
-  return v;
-}
-
-/// min(max(v, low), high); NaN stays NaN.
-inline Vec clamp(Vec v, Vec low, Vec high) noexcept {
-#if defined(__AVX512F__)
-  // Of a NaN and a number both return their second operand. The masked forms are the ones that g++ 12 compiles
-  // without a false warning; a mask of ones costs nothing.
-  constexpr __mmask16 kAll = 0xFFFF;
-  return _mm512_maskz_min_ps(kAll, high, _mm512_maskz_max_ps(kAll, low, v));
-#else
-  v = v < low ? low : v;
-  return v > high ? high : v;
-#endif
+  v = at_least(Vec{}, v);
+  return act == Activation::kRelu6 ? at_most(broadcast(6.0F), v) : v;
 }
 
 }  // namespace limbeck::ops::simd

@@ -18,7 +18,6 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <limits>
 #include <type_traits>
 #include <utility>
 
@@ -94,31 +93,19 @@ struct Finish {
   const T* residual = nullptr;                ///< likewise, or null
   const std::int64_t* row_offset = nullptr;   ///< [rows] from pixel 0 to the row's pixel
   const float* bias = nullptr;                ///< of the tile's columns, or null
-  float low = 0.0F, high = 0.0F;              ///< the activation as bounds, see set_activation
+  Activation act = Activation::kNone;
   std::int64_t columns = kColumns;            ///< how many exist
-
-  void set_activation(Activation act) noexcept {
-    constexpr float kInfinity = std::numeric_limits<float>::infinity();
-    low = act == Activation::kNone ? -kInfinity : 0.0F;
-    high = act == Activation::kRelu6 ? 6.0F : kInfinity;
-  }
 };
 
 template <class T, int Rows, int Vectors>
 [[gnu::always_inline]] inline void finish(Vec (&sum)[Rows][Vectors], const Finish<T>& f) {
-  const Vec low = simd::broadcast(f.low);
-  const Vec high = simd::broadcast(f.high);
   if (f.columns >= Vectors * kLanes) {
     for (int j = 0; j < Vectors; ++j) {
       const std::int64_t at = j * kLanes;
-      if (f.bias != nullptr) {
-        const Vec bias = simd::load(f.bias + at);
-        for (int i = 0; i < Rows; ++i) sum[i][j] += bias;
-      }
       if (f.residual != nullptr) {
         for (int i = 0; i < Rows; ++i) sum[i][j] += simd::load(f.residual + f.row_offset[i] + at);
       }
-      for (int i = 0; i < Rows; ++i) simd::store(f.y + f.row_offset[i] + at, simd::clamp(sum[i][j], low, high));
+      for (int i = 0; i < Rows; ++i) simd::store(f.y + f.row_offset[i] + at, simd::activate(f.act, sum[i][j]));
     }
     return;
   }
@@ -126,11 +113,9 @@ template <class T, int Rows, int Vectors>
     const std::int64_t at = j * kLanes;
     const std::int64_t count = std::min(kLanes, f.columns - at);
     if (count <= 0) return;
-    const Vec bias = f.bias != nullptr ? simd::load_some(f.bias + at, count) : Vec{};
     for (int i = 0; i < Rows; ++i) {
-      Vec v = sum[i][j] + bias;
-      if (f.residual != nullptr) v += simd::load_some(f.residual + f.row_offset[i] + at, count);
-      simd::store_some(f.y + f.row_offset[i] + at, simd::clamp(v, low, high), count);
+      if (f.residual != nullptr) sum[i][j] += simd::load_some(f.residual + f.row_offset[i] + at, count);
+      simd::store_some(f.y + f.row_offset[i] + at, simd::activate(f.act, sum[i][j]), count);
     }
   }
 }
@@ -141,6 +126,13 @@ void multiply(const T* a, std::int64_t row_stride, const T* panel, const Segment
               const Finish<T>& f) {
   constexpr std::int64_t kPanel = Vectors * kLanes;
   Vec sum[Rows][Vectors] = {};
+  if (f.bias != nullptr) {
+    for (int j = 0; j < Vectors; ++j) {
+      const std::int64_t count = std::clamp<std::int64_t>(f.columns - j * kLanes, 0, kLanes);
+      const Vec bias = count == kLanes ? simd::load(f.bias + j * kLanes) : simd::load_some(f.bias + j * kLanes, count);
+      for (int i = 0; i < Rows; ++i) sum[i][j] = bias;
+    }
+  }
   for (std::size_t s = 0; s < segment_count; ++s) {
     const T* ak = a + segments[s].a;
     const T* bk = panel + segments[s].b * kPanel;

@@ -177,7 +177,6 @@ struct Winograd {
         finish.y = m + (frame * block + t) * out_stride + p * tile::kColumns;
         finish.row_offset = offsets.data();
         finish.columns = panels.used(p);
-        finish.set_activation(Activation::kNone);
         kernels[rows - 1](v + (frame * block + t) * in_stride, in_stride, weights + p * tile::kColumns * channels, &whole, 1,
                           finish);
       }
@@ -186,14 +185,6 @@ struct Winograd {
 
   /// The 4x4 results of patch number `p` of the block, with the epilogue.
   void output(const Patch& patch, std::int64_t p, std::int64_t block, const float* m) const {
-    Vec low = simd::broadcast(0.0F);
-    Vec high = low;
-    {
-      tile::Finish<float> bounds;
-      bounds.set_activation(epilogue.act);
-      low = simd::broadcast(bounds.low);
-      high = simd::broadcast(bounds.high);
-    }
     const float* bias = epilogue.bias.defined() ? epilogue.bias.ptr<float>() : nullptr;
     const float* residual = epilogue.residual.defined() ? epilogue.residual.ptr<float>() : nullptr;
     for (std::int64_t c = 0; c < filters; c += kLanes) {
@@ -220,7 +211,7 @@ struct Winograd {
           const std::int64_t at = ((patch.image * y.h() + r) * y.w() + column) * filters + c;
           Vec value = values[j] + add;
           if (residual != nullptr) value += get(residual + at);
-          value = simd::clamp(value, low, high);
+          value = simd::activate(epilogue.act, value);
           if (full) {
             simd::store(y.ptr<float>() + at, value);
           } else {
