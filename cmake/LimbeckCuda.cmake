@@ -16,13 +16,14 @@ if(NOT LIMBECK_CUDA STREQUAL "OFF" AND EXISTS "${PROJECT_SOURCE_DIR}/core/cuda")
   endif()
 endif()
 
+add_custom_target(limbeck_cuda)          # all GPU code and nothing else; limbeck_layer() fills it
+
 if(LIMBECK_WITH_CUDA)
   if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
     set(CMAKE_CUDA_ARCHITECTURES 90)   # data-centre Hopper; give -DCMAKE_CUDA_ARCHITECTURES=native for the card at hand
   endif()
   enable_language(CUDA)
   find_package(CUDAToolkit REQUIRED)
-  add_custom_target(limbeck_cuda)        # all GPU code and nothing else; limbeck_layer() fills it
   message(STATUS "limbeck: GPU kernels with CUDA ${CMAKE_CUDA_COMPILER_VERSION}, cuDNN ${cuDNN_VERSION}")
 else()
   message(STATUS "limbeck: no GPU kernels (LIMBECK_CUDA=${LIMBECK_CUDA})")

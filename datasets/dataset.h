@@ -81,7 +81,8 @@ enum class MaskDecode : std::uint8_t {
   kColour         ///< RGB file painted with the display colours of the palette
 };
 
-/// Everything make_dataset() needs; the keys of the `data:` block of a configuration have the same names.
+/// Everything make_dataset() needs. The keys of the `data:` block of a configuration are named after the fields
+/// (`label_map_other` is the key `other` inside `label_map`).
 struct DatasetSpec {
   std::string kind = "camvid";  ///< camvid | voc2012 | cityscapes | folder | list | scenes
   std::filesystem::path root;   ///< folder of the data set (not used by scenes)

@@ -66,13 +66,18 @@ const ClassInfo& cityscapes_classes() {
   return info;
 }
 
+const std::array<std::uint8_t, 19>& cityscapes_label_ids() {
+  static const std::array<std::uint8_t, 19> table{7,  8,  11, 12, 13, 17, 19, 20, 21, 22,
+                                                  23, 24, 25, 26, 27, 28, 31, 32, 33};
+  return table;
+}
+
 const std::array<std::uint8_t, 34>& cityscapes_train_ids() {
   static const std::array<std::uint8_t, 34> table = [] {
-    constexpr std::array<std::uint8_t, 19> kLabelIds{7,  8,  11, 12, 13, 17, 19, 20, 21, 22,
-                                                     23, 24, 25, 26, 27, 28, 31, 32, 33};
     std::array<std::uint8_t, 34> t{};
     t.fill(kIgnoreId);
-    for (std::size_t k = 0; k < kLabelIds.size(); ++k) t[kLabelIds[k]] = static_cast<std::uint8_t>(k);
+    const auto& label_ids = cityscapes_label_ids();
+    for (std::size_t k = 0; k < label_ids.size(); ++k) t[label_ids[k]] = static_cast<std::uint8_t>(k);
     return t;
   }();
   return table;

@@ -19,6 +19,8 @@ namespace limbeck::datasets {
 [[nodiscard]] const ClassInfo& voc_classes();         ///< background + 20
 [[nodiscard]] const ClassInfo& cityscapes_classes();  ///< 19 train ids
 
+/// Cityscapes train ids 0..18 -> labelIds, the numbers that its benchmark server expects.
+[[nodiscard]] const std::array<std::uint8_t, 19>& cityscapes_label_ids();
 /// Cityscapes labelIds 0..33 -> train ids; kIgnoreId for those without one.
 [[nodiscard]] const std::array<std::uint8_t, 34>& cityscapes_train_ids();
 

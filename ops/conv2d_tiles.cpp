@@ -85,7 +85,9 @@ class Gatherer {
     const std::int64_t step = g_.transposed != 0 ? 1 : g_.stride[1];
     run_stride_ = step * job.source_pixel;
     // Rows at a distance of 4 KiB would fall into the same few cache lines: those are copied even if evenly spaced.
-    runs_ = (depth_ == job.depth || taps_per_step_ > 1) && run_stride_ * static_cast<std::int64_t>(sizeof(T)) % 4096 != 0;
+    // Merged taps of one channel group among several do not lie side by side.
+    const bool in_place = taps_per_step_ > 1 ? job.source_pixel == job.depth : depth_ == job.depth;
+    runs_ = in_place && run_stride_ * static_cast<std::int64_t>(sizeof(T)) % 4096 != 0;
     gathered_stride_ = steps_ * depth_ + 64 / static_cast<std::int64_t>(sizeof(T));
     source_size_ = g_.images * g_.source_height * g_.source_width * job.source_pixel;
   }
@@ -164,7 +166,7 @@ class Gatherer {
         const std::int64_t room = last ? depth_ - k * job_.depth : job_.depth;  // the last tap also fills the padding
         for (std::size_t i = 0; i < rows; ++i) {
           T* to = buffer + static_cast<std::int64_t>(i) * gathered_stride_ + used + k * job_.depth;
-          copy_row(to, job_.source + from[i], from[i] >= 0 ? job_.depth : 0, room);
+          copy_row(to, job_.source + std::max<std::int64_t>(from[i], 0), from[i] >= 0 ? job_.depth : 0, room);
         }
       }
       if (!any) continue;
