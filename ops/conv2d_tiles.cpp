@@ -331,14 +331,19 @@ void pack_weights(const float* w, std::int64_t filters, std::int64_t taps, std::
     const std::int64_t t = task % taps;
     const std::int64_t width = panels.width(p);
     const std::int64_t used = panels.used(p);
-    T* out = packed + p * tile::kColumns * k_all + t * depth_padded * width;
-    const float* in = w + t * channels + p * tile::kColumns * c_step;
-    for (std::int64_t d = 0; d < depth_padded; d += kPair) {
-      for (std::int64_t c = 0; c < width; ++c) {
-        for (std::int64_t e = 0; e < kPair; ++e) {
-          const bool exists = c < used && d + e < depth;
-          out[(d * width) + c * kPair + e] = exists ? T(in[(d + e) * d_step + c * c_step]) : T(0.0F);
-        }
+    T* const out = packed + p * tile::kColumns * k_all + t * depth_padded * width;
+    const float* const in = w + t * channels + p * tile::kColumns * c_step;
+    const auto place = [&](std::int64_t d, std::int64_t c) -> T& {
+      return out[d / kPair * kPair * width + c * kPair + d % kPair];
+    };
+    if (used < width || depth < depth_padded) std::fill_n(out, depth_padded * width, T(0.0F));
+    if (transposed) {  // the inner loop follows the memory of w
+      for (std::int64_t d = 0; d < depth; ++d) {
+        for (std::int64_t c = 0; c < used; ++c) place(d, c) = T(in[d * d_step + c]);
+      }
+    } else {
+      for (std::int64_t c = 0; c < used; ++c) {
+        for (std::int64_t d = 0; d < depth; ++d) place(d, c) = T(in[c * c_step + d]);
       }
     }
   });

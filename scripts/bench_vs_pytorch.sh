@@ -4,15 +4,15 @@
 #
 # Needs: a built `limbeck` and a Python with torch and torchvision, named by LIMBECK_PYTHON (default: python3).
 #
-#   scripts/bench_vs_pytorch.sh                        explore PyTorch's modes, then duel with the best one per type
+#   scripts/bench_vs_pytorch.sh                        explore PyTorch's modes, then duel with the best ones per type
 #   scripts/bench_vs_pytorch.sh --explore-only         PyTorch alone
 #   scripts/bench_vs_pytorch.sh --dtype bf16 --mode channels_last,bf16,eager,folded --rounds 9
 #
 # Options (all optional): --dtype f32|bf16, --rounds 5, --steps 3 (timed steps per turn), --warmup 3, --passes 2,
 #   --mode LAYOUT,DTYPE,STUDENT,TEACHER (repeatable; skips the exploration), --explore-only.
 #   LIMBECK=path/of/limbeck (default build/apps/limbeck), OMP_NUM_THREADS is honoured by both sides.
-# Both sides run with OMP_WAIT_POLICY=passive; PyTorch's best mode also runs with its default policy, and the better of
-# the two counts as the rival.
+# Both sides run with OMP_WAIT_POLICY=passive. PyTorch's best mode also runs with its default policy. The fastest of
+# PyTorch's contenders counts as the rival.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
