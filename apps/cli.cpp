@@ -1,8 +1,26 @@
 #include "apps/cli.h"
 
+#include <algorithm>
 #include <charconv>
+#include <string_view>
 
 namespace limbeck::apps {
+
+namespace {
+
+/// A run's length is given as steps or as epochs. One of them on the command line replaces the other one of the file;
+/// both on the command line stay, and the settings refuse them.
+void replace_length(Config& config, const std::vector<std::string>& overrides) {
+  const auto given = [&](std::string_view key) {
+    return std::any_of(overrides.begin(), overrides.end(), [&](std::string_view text) { return text.starts_with(key); });
+  };
+  const bool steps = given("train.steps=");
+  const bool epochs = given("train.epochs=");
+  if (steps && !epochs) config.override_with("train.epochs=0");
+  if (epochs && !steps) config.override_with("train.steps=0");
+}
+
+}  // namespace
 
 Config load_config(const CommonArgs& args) {
   if (args.config.empty()) {
@@ -10,6 +28,7 @@ Config load_config(const CommonArgs& args) {
   }
   Config config = Config::load(args.config);
   for (const auto& assignment : args.overrides) config.override_with(assignment);
+  replace_length(config, args.overrides);
   return config;
 }
 

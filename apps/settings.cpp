@@ -129,7 +129,7 @@ TrainSettings read_train(const Config& section) {
   t.clip_norm = number("clip_norm", t.clip_norm, 0, 1e9);
   t.ema = number("ema", t.ema, 0, 0.999999);
   t.label_smoothing = number("label_smoothing", t.label_smoothing, 0, 0.99);
-  t.class_weights = section.choice("class_weights", t.class_weights, {"none", "median_frequency"});
+  t.class_weights = section.choice("class_weights", t.class_weights, {"none", "median_frequency", "sqrt_median_frequency"});
   t.align_corners = section.get<bool>("align_corners", t.align_corners);
   t.eval_every = count("eval_every", t.eval_every, 0);
   t.save_every = count("save_every", t.save_every, 0);

@@ -58,7 +58,7 @@ struct TrainSettings {
   double clip_norm = 0;             ///< 0: off
   double ema = 0;                   ///< decay of the weight average; 0: off
   double label_smoothing = 0;
-  std::string class_weights = "none";  ///< none | median_frequency
+  std::string class_weights = "none";  ///< none | median_frequency | sqrt_median_frequency
   bool align_corners = false;
   std::int64_t eval_every = 0;      ///< steps; 0: only at the end
   std::int64_t save_every = 0;      ///< steps; 0: only at the end

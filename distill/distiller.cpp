@@ -6,6 +6,7 @@
 #include "core/autograd.h"
 #include "core/log.h"
 #include "core/nearest_word.h"
+#include "core/rng.h"
 #include "ops/elementwise.h"
 #include "ops/interpolate.h"
 
@@ -25,6 +26,14 @@ void require_tap(const models::Model& model, const std::string& tap, const char*
 
 void add_tap(std::vector<std::string>& taps, const std::string& tap) {
   if (tap != kLogits && std::find(taps.begin(), taps.end(), tap) == taps.end()) taps.push_back(tap);
+}
+
+models::TapInfo tap_info_of(const models::Model& model, const std::string& tap) {
+  if (tap == kLogits) return {tap, model.spec().classes, 0};
+  for (const models::TapInfo& info : model.tap_infos()) {
+    if (info.name == tap) return info;
+  }
+  return {tap, 0, 0};  // a model that does not tell; losses with adapters refuse 0 channels
 }
 
 const Tensor& tap_of(const models::Output& output, const std::string& tap) {
@@ -58,9 +67,21 @@ Distiller::Distiller(std::shared_ptr<models::Model> student, std::shared_ptr<mod
     require_tap(*teacher_, term.teacher_tap, "teacher", term.name);
     add_tap(student_taps_, term.student_tap);
     add_tap(teacher_taps_, term.teacher_tap);
+    term.loss->connect(context_of(i));
     register_module(fmt::format("term{}", i), *term.loss);
     if (term.connector) register_module(fmt::format("connector{}", i), *term.connector);
   }
+}
+
+LossContext Distiller::context_of(std::size_t index) const {
+  const Term& term = terms_[index];
+  LossContext context;
+  context.student = tap_info_of(*student_, term.student_tap);
+  context.teacher = tap_info_of(*teacher_, term.teacher_tap);
+  context.teacher_model = teacher_.get();
+  context.classes = student_->spec().classes;
+  context.seed = mix_stream(options_.seed, index);
+  return context;
 }
 
 Objective Distiller::forward(const Tensor& images, const Tensor& labels, std::int64_t step, std::int64_t total_steps) {
@@ -92,13 +113,13 @@ Objective Distiller::forward(const Tensor& images, const Tensor& labels, std::in
   }
   for (std::size_t i = 0; i < terms_.size(); ++i) {
     const double weight = terms_[i].weight.at(step, total_steps);
-    if (weight > 0) add_term(terms_[i].name, term_value(i, student, teacher, labels), weight);
+    if (weight > 0) add_term(terms_[i].name, term_value(i, student, teacher, labels, step, total_steps), weight);
   }
   return objective;
 }
 
 Tensor Distiller::term_value(std::size_t index, const models::Output& student, const models::Output& teacher,
-                             const Tensor& labels) {
+                             const Tensor& labels, std::int64_t step, std::int64_t total_steps) {
   const Term& term = terms_[index];
   Tensor s = tap_of(student, term.student_tap);
   Tensor t = tap_of(teacher, term.teacher_tap);
@@ -121,10 +142,10 @@ Tensor Distiller::term_value(std::size_t index, const models::Output& student, c
       t = resize_to(t, s, options_.align_corners);
     }
   }
-  LIMBECK_CHECK(s.size(1) == t.size(1), "distiller",
+  LIMBECK_CHECK(s.size(1) == t.size(1) || !term.loss->equal_channels(), "distiller",
                 "term '{}': student tap '{}' has {} channels, teacher tap '{}' has {}; add a connector", term.name,
                 term.student_tap, s.size(1), term.teacher_tap, t.size(1));
-  return term.loss->forward(s, t, labels);
+  return term.loss->evaluate({s, t, labels, student.logits, teacher.logits, step, total_steps});
 }
 
 std::vector<std::string> Distiller::describe() const {

@@ -40,6 +40,7 @@ struct ObjectiveOptions {
   WeightSchedule ce_weight{1.0};
   double aux_weight = 0.4;      ///< of the auxiliary head's cross entropy, where the student has one
   bool align_corners = false;   ///< of every bilinear resize here
+  std::uint64_t seed = 0;       ///< of the initial values of trainable parts of losses
 };
 
 /// Value of one term in one step, before and after weighting.
@@ -82,7 +83,8 @@ class Distiller final : public nn::Module {
 
  private:
   [[nodiscard]] Tensor term_value(std::size_t index, const models::Output& student, const models::Output& teacher,
-                                  const Tensor& labels);
+                                  const Tensor& labels, std::int64_t step, std::int64_t total_steps);
+  [[nodiscard]] LossContext context_of(std::size_t index) const;
 
   std::shared_ptr<models::Model> student_;
   std::shared_ptr<models::Model> teacher_;

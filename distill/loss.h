@@ -4,6 +4,7 @@
 // Read next: distill/distiller.h.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -11,16 +12,45 @@
 
 #include "core/config.h"
 #include "core/tensor.h"
+#include "models/model.h"
 #include "nn/module.h"
 
 namespace limbeck::distill {
 
+/// What a loss may size its own parts by; given once, before training.
+struct LossContext {
+  models::TapInfo student;                 ///< channels and stride of the student's tap (behind a connector: its output)
+  models::TapInfo teacher;
+  const models::Model* teacher_model = nullptr;
+  std::int64_t classes = 0;
+  std::uint64_t seed = 0;                  ///< of the initial values of trainable parts
+};
+
+/// What one step offers to a loss.
+struct LossInputs {
+  Tensor student;         ///< tap [N,C,H,W]
+  Tensor teacher;         ///< tap, of equal height and width
+  Tensor labels;          ///< [N,h,w] at image size
+  Tensor student_logits;  ///< [N,K,h,w], not resized
+  Tensor teacher_logits;
+  std::int64_t step = 0;
+  std::int64_t total_steps = 0;
+};
+
 /// A loss between a student and a teacher map. A module, because some losses own trainable parts.
-/// Shapes:   student and teacher [N,C,H,W] of equal shape (the Distiller aligns sizes before); returns a scalar.
+/// Shapes:   student and teacher [N,C,H,W] of equal height and width (the Distiller aligns sizes before); channels equal
+///           where equal_channels() says so; returns a scalar.
 /// Gradient: with respect to the student map and the loss's own parameters; the teacher must not require one.
 class Loss : public nn::Module {
  public:
   [[nodiscard]] virtual Tensor forward(const Tensor& student, const Tensor& teacher, const Tensor& labels) = 0;
+  /// forward() for losses that need more than the two maps.
+  [[nodiscard]] virtual Tensor evaluate(const LossInputs& in) { return forward(in.student, in.teacher, in.labels); }
+  /// Called once by the Distiller: losses with adapters make them here and register them as children.
+  /// Throws: ConfigError when the taps do not suit the loss.
+  virtual void connect(const LossContext& /*context*/) {}
+  /// False for losses that compare maps of different channel counts (their own adapter, attention, similarities).
+  [[nodiscard]] virtual bool equal_channels() const { return true; }
   /// Name and options in force, e.g. "channel_kd tau=4 (sum/(N*C) * tau^2)"; for logs and run.json.
   [[nodiscard]] virtual std::string describe() const = 0;
 };

@@ -8,8 +8,7 @@
 //   numbers are repeated fold times. The rows left over fill the first lanes of a last, shorter row.
 // Note [blocks]
 //   Rows are cut into blocks by the problem size alone. Each block leaves its sums in its own place, and they are added
-//   in block order, so results do not depend on the number of threads. The second pass over the same data walks the
-//   blocks backwards: it begins with what the first pass left in the cache.
+//   in block order, so results do not depend on the number of threads.
 // Note [shifted sums]
 //   sum(x^2)/M - mean^2 cancels when the mean is large. Each block therefore sums d = x - shift and d^2, where shift is
 //   the mean of the block's first rows; |mean - shift| is then of the order of the standard deviation. f32 sums run
@@ -75,23 +74,18 @@ void flush(const Plan& p, float* __restrict s1, float* __restrict s2, double* __
   std::fill_n(s2, p.lanes, 0.0F);
 }
 
-/// Writes `output` row by row, the last block of each thread first. compute(first element, number of lanes, float* row)
-/// fills one lane row.
+/// Writes `output` row by row; compute(first element, number of lanes, float* row) fills one lane row.
 template <class T, class Compute>
-void write_backwards(const Plan& p, const TensorView& output, const Compute& compute) {
+void write_rows(const Plan& p, const TensorView& output, const Compute& compute) {
   const RowStore<T> store(output);
   parallel_for(p.blocks, 1, [&](std::int64_t begin, std::int64_t end) {
     const Workspace buffer(static_cast<std::size_t>(row_store_floats(p.lanes)) * sizeof(float));
-    const auto write = [&](std::int64_t first, std::int64_t lane_count) {
+    for (std::int64_t first = p.first(begin); first < p.first(end); first += p.lanes) {
+      const std::int64_t lane_count = std::min(p.lanes, p.first(end) - first);
       T* out = output.ptr<T>() + first;
       float* row = store.target(out, buffer.as<float>());
       compute(first, lane_count, row);
       store.finish(row, out, lane_count);
-    };
-    for (std::int64_t b = end - 1; b >= begin; --b) {
-      const Span span(p, b);
-      for (std::int64_t r = 0; r < span.whole; ++r) write(span.begin + r * p.lanes, p.lanes);
-      if (span.tail > 0) write(span.begin + span.whole * p.lanes, span.tail);
     }
     store.fence();
   });
@@ -343,7 +337,7 @@ void batch_norm_apply_cpu(const TensorView& x, const TensorView& residual, const
   repeat(coefficients, kScale, p, scale);
   repeat(coefficients, kShift, p, shift);
   const auto run = [&]<Activation kAct, bool kResidual, class T>(T) {
-    write_backwards<T>(p, y, [&](std::int64_t first, std::int64_t lane_count, float* row) {
+    write_rows<T>(p, y, [&](std::int64_t first, std::int64_t lane_count, float* row) {
       apply_row<kAct, kResidual>(x.ptr<T>() + first, at<T>(residual, first), lane_count, center, scale, shift, row);
     });
   };
@@ -446,7 +440,7 @@ void batch_norm_gradient_cpu(const TensorView& gy, const TensorView& x, const Te
 
   const auto run = [&]<Activation kAct, MaskFrom kFrom, class T>(T) {
     const auto kernel = sums.defined() ? gradient_row<kAct, kFrom, T> : frozen_gradient_row<kAct, kFrom, T>;
-    write_backwards<T>(p, gx, [&](std::int64_t first, std::int64_t lane_count, float* row) {
+    write_rows<T>(p, gx, [&](std::int64_t first, std::int64_t lane_count, float* row) {
       kernel(gy.ptr<T>() + first, at<T>(x, first), at<T>(y, first), lane_count, k, row);
     });
   };

@@ -97,26 +97,41 @@ struct Finish {
   std::int64_t columns = kColumns;            ///< how many exist
 };
 
+/// The last panel: fewer columns than the tile has.
+template <class T, int Vectors>
+void finish_some(const float* sum, int rows, const Finish<T>& f) {
+  for (int i = 0; i < rows; ++i, sum += Vectors * kLanes) {
+    for (std::int64_t c = 0; c < f.columns; ++c) {
+      const std::int64_t at = f.row_offset[i] + c;
+      const float residual = f.residual != nullptr ? static_cast<float>(f.residual[at]) : 0.0F;
+      f.y[at] = T(activate(f.act, sum[c] + residual));
+    }
+  }
+}
+
+// Every loop over the tile below is unrolled by force: only then does the compiler keep the tile in registers.
 template <class T, int Rows, int Vectors>
 [[gnu::always_inline]] inline void finish(Vec (&sum)[Rows][Vectors], const Finish<T>& f) {
-  if (f.columns >= Vectors * kLanes) {
-    for (int j = 0; j < Vectors; ++j) {
-      const std::int64_t at = j * kLanes;
-      if (f.residual != nullptr) {
-        for (int i = 0; i < Rows; ++i) sum[i][j] += simd::load(f.residual + f.row_offset[i] + at);
-      }
-      for (int i = 0; i < Rows; ++i) simd::store(f.y + f.row_offset[i] + at, simd::activate(f.act, sum[i][j]));
+  if (f.columns < Vectors * kLanes) {
+    alignas(64) float buffer[Rows * Vectors * kLanes];
+#pragma GCC unroll 16
+    for (int i = 0; i < Rows; ++i) {
+#pragma GCC unroll 4
+      for (int j = 0; j < Vectors; ++j) simd::store(buffer + (i * Vectors + j) * kLanes, sum[i][j]);
     }
+    finish_some<T, Vectors>(buffer, Rows, f);
     return;
   }
-  for (int j = 0; j < Vectors; ++j) {  // the last panel
-    const std::int64_t at = j * kLanes;
-    const std::int64_t count = std::min(kLanes, f.columns - at);
-    if (count <= 0) return;
-    for (int i = 0; i < Rows; ++i) {
-      if (f.residual != nullptr) sum[i][j] += simd::load_some(f.residual + f.row_offset[i] + at, count);
-      simd::store_some(f.y + f.row_offset[i] + at, simd::activate(f.act, sum[i][j]), count);
+#pragma GCC unroll 16
+  for (int i = 0; i < Rows; ++i) {
+    T* const y = f.y + f.row_offset[i];
+    if (f.residual != nullptr) {
+      const T* const residual = f.residual + f.row_offset[i];
+#pragma GCC unroll 4
+      for (int j = 0; j < Vectors; ++j) sum[i][j] += simd::load(residual + j * kLanes);
     }
+#pragma GCC unroll 4
+    for (int j = 0; j < Vectors; ++j) simd::store(y + j * kLanes, simd::activate(f.act, sum[i][j]));
   }
 }
 
@@ -125,13 +140,18 @@ template <class T, int Rows, int Vectors>
 void multiply(const T* a, std::int64_t row_stride, const T* panel, const Segment* segments, std::size_t segment_count,
               const Finish<T>& f) {
   constexpr std::int64_t kPanel = Vectors * kLanes;
-  Vec sum[Rows][Vectors] = {};
+  Vec start[Vectors] = {};
   if (f.bias != nullptr) {
     for (int j = 0; j < Vectors; ++j) {
       const std::int64_t count = std::clamp<std::int64_t>(f.columns - j * kLanes, 0, kLanes);
-      const Vec bias = count == kLanes ? simd::load(f.bias + j * kLanes) : simd::load_some(f.bias + j * kLanes, count);
-      for (int i = 0; i < Rows; ++i) sum[i][j] = bias;
+      start[j] = count == kLanes ? simd::load(f.bias + j * kLanes) : simd::load_some(f.bias + j * kLanes, count);
     }
+  }
+  Vec sum[Rows][Vectors];
+#pragma GCC unroll 16
+  for (int i = 0; i < Rows; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < Vectors; ++j) sum[i][j] = start[j];
   }
   for (std::size_t s = 0; s < segment_count; ++s) {
     const T* ak = a + segments[s].a;
@@ -139,10 +159,12 @@ void multiply(const T* a, std::int64_t row_stride, const T* panel, const Segment
     const T* const end = ak + segments[s].length;
     for (; ak != end; ak += kPair<T>, bk += kPanel * kPair<T>) {
       Vec b[Vectors];
+#pragma GCC unroll 4
       for (int j = 0; j < Vectors; ++j) b[j] = load_operand(bk + j * kLanes * kPair<T>);
 #pragma GCC unroll 16
       for (int i = 0; i < Rows; ++i) {
         const Vec ai = broadcast_operand(ak + i * row_stride);
+#pragma GCC unroll 4
         for (int j = 0; j < Vectors; ++j) sum[i][j] = multiply_add<T>(ai, b[j], sum[i][j]);
       }
     }
@@ -154,26 +176,43 @@ void multiply(const T* a, std::int64_t row_stride, const T* panel, const Segment
 template <class T, int Rows, int Vectors>
 void multiply_outer(const T* a, std::int64_t a_stride, const T* b, std::int64_t b_stride, std::int64_t length,
                     bool add, float* y, std::int64_t y_stride, std::int64_t columns) {
-  Vec sum[Rows][Vectors] = {};
+  Vec sum[Rows][Vectors];
+#pragma GCC unroll 16
+  for (int i = 0; i < Rows; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < Vectors; ++j) sum[i][j] = Vec{};
+  }
   for (std::int64_t k = 0; k < length; k += kPair<T>, a += a_stride, b += b_stride) {
     Vec bk[Vectors];
+#pragma GCC unroll 4
     for (int j = 0; j < Vectors; ++j) bk[j] = load_operand(b + j * kLanes * kPair<T>);
 #pragma GCC unroll 16
     for (int i = 0; i < Rows; ++i) {
       const Vec ai = broadcast_operand(a + i * kPair<T>);
+#pragma GCC unroll 4
       for (int j = 0; j < Vectors; ++j) sum[i][j] = multiply_add<T>(ai, bk[j], sum[i][j]);
     }
   }
-  for (int j = 0; j < Vectors; ++j) {
-    const std::int64_t count = std::min(kLanes, columns - j * kLanes);
-    if (count <= 0) return;
+  if (columns >= Vectors * kLanes) {
+#pragma GCC unroll 16
     for (int i = 0; i < Rows; ++i) {
-      float* out = y + i * y_stride + j * kLanes;
-      if (count == kLanes) {
-        simd::store(out, add ? simd::load(out) + sum[i][j] : sum[i][j]);
-      } else {
-        simd::store_some(out, add ? simd::load_some(out, count) + sum[i][j] : sum[i][j], count);
+      float* const out = y + i * y_stride;
+#pragma GCC unroll 4
+      for (int j = 0; j < Vectors; ++j) {
+        simd::store(out + j * kLanes, add ? simd::load(out + j * kLanes) + sum[i][j] : sum[i][j]);
       }
+    }
+    return;
+  }
+  alignas(64) float buffer[Rows * Vectors * kLanes];
+#pragma GCC unroll 16
+  for (int i = 0; i < Rows; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < Vectors; ++j) simd::store(buffer + (i * Vectors + j) * kLanes, sum[i][j]);
+  }
+  for (int i = 0; i < Rows; ++i) {
+    for (std::int64_t c = 0; c < columns; ++c) {
+      y[i * y_stride + c] = buffer[i * Vectors * kLanes + c] + (add ? y[i * y_stride + c] : 0.0F);
     }
   }
 }

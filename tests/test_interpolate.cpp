@@ -160,9 +160,9 @@ TEST_CASE("results do not depend on the number of threads") {
 
 TEST_CASE("outputs beyond the cache are written correctly") {
   const Tensor x = normal({2, 21, 33, 33}, 9);
-  const Tensor whole = ops::resize_bilinear(x, {401, 403}, false);
-  REQUIRE(whole.numel() * 4 > (16 << 20));
-  const Tensor second = ops::resize_bilinear(x.alias({1, 21, 33, 33}, x.strides(), 21 * 33 * 33), {401, 403}, false);
+  const Tensor whole = ops::resize_bilinear(x, {181, 183}, false);
+  REQUIRE(whole.numel() * 4 > (4 << 20));
+  const Tensor second = ops::resize_bilinear(x.alias({1, 21, 33, 33}, x.strides(), 21 * 33 * 33), {181, 183}, false);
   CHECK(same_bits(second, whole.alias(second.shape(), second.strides(), second.numel())));
 }
 
