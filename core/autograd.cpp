@@ -150,14 +150,14 @@ Node::Node() : sequence_(next_sequence()), scope_(scope_path) {}
 Node::~Node() {
   // Destroying a chain of a million nodes must not use a million stack frames: while one node is being destroyed, the
   // producers that die with it are queued instead of destroyed in place.
-  static thread_local std::vector<Ref<Node>>* queue = nullptr;
+  static thread_local PooledVector<Ref<Node>>* queue = nullptr;
   if (queue != nullptr) {
     for (auto& edge : edges_) {
       if (edge.node) queue->push_back(std::move(edge.node));
     }
     return;
   }
-  std::vector<Ref<Node>> local;
+  PooledVector<Ref<Node>> local;
   queue = &local;
   for (auto& edge : edges_) {
     if (edge.node) local.push_back(std::move(edge.node));
@@ -213,7 +213,7 @@ void connect_inputs(Node& node, std::span<const Tensor* const> inputs) {
 struct Engine {
   /// Step 1 of the page: counts, for every reachable node, the gradients to come.
   static void count_arrivals(Node* root, std::uint64_t visit) {
-    std::vector<Node*> stack{root};
+    PooledVector<Node*> stack{root};
     enter(root, visit);
     while (!stack.empty()) {
       Node* node = stack.back();
@@ -244,13 +244,13 @@ struct Engine {
     count_arrivals(root.get(), ++visits);
     root->arrived_[output] = std::move(seed);
 
-    std::vector<Ref<Node>> ready{root};
+    PooledVector<Ref<Node>> ready{root};
     while (!ready.empty()) {
       std::pop_heap(ready.begin(), ready.end(), earlier);
       const Ref<Node> node = std::move(ready.back());
       ready.pop_back();
 
-      std::vector<Tensor> gx(node->edges_.size());
+      PooledVector<Tensor> gx(node->edges_.size());
       differentiate(*node, gx, options);
       for (std::size_t i = 0; i < gx.size(); ++i) {
         const auto& edge = node->edges_[i];
@@ -265,8 +265,8 @@ struct Engine {
   }
 
   /// Step 3 for one node: fills gx from the gradients that arrived.
-  static void differentiate(Node& node, std::vector<Tensor>& gx, const BackwardOptions& options) {
-    std::vector<Tensor> gy = std::exchange(node.arrived_, {});
+  static void differentiate(Node& node, PooledVector<Tensor>& gx, const BackwardOptions& options) {
+    PooledVector<Tensor> gy = std::exchange(node.arrived_, {});
     const bool any = std::any_of(gy.begin(), gy.end(), [](const Tensor& t) { return t.defined(); });
     if (!any) return;
     if (const auto* leaf = dynamic_cast<const AccumulateGrad*>(&node)) {

@@ -20,6 +20,7 @@
 #include <initializer_list>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/memory.h"
@@ -99,11 +100,11 @@ class Node : public RefCounted {
     Ref<Node> node;            // producer of the input; null: no gradient needed
     std::uint32_t output = 0;  // which of its outputs
   };
-  [[nodiscard]] const std::vector<Edge>& edges() const noexcept { return edges_; }
+  [[nodiscard]] const PooledVector<Edge>& edges() const noexcept { return edges_; }
   [[nodiscard]] std::uint64_t sequence() const noexcept { return sequence_; }
   [[nodiscard]] std::uint32_t output_count() const noexcept { return output_count_; }
   /// Where the op ran, e.g. "backbone.layer1.0.conv2"; empty outside of modules.
-  [[nodiscard]] const std::string& scope() const noexcept { return scope_; }
+  [[nodiscard]] std::string_view scope() const noexcept { return scope_; }
 
   /// Makes `output` a result of this node (the next output number). Call once per output, in order.
   void attach(const Tensor& output);
@@ -111,19 +112,19 @@ class Node : public RefCounted {
  private:
   friend struct Engine;
   friend void connect_inputs(Node& node, std::span<const Tensor* const> inputs);
-  std::vector<Edge> edges_;
+  PooledVector<Edge> edges_;
   std::uint64_t sequence_ = 0;
   std::uint32_t output_count_ = 0;
   bool released_ = false;
-  std::string scope_;
+  PooledString scope_;
   // Scratch of the engine, valid during one backward (see core/autograd.cpp).
   std::uint64_t visit_ = 0;
   std::uint32_t pending_ = 0;
-  std::vector<Tensor> arrived_;
+  PooledVector<Tensor> arrived_;
 };
 
 /// Part of a tensor that takes part in differentiation.
-struct AutogradMeta {
+struct AutogradMeta : Pooled {
   bool requires_grad = false;
   Tensor grad;                 // leaves only
   Ref<Node> producer;          // null for leaves

@@ -38,8 +38,7 @@ Nest make_nest(const TensorView& source, const TensorView& destination) {
     if (destination.shape[i] != 1) order[dims++] = i;
   }
   // Largest destination stride outermost: writes run through memory in order.
-  std::stable_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(dims),
-                   [&](std::size_t a, std::size_t b) { return destination.strides[a] > destination.strides[b]; });
+  sort_by_stride(std::span(order.data(), dims), destination.strides);
   Nest nest;
   for (std::size_t k = 0; k < dims; ++k) {
     const std::size_t i = order[k];

@@ -1,15 +1,15 @@
 #include "core/memory.h"
 
+#include <omp.h>
 #include <sys/mman.h>
 
 #include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <cstring>
-#include <map>
 #include <mutex>
 #include <new>
-#include <vector>
+#include <utility>
 
 #include "core/error.h"
 
@@ -25,80 +25,137 @@ namespace limbeck {
 namespace {
 
 // Note [pooled objects]
-//   A step creates and destroys thousands of nodes and tensor handles of few sizes. Each thread keeps freed ones in a
-//   list per 32-byte size class. An object freed by another thread joins that thread's list; lists are returned to the
-//   heap when their thread ends.
+//   A step creates and destroys thousands of nodes, tensor handles and short lists of few sizes. Each thread keeps freed
+//   ones in one chain per 32-byte size class; the link to the next lies in the freed object itself. An object freed by
+//   another thread joins that thread's chain; chains are returned to the heap when their thread ends.
 constexpr std::size_t kPoolStep = 32;
 constexpr std::size_t kPoolClasses = 32;  // up to 1 KiB
 
 struct ObjectPool {
-  std::array<std::vector<void*>, kPoolClasses> free_lists;
+  std::array<void*, kPoolClasses> chains{};
   ~ObjectPool();
 };
 thread_local bool pool_is_gone = false;
 thread_local ObjectPool pool;
 
+void* pop(void*& chain, std::size_t bytes) noexcept {
+  void* p = chain;
+  ASAN_UNPOISON_MEMORY_REGION(p, bytes);
+  std::memcpy(&chain, p, sizeof chain);
+  return p;
+}
+
 ObjectPool::~ObjectPool() {
   pool_is_gone = true;  // objects of static storage may still be destroyed after this
   for (std::size_t k = 0; k < kPoolClasses; ++k) {
-    for (void* p : free_lists[k]) {
-      ASAN_UNPOISON_MEMORY_REGION(p, (k + 1) * kPoolStep);
-      std::free(p);
-    }
+    while (chains[k] != nullptr) std::free(pop(chains[k], (k + 1) * kPoolStep));
   }
 }
 
 constexpr std::size_t kAlignment = 64;
-constexpr std::size_t kHeader = kAlignment;  // holds the capacity in front of every block
 constexpr std::size_t kHugePage = std::size_t{2} << 20U;
 
-std::size_t& capacity_of(void* block) {
-  return *reinterpret_cast<std::size_t*>(static_cast<char*>(block) - kHeader);
+/// Lies in front of every block.
+struct alignas(kAlignment) Header {
+  std::size_t capacity = 0;
+  void* next = nullptr;  // free blocks: the next one of the same capacity
+};
+constexpr std::size_t kHeader = sizeof(Header);
+
+Header& header_of(void* block) { return *reinterpret_cast<Header*>(static_cast<char*>(block) - kHeader); }
+
+// Note [size classes]
+//   Capacities are m * 2^s with m in 9..16 (from 1 for the smallest), times 64 bytes: at most 1/8 is wasted, nearby sizes
+//   share a class, and the class is a small number that indexes a table.
+constexpr std::size_t kSteps = 8;
+constexpr std::size_t kSizeClasses = 42 * kSteps;
+
+struct SizeClass {
+  std::size_t index = 0;
+  std::size_t capacity = 0;
+};
+
+SizeClass size_class(std::size_t bytes) {
+  std::size_t step = kAlignment;
+  std::size_t shift = 0;
+  for (; bytes / step >= 2 * kSteps; step *= 2) ++shift;
+  const std::size_t m = (std::max(bytes, kAlignment) + step - 1) / step;  // 1..16; 9..16 from the first doubling on
+  return {shift * kSteps + m - 1, m * step};
 }
 
-/// Rounds up so that at most 1/8 is wasted and nearby sizes share a class.
-std::size_t round_size(std::size_t bytes) {
-  std::size_t step = kAlignment;
-  while (bytes / step >= 16) step *= 2;
-  return (std::max(bytes, kAlignment) + step - 1) / step * step;
-}
+/// Blocks that wait for reuse, chained by size class.
+struct FreeBlocks {
+  std::array<void*, kSizeClasses> chains{};
+
+  /// A block of class `first`, or of one at most 25 % larger; null if there is none.
+  void* take(const SizeClass& first) noexcept {
+    const std::size_t most = first.capacity + first.capacity / 4;
+    for (std::size_t k = first.index; k < std::min(first.index + 3, kSizeClasses); ++k) {
+      void* block = chains[k];
+      if (block == nullptr) continue;
+      const Header& header = header_of(block);
+      if (header.capacity > most) return nullptr;
+      chains[k] = header.next;
+      return block;
+    }
+    return nullptr;
+  }
+  void put(void* block) noexcept {
+    Header& header = header_of(block);
+    header.next = std::exchange(chains[size_class(header.capacity).index], block);
+  }
+  template <class Function>
+  void drain(const Function& function) {
+    for (void*& chain : chains) {
+      while (chain != nullptr) {
+        void* block = chain;
+        chain = header_of(block).next;
+        function(block);
+      }
+    }
+  }
+};
+
+/// What a thread keeps of its workspaces in parallel regions; see Workspace.
+struct ThreadBlocks {
+  FreeBlocks free;
+  ~ThreadBlocks() {
+    free.drain([](void* block) { CpuAllocator::get().deallocate(block, 0); });
+  }
+};
+thread_local ThreadBlocks thread_blocks;
 
 }  // namespace
 
-void* RefCounted::operator new(std::size_t bytes) {
+void* pool_allocate(std::size_t bytes) {
+  if (bytes == 0) bytes = 1;
   const std::size_t k = (bytes - 1) / kPoolStep;
-  if (k < kPoolClasses && !pool_is_gone) {
-    auto& list = pool.free_lists[k];
-    if (!list.empty()) {
-      void* p = list.back();
-      list.pop_back();
-      ASAN_UNPOISON_MEMORY_REGION(p, bytes);
-      return p;
-    }
-    bytes = (k + 1) * kPoolStep;
-  }
-  void* p = std::malloc(bytes);
+  if (k >= kPoolClasses) return CpuAllocator::get().allocate(bytes);
+  const std::size_t rounded = (k + 1) * kPoolStep;
+  if (!pool_is_gone && pool.chains[k] != nullptr) return pop(pool.chains[k], rounded);
+  void* p = std::malloc(rounded);
   if (p == nullptr) throw std::bad_alloc();
   return p;
 }
 
-void RefCounted::operator delete(void* p, std::size_t bytes) noexcept {
+void pool_release(void* p, std::size_t bytes) noexcept {
+  if (p == nullptr) return;
+  if (bytes == 0) bytes = 1;
   const std::size_t k = (bytes - 1) / kPoolStep;
-  if (k >= kPoolClasses || pool_is_gone) {
+  if (k >= kPoolClasses) {
+    CpuAllocator::get().deallocate(p, bytes);
+  } else if (pool_is_gone) {
     std::free(p);
-    return;
-  }
-  try {
-    pool.free_lists[k].push_back(p);
+  } else {
+    std::memcpy(p, &pool.chains[k], sizeof(void*));
+    pool.chains[k] = p;
     ASAN_POISON_MEMORY_REGION(p, (k + 1) * kPoolStep);
-  } catch (...) {  // no memory for the list itself
-    std::free(p);
   }
 }
 
 struct CpuAllocator::Impl {
   mutable std::mutex mutex;
-  std::map<std::size_t, std::vector<void*>> free_blocks;  // by capacity
+  FreeBlocks free;
   AllocatorStats stats;
 };
 
@@ -110,33 +167,31 @@ CpuAllocator& CpuAllocator::get() {
 }
 
 void* CpuAllocator::allocate(std::size_t bytes) {
-  const std::size_t wanted = round_size(bytes);
+  const SizeClass wanted = size_class(bytes);
+  LIMBECK_CHECK(wanted.index < kSizeClasses, "allocator", "{} bytes requested: no machine has that", bytes);
   void* block = nullptr;
   {
     const std::lock_guard lock(impl_->mutex);
     auto& stats = impl_->stats;
     ++stats.requests;
-    const auto it = impl_->free_blocks.lower_bound(wanted);
-    if (it != impl_->free_blocks.end() && it->first <= wanted + wanted / 4) {
-      block = it->second.back();
-      it->second.pop_back();
-      stats.cached -= it->first;
-      stats.in_use += it->first;
-      if (it->second.empty()) impl_->free_blocks.erase(it);
+    block = impl_->free.take(wanted);
+    if (block != nullptr) {
+      stats.cached -= header_of(block).capacity;
+      stats.in_use += header_of(block).capacity;
     } else {
       ++stats.system_allocations;
-      stats.in_use += wanted;
+      stats.in_use += wanted.capacity;
     }
     stats.peak = std::max(stats.peak, stats.in_use);
   }
   if (block == nullptr) {
     const auto request = [&] {
-      const bool huge = wanted >= kHugePage;
+      const bool huge = wanted.capacity >= kHugePage;
       const std::size_t alignment = huge ? kHugePage : kAlignment;
       void* base = nullptr;
-      if (::posix_memalign(&base, alignment, wanted + kHeader) != 0) return static_cast<void*>(nullptr);
+      if (::posix_memalign(&base, alignment, wanted.capacity + kHeader) != 0) return static_cast<void*>(nullptr);
       // Best effort: fewer page faults and TLB misses; the kernel may ignore it.
-      if (huge) static_cast<void>(::madvise(base, wanted + kHeader, MADV_HUGEPAGE));
+      if (huge) static_cast<void>(::madvise(base, wanted.capacity + kHeader, MADV_HUGEPAGE));
       return static_cast<void*>(static_cast<char*>(base) + kHeader);
     };
     block = request();
@@ -146,11 +201,11 @@ void* CpuAllocator::allocate(std::size_t bytes) {
     }
     if (block == nullptr) {
       const std::lock_guard lock(impl_->mutex);
-      impl_->stats.in_use -= wanted;
+      impl_->stats.in_use -= wanted.capacity;
       fail("allocator", "out of memory: {} bytes requested, {} in use; use a smaller batch or crop", bytes,
            impl_->stats.in_use);
     }
-    capacity_of(block) = wanted;
+    header_of(block) = {wanted.capacity, nullptr};
   }
   ASAN_UNPOISON_MEMORY_REGION(block, bytes);
   if (PoisonGuard::active()) std::memset(block, 0xFF, bytes);  // NaN in every floating type
@@ -160,17 +215,12 @@ void* CpuAllocator::allocate(std::size_t bytes) {
 void CpuAllocator::deallocate(void* p, std::size_t bytes) noexcept {
   static_cast<void>(bytes);
   if (p == nullptr) return;
-  const std::size_t capacity = capacity_of(p);
-  ASAN_POISON_MEMORY_REGION(p, capacity);
+  const Header& header = header_of(p);
+  ASAN_POISON_MEMORY_REGION(p, header.capacity);
   const std::lock_guard lock(impl_->mutex);
-  impl_->stats.in_use -= capacity;
-  try {
-    impl_->free_blocks[capacity].push_back(p);
-    impl_->stats.cached += capacity;
-  } catch (...) {  // no memory for the bookkeeping: give the block back
-    ASAN_UNPOISON_MEMORY_REGION(p, capacity);
-    std::free(static_cast<char*>(p) - kHeader);
-  }
+  impl_->free.put(p);
+  impl_->stats.in_use -= header.capacity;
+  impl_->stats.cached += header.capacity;
 }
 
 AllocatorStats CpuAllocator::stats() const {
@@ -185,14 +235,34 @@ void CpuAllocator::reset_peak() {
 
 void CpuAllocator::trim() {
   const std::lock_guard lock(impl_->mutex);
-  for (auto& [capacity, blocks] : impl_->free_blocks) {
-    for (void* p : blocks) {
-      ASAN_UNPOISON_MEMORY_REGION(p, capacity);
-      std::free(static_cast<char*>(p) - kHeader);
+  impl_->free.drain([](void* block) {
+    ASAN_UNPOISON_MEMORY_REGION(block, header_of(block).capacity);
+    std::free(static_cast<char*>(block) - kHeader);
+  });
+  impl_->stats.cached = 0;
+}
+
+Workspace::Workspace(std::size_t bytes) : thread_local_(omp_in_parallel() != 0) {
+  if (bytes == 0) return;
+  if (thread_local_) {
+    p_ = thread_blocks.free.take(size_class(bytes));
+    if (p_ != nullptr) {
+      ASAN_UNPOISON_MEMORY_REGION(p_, bytes);
+      if (PoisonGuard::active()) std::memset(p_, 0xFF, bytes);
+      return;
     }
   }
-  impl_->free_blocks.clear();
-  impl_->stats.cached = 0;
+  p_ = CpuAllocator::get().allocate(bytes);
+}
+
+Workspace::~Workspace() {
+  if (p_ == nullptr) return;
+  if (thread_local_) {
+    ASAN_POISON_MEMORY_REGION(p_, header_of(p_).capacity);
+    thread_blocks.free.put(p_);
+  } else {
+    CpuAllocator::get().deallocate(p_, 0);
+  }
 }
 
 }  // namespace limbeck

@@ -7,12 +7,40 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <utility>
+#include <vector>
 
 namespace limbeck {
 
-/// Base of objects owned by Ref<T>. Small objects come from a per-size free list (see Note [pooled objects]).
-class RefCounted {
+/// Memory for small objects from per-size free lists of the calling thread (see Note [pooled objects]); requests above
+/// 1 KiB come from the CpuAllocator. `bytes` must be the same in both calls. Throws std::bad_alloc.
+[[nodiscard]] void* pool_allocate(std::size_t bytes);
+void pool_release(void* p, std::size_t bytes) noexcept;
+
+/// The pool as a standard allocator, for the short lists that a step builds anew each time.
+template <class T>
+struct PoolAllocator {
+  using value_type = T;
+  PoolAllocator() = default;
+  template <class U>
+  PoolAllocator(const PoolAllocator<U>&) noexcept {}
+  [[nodiscard]] T* allocate(std::size_t n) { return static_cast<T*>(pool_allocate(n * sizeof(T))); }
+  void deallocate(T* p, std::size_t n) noexcept { pool_release(p, n * sizeof(T)); }
+  friend bool operator==(const PoolAllocator&, const PoolAllocator&) noexcept { return true; }
+};
+template <class T>
+using PooledVector = std::vector<T, PoolAllocator<T>>;
+using PooledString = std::basic_string<char, std::char_traits<char>, PoolAllocator<char>>;
+
+/// Base for classes whose objects come from the pool.
+struct Pooled {
+  static void* operator new(std::size_t bytes) { return pool_allocate(bytes); }
+  static void operator delete(void* p, std::size_t bytes) noexcept { pool_release(p, bytes); }
+};
+
+/// Base of objects owned by Ref<T>.
+class RefCounted : public Pooled {
  public:
   RefCounted() = default;
   RefCounted(const RefCounted&) = delete;
@@ -23,9 +51,6 @@ class RefCounted {
   /// Drops one reference; returns true if it was the last and the caller must delete.
   [[nodiscard]] bool release_ref() const noexcept { return count_.fetch_sub(1, std::memory_order_acq_rel) == 1; }
   [[nodiscard]] std::int64_t use_count() const noexcept { return count_.load(std::memory_order_relaxed); }
-
-  static void* operator new(std::size_t bytes);
-  static void operator delete(void* p, std::size_t bytes) noexcept;
 
  private:
   mutable std::atomic<std::int64_t> count_{0};
@@ -111,23 +136,23 @@ class PoisonGuard {
   static inline std::atomic<int> depth_{0};
 };
 
-/// Temporary memory inside one kernel call, from the caching allocator.
+/// Temporary memory inside one kernel call, from the caching allocator. Inside a parallel region each thread keeps what it
+/// used: how many threads hold a buffer at the same moment is chance, and with one common cache so would be the number
+/// of system allocations.
 class Workspace {
  public:
-  explicit Workspace(std::size_t bytes) : bytes_(bytes), p_(bytes ? CpuAllocator::get().allocate(bytes) : nullptr) {}
+  explicit Workspace(std::size_t bytes);
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
-  ~Workspace() {
-    if (p_ != nullptr) CpuAllocator::get().deallocate(p_, bytes_);
-  }
+  ~Workspace();
   template <class T>
   [[nodiscard]] T* as() const noexcept {
     return static_cast<T*>(p_);
   }
 
  private:
-  std::size_t bytes_;
-  void* p_;
+  void* p_ = nullptr;
+  bool thread_local_ = false;
 };
 
 }  // namespace limbeck

@@ -8,6 +8,7 @@
 #include <initializer_list>
 #include <span>
 #include <string>
+#include <utility>
 
 #include "core/error.h"
 
@@ -68,6 +69,13 @@ class Shape {
 };
 
 using Strides = Shape;
+
+/// Sorts dimension numbers by falling stride, equal ones in their order. (std::stable_sort allocates.)
+inline void sort_by_stride(std::span<std::size_t> dims, const Strides& strides) noexcept {
+  for (std::size_t i = 1; i < dims.size(); ++i) {
+    for (std::size_t k = i; k > 0 && strides[dims[k - 1]] < strides[dims[k]]; --k) std::swap(dims[k - 1], dims[k]);
+  }
+}
 
 /// Row-major strides (last dimension fastest).
 [[nodiscard]] Strides row_major_strides(const Shape& shape);

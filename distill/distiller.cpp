@@ -96,8 +96,9 @@ Objective Distiller::forward(const Tensor& images, const Tensor& labels, std::in
   const models::Output student = student_->forward(images, student_taps_);
 
   Objective objective;
-  const auto add_term = [&](const std::string& name, const Tensor& raw, double weight) {
-    objective.terms.push_back({name, raw.detach(), weight});
+  objective.terms.reserve(terms_.size() + 2);
+  const auto add_term = [&](std::string_view name, const Tensor& raw, double weight) {
+    objective.terms.push_back({std::string(name), raw.detach(), weight});
     const Tensor weighted = weight == 1.0 ? raw : ops::mul_scalar(raw, weight);
     objective.total = objective.total.defined() ? ops::add(objective.total, weighted) : weighted;
   };

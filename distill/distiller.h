@@ -52,7 +52,7 @@ struct TermValue {
 
 struct Objective {
   Tensor total;                  ///< sum of weight * raw; differentiable
-  std::vector<TermValue> terms;  ///< "ce" first, then "aux", then the terms in order
+  PooledVector<TermValue> terms;  ///< "ce" first, then "aux", then the terms in order
 };
 
 /// Student + frozen teacher + terms.

@@ -42,7 +42,8 @@ void TapSet::put(std::string_view name, const Tensor& t) {
 }
 
 Tensor run_tapped(nn::ConvBnAct& layer, const Tensor& x, TapSet& taps, const std::string& name) {
-  const std::string before = name + ".pre_relu";
+  PooledString before(name);  // pooled: steps allocate nothing
+  before += ".pre_relu";
   Tensor y;
   if (taps.wants(before)) {
     const Tensor linear = layer.before_activation(x);

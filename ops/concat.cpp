@@ -12,7 +12,7 @@ namespace {
 
 struct ConcatNode final : Node {
   std::size_t dim = 0;
-  std::vector<std::int64_t> sizes;  // of the inputs along dim
+  PooledVector<std::int64_t> sizes;  // of the inputs along dim
   const char* name() const override { return "concat"; }
   void backward(std::span<const Tensor> gy, std::span<Tensor> gx) override {
     std::int64_t begin = 0;
@@ -34,12 +34,12 @@ Tensor concat(std::span<const Tensor> tensors, std::int64_t dim) {
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     LIMBECK_CHECK(tensors[i].defined(), "concat", "tensor {} of {} is undefined", i, tensors.size());
   }
-  const std::vector<Tensor> parts = autocast_widest(tensors);
+  const PooledVector<Tensor> parts = autocast_widest(tensors);
   const Tensor& first = parts.front();
   const std::size_t d = check_dim("concat", dim, first.ndim());
 
   Shape shape = first.shape();
-  std::vector<std::int64_t> sizes;
+  PooledVector<std::int64_t> sizes;
   for (std::size_t i = 0; i < parts.size(); ++i) {
     Shape expected = first.shape();
     if (parts[i].ndim() == first.ndim()) expected[d] = parts[i].shape()[d];
@@ -60,7 +60,7 @@ Tensor concat(std::span<const Tensor> tensors, std::int64_t dim) {
     begin += sizes[i];
   }
 
-  std::vector<const Tensor*> inputs;
+  PooledVector<const Tensor*> inputs;
   for (const Tensor& t : parts) inputs.push_back(&t);
   if (auto node = record<ConcatNode>(std::span<const Tensor* const>(inputs))) {
     node->dim = d;

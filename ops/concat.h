@@ -3,8 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <span>
-#include <vector>
 
 #include "core/tensor.h"
 
@@ -19,8 +19,8 @@ namespace limbeck::ops {
 [[nodiscard]] Tensor concat(std::span<const Tensor> tensors, std::int64_t dim);
 /// As above, `concat({a, b}, 1)`.
 /// Shapes:   as above
-[[nodiscard]] inline Tensor concat(const std::vector<Tensor>& tensors, std::int64_t dim) {
-  return concat(std::span<const Tensor>(tensors), dim);
+[[nodiscard]] inline Tensor concat(std::initializer_list<Tensor> tensors, std::int64_t dim) {
+  return concat(std::span<const Tensor>(tensors.begin(), tensors.size()), dim);
 }
 
 }  // namespace limbeck::ops

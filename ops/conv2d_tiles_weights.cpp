@@ -140,7 +140,7 @@ void sum_part(const WeightJob<T>& job, std::int64_t first, std::int64_t last, st
   const std::int64_t steps = job.steps();
   const std::int64_t columns = job.columns();
   const tile::Panels panels{columns};
-  std::vector<bool> written(static_cast<std::size_t>(steps));
+  PooledVector<bool> written(static_cast<std::size_t>(steps));
   std::array<const T*, kChunk> rows;
   std::array<const T*, kChunk> panel_rows;
   std::array<std::int64_t, kChunk> pixels;

@@ -186,8 +186,8 @@ Tensor autocast(CastPolicy policy, const Tensor& x) {
   return x;
 }
 
-std::vector<Tensor> autocast_widest(std::span<const Tensor> tensors) {
-  std::vector<Tensor> out(tensors.begin(), tensors.end());
+PooledVector<Tensor> autocast_widest(std::span<const Tensor> tensors) {
+  PooledVector<Tensor> out(tensors.begin(), tensors.end());
   if (!AutocastGuard::enabled()) return out;
   const bool any_f32 = std::any_of(out.begin(), out.end(),
                                    [](const Tensor& t) { return t.defined() && t.dtype() == DType::kF32; });

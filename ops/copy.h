@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core/autocast.h"
+#include "core/memory.h"
 #include "core/tensor.h"
 
 namespace limbeck::ops {
@@ -65,7 +66,7 @@ namespace limbeck::ops {
 /// All tensors cast to the widest type among them: f32 as soon as one of them is f32.
 /// Shapes:   any; the shapes stay
 /// Gradient: of all, through cast().
-[[nodiscard]] std::vector<Tensor> autocast_widest(std::span<const Tensor> tensors);
+[[nodiscard]] PooledVector<Tensor> autocast_widest(std::span<const Tensor> tensors);
 
 /// As above for a fixed number of tensors: `const auto [ac, bc] = autocast_widest({&a, &b});`
 /// Shapes:   any; the shapes stay
@@ -74,7 +75,7 @@ template <std::size_t N>
   std::array<Tensor, N> out;
   for (std::size_t i = 0; i < N; ++i) out[i] = *tensors[i];
   if (!AutocastGuard::enabled()) return out;
-  const std::vector<Tensor> cast_list = autocast_widest(std::span<const Tensor>(out));
+  const PooledVector<Tensor> cast_list = autocast_widest(std::span<const Tensor>(out));
   for (std::size_t i = 0; i < N; ++i) out[i] = cast_list[i];
   return out;
 }

@@ -61,9 +61,7 @@ template <std::size_t K>
   for (std::size_t d = 0; d < shape.size(); ++d) {
     if (shape[d] != 1) order[dims++] = d;
   }
-  std::stable_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(dims), [&](std::size_t a, std::size_t b) {
-    return views[0]->strides[a] > views[0]->strides[b];
-  });
+  sort_by_stride(std::span(order.data(), dims), views[0]->strides);
   LoopNest<K> nest;
   for (std::size_t i = 0; i < dims; ++i) {
     const std::size_t d = order[i];
