@@ -47,6 +47,21 @@ struct SummaryArgs {
   bool json = false;
 };
 
+struct ImportArgs {
+  std::string file;
+  std::string model;
+  std::string out;
+  std::int64_t classes = 0;            ///< 0: the model's usual number
+  std::int64_t output_stride = 16;
+  double width = 1.0;
+  double bn_eps = 0;                   ///< 0: what the file says, else 1e-5
+  std::string variant;
+  std::string normalisation;           ///< empty: what the file says, else imagenet
+  bool report = false;                 ///< print every name
+  bool lenient = false;                ///< accept missing and unexpected names, and another number of classes
+  bool json = false;
+};
+
 struct BenchArgs {
   std::string what = "step";  ///< step | ops
   std::string dtype = "f32";
@@ -69,6 +84,7 @@ int run_eval(const EvalArgs& args);
 int run_predict(const PredictArgs& args);
 int run_summary(const SummaryArgs& args);
 int run_check_data(const CommonArgs& args);
+int run_import(const ImportArgs& args);
 int run_bench(const BenchArgs& args);
 int run_init_config(const InitConfigArgs& args);
 int run_report(const std::string& run);

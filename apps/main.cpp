@@ -82,6 +82,22 @@ int run(int argc, char** argv) {
   add_overrides(*check_verb, check);
   verbs.emplace_back(check_verb, [&] { return run_check_data(check); });
 
+  ImportArgs import;
+  auto* import_verb = app.add_subcommand("import", "turn a weight file (.pth, .pt, .safetensors) into limbeck's own");
+  import_verb->add_option("file", import.file, "weight file")->required();
+  import_verb->add_option("--model", import.model, "network the weights are for; a wrong one lists all")->required();
+  import_verb->add_option("-o,--out", import.out, ".safetensors file to write")->required();
+  import_verb->add_option("--classes", import.classes, "number of classes");
+  import_verb->add_option("--output-stride", import.output_stride, "4, 8, 16 or 32; any fits the same weights")->capture_default_str();
+  import_verb->add_option("--width", import.width, "width multiplier of MobileNets")->capture_default_str();
+  import_verb->add_option("--variant", import.variant, "variant of the head, see models/README.md");
+  import_verb->add_option("--bn-eps", import.bn_eps, "eps of batch norm these weights were trained with (1e-3: TensorFlow)");
+  import_verb->add_option("--normalisation", import.normalisation, "imagenet (mean/std) or symmetric ([-1,1])");
+  import_verb->add_flag("--report", import.report, "print what happened to every tensor");
+  import_verb->add_flag("--lenient", import.lenient, "accept missing and unexpected names and heads of another class count");
+  import_verb->add_flag("--json", import.json, "print the report as JSON");
+  verbs.emplace_back(import_verb, [&] { return run_import(import); });
+
   BenchArgs bench;
   auto* bench_verb = app.add_subcommand("bench", "time the distillation step");
   bench_verb->add_option("what", bench.what, "step")->capture_default_str();

@@ -11,6 +11,7 @@ find_package(yaml-cpp REQUIRED)
 find_package(nlohmann_json REQUIRED)
 find_package(stb REQUIRED)             # cmake/Findstb.cmake
 pkg_check_modules(spng REQUIRED IMPORTED_TARGET spng)
+pkg_check_modules(libzip REQUIRED IMPORTED_TARGET libzip)
 
 # Never a reason to fail: a compiler cache makes the second build a matter of seconds.
 find_program(CCACHE_PROGRAM ccache)

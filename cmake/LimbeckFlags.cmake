@@ -8,7 +8,7 @@ target_include_directories(limbeck_usage INTERFACE
   "$<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>"          # #include "ops/conv2d.h"
   "$<INSTALL_INTERFACE:include/limbeck>")             # the same line, from an installed limbeck
 target_link_libraries(limbeck_usage INTERFACE
-  OpenMP::OpenMP_CXX Threads::Threads DNNL::dnnl fmt::fmt PkgConfig::spng
+  OpenMP::OpenMP_CXX Threads::Threads DNNL::dnnl fmt::fmt PkgConfig::spng PkgConfig::libzip
   $<IF:$<TARGET_EXISTS:yaml-cpp::yaml-cpp>,yaml-cpp::yaml-cpp,yaml-cpp>   # 0.8 and later, before
   $<$<BOOL:${LIMBECK_WITH_CUDA}>:CUDA::cudart> $<$<BOOL:${LIMBECK_WITH_CUDA}>:CUDA::cublasLt>
   $<$<BOOL:${LIMBECK_WITH_CUDA}>:cuDNN::cudnn>)

@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "core/file_io.h"
+#include "core/half.h"
 #include "core/json.h"
 #include "core/nearest_word.h"
 
@@ -257,16 +258,6 @@ void check_ranges(const std::string& file, const HeaderReader& header, std::uint
     fail<WeightsError>("safetensors", "{}: found {} data bytes, expected {}: the last {} belong to no tensor", file,
                        data_bytes, position, data_bytes - position);
   }
-}
-
-float half_to_float(std::uint16_t h) noexcept {
-  const auto sign = static_cast<std::uint32_t>(h & 0x8000U) << 16U;
-  const std::uint32_t exponent = (h >> 10U) & 0x1FU;
-  const std::uint32_t mantissa = h & 0x3FFU;
-  if (exponent == 31) return std::bit_cast<float>(sign | 0x7F800000U | (mantissa << 13U));
-  if (exponent != 0) return std::bit_cast<float>(sign | ((exponent + 112U) << 23U) | (mantissa << 13U));
-  const float tiny = std::ldexp(static_cast<float>(mantissa), -24);  // subnormal half: exact in float
-  return sign != 0 ? -tiny : tiny;
 }
 
 Tensor read_tensor(const SafetensorsEntry& e, const char* data) {

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "core/safetensors.h"
+#include "core/torch_file.h"
 #include "models/zoo.h"
 
 namespace limbeck::models {
@@ -204,8 +205,12 @@ WeightsReport load_weights(Model& model, const StateDict& file_in, const std::st
 
 WeightsReport load_weights(Model& model, const fs::path& path_in, const WeightsOptions& options) {
   const fs::path path = fs::is_directory(path_in) ? path_in / "model.safetensors" : path_in;
-  SafetensorsFile file = load_safetensors(path);
   StateDict dict;
+  if (is_torch_file(path)) {
+    for (NamedTensor& t : load_torch_file(path).tensors) dict.emplace(t.name, std::move(t.tensor));
+    return load_weights(model, dict, path.string(), options);
+  }
+  SafetensorsFile file = load_safetensors(path);
   for (SafetensorsEntry& e : file.entries) dict.emplace(e.name, std::move(e.tensor));
   WeightsReport report = load_weights(model, dict, path.string(), options);
   report.metadata = std::move(file.metadata);

@@ -42,7 +42,7 @@ struct WeightsReport {
   [[nodiscard]] std::string to_string(std::size_t most = 6) const;
 };
 
-/// Loads a safetensors file, or the model of a checkpoint directory.
+/// Loads a safetensors file, a PyTorch file (core/torch_file.h), or the model of a checkpoint directory.
 /// Shapes: those of the network; element types are converted
 /// Throws: one WeightsError with the whole report if the file does not fit as the options ask, or if nothing at all fits:
 ///         a teacher that silently keeps random weights is the classic failure of distillation set-ups. Nothing is written then.

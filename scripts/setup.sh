@@ -10,6 +10,7 @@ packages=(
   g++ cmake ninja-build pkg-config ccache          # the build
   libdnnl-dev                                      # oneDNN: convolutions and matrix products on the CPU
   libstb-dev libspng-dev zlib1g-dev                # images; masks (PNG with palette)
+  libzip-dev                                       # PyTorch weight files
   libfmt-dev libyaml-cpp-dev nlohmann-json3-dev libcli11-dev
   doctest-dev libbenchmark-dev                     # tests
 )

@@ -32,7 +32,15 @@ cp "$run/pictures/val_000.png" "$pairs/images/train/a.png"
 cp "$work/masks/val_000.png" "$pairs/labels/train/a.png"
 folder=(data.kind=folder "data.root=$pairs" data.val_split=train data.scene_size=null data.num_classes=11)
 expect 0 "" "$limbeck" check-data -c "$config" "${folder[@]}"
-expect 3 "a.png" "$limbeck" train -c "$config" -o "$work/x" "${folder[@]}" data.num_classes=1 model.classes=1
+# An id that no class has: file, pixel and id are in the message. (The scene has more than one class.)
+expect 3 "at pixel x=" "$limbeck" train -c "$config" -o "$work/x" "${folder[@]}" data.num_classes=1 model.classes=1
+"$limbeck" train -c "$config" -o "$work/other_size" train.steps=1 'data.scene_size=[40, 64]' 'data.crop=[40, 64]'
+cp "$work/other_size/pictures/val_000.png" "$pairs/images/train/a.png"       # image and mask of different size
+expect 3 "its mask" "$limbeck" train -c "$config" -o "$work/x" "${folder[@]}"
+cp "$run/pictures/val_000.png" "$pairs/images/train/a.png"
+: >"$work/empty.txt"
+expect 3 "empty.txt" "$limbeck" train -c "$config" -o "$work/x" data.kind=list "data.root=$pairs" \
+  "data.train_split=$work/empty.txt" "data.val_split=$work/empty.txt" data.scene_size=null data.num_classes=11
 rm "$pairs/labels/train/a.png"
 expect 3 "a" "$limbeck" train -c "$config" -o "$work/x" "${folder[@]}"
 cp "$pairs/images/train/a.png" "$pairs/labels/train/a.png"                   # RGB where ids belong
@@ -81,6 +89,17 @@ if [ "$(id -u)" != 0 ]; then
   expect 1 "locked" "$limbeck" train -c "$config" -o "$work/locked/run"
 else
   expect 1 "/proc/limbeck" "$limbeck" train -c "$config" -o /proc/limbeck/run
+fi
+# A disk that fills up while a checkpoint is written: the message names the file, what is there stays loadable.
+small=$work/small; mkdir "$small"
+if mount -t tmpfs -o size=1400k limbeck_test "$small" 2>/dev/null; then
+  expect 1 "No space left on device" "$limbeck" train -c "$config" -o "$small/run" train.steps=200 train.save_every=1 train.keep=1000
+  for step in "$small"/run/step_*; do
+    expect 0 "" "$limbeck" eval "$step" -c "$config"
+  done
+  umount "$small"
+else
+  echo "skipped: a full disk (mounting a small tmpfs needs root)"
 fi
 if [ -w /dev/full ]; then
   # The first write of results fails as on a full disk.

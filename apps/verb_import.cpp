@@ -1,0 +1,113 @@
+// The verb `import`: weights of other projects become a file that eval, predict, distill and init: read. Whatever decides how the
+// numbers must be used (network, eps of batch norm, input scaling, class names) is stored with them.
+#include <algorithm>
+#include <filesystem>
+#include <utility>
+
+#include "apps/cli.h"
+#include "apps/model_io.h"
+#include "core/json.h"
+#include "core/log.h"
+#include "core/safetensors.h"
+#include "core/torch_file.h"
+#include "datasets/palettes.h"
+#include "models/weights.h"
+
+namespace limbeck::apps {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Names of the data set that is known for this number of classes; otherwise numbers.
+datasets::ClassInfo usual_classes(std::int64_t count) {
+  switch (count) {
+    case 11: return datasets::camvid_classes();
+    case 19: return datasets::cityscapes_classes();
+    case 21: return datasets::voc_classes();
+    default: return datasets::numbered_classes(count);
+  }
+}
+
+/// "eps" and input scaling may be in the file's own metadata; what the command line says wins.
+ModelCard make_card(const ImportArgs& args, const std::map<std::string, std::string>& metadata) {
+  ModelCard card;
+  card.spec.name = args.model;
+  card.spec.classes = args.classes > 0 ? args.classes : models::is_classification(args.model) ? 1000 : 21;
+  card.spec.output_stride = args.output_stride;
+  card.spec.width = args.width;
+  card.spec.variant = args.variant;
+  const auto entry = [&](const char* key) {
+    const auto found = metadata.find(key);
+    return found == metadata.end() ? std::string() : found->second;
+  };
+  if (args.bn_eps > 0) {
+    card.spec.bn_eps = args.bn_eps;
+  } else if (const std::string eps = entry("bn_eps"); !eps.empty()) {
+    card.spec.bn_eps = std::stod(eps);
+  }
+  card.normalisation = !args.normalisation.empty() ? args.normalisation : entry("normalisation");
+  if (card.normalisation.empty()) card.normalisation = "imagenet";
+  if (card.normalisation != "imagenet" && card.normalisation != "symmetric") {
+    fail<ConfigError>("import", "--normalisation {}, expected imagenet or symmetric", card.normalisation);
+  }
+  card.classes = usual_classes(card.spec.classes);
+  return card;
+}
+
+void print_names(const char* title, const std::vector<std::string>& names) {
+  for (const std::string& name : names) fmt::print("{:12} {}\n", title, name);
+}
+
+}  // namespace
+
+int run_import(const ImportArgs& args) {
+  if (!fs::exists(args.file)) fail<WeightsError>("import", "{} does not exist", args.file);
+  nn::StateDict file;
+  std::map<std::string, std::string> metadata;
+  if (is_torch_file(args.file)) {
+    TorchFile torch = load_torch_file(args.file);
+    if (!torch.path.empty()) log_info("{}: the weights are under '{}'", args.file, torch.path);
+    for (NamedTensor& t : torch.tensors) file.emplace(t.name, std::move(t.tensor));
+  } else {
+    SafetensorsFile safe = load_safetensors(args.file);
+    metadata = std::move(safe.metadata);
+    for (SafetensorsEntry& e : safe.entries) file.emplace(e.name, std::move(e.tensor));
+  }
+  const ModelCard card = make_card(args, metadata);
+  Generator g(0);
+  const auto model = models::make_model(card.spec, g);
+  models::WeightsOptions options;
+  options.strict = !args.lenient;
+  options.allow_shape_mismatch_skip = args.lenient;
+  const models::WeightsReport report = models::load_weights(*model, file, args.file, options);
+
+  auto out = to_metadata(card);
+  out["imported_from"] = fs::path(args.file).filename().string();
+  models::save_weights(*model, args.out, out);
+  if (args.json) {
+    fmt::print("{}\n", JsonObject()
+                           .add("out", args.out)
+                           .add("loaded", std::span<const std::string>(report.loaded))
+                           .add("missing", std::span<const std::string>(report.missing))
+                           .add("unexpected", std::span<const std::string>(report.unexpected))
+                           .add("mismatched", std::span<const std::string>(report.mismatched))
+                           .add("ignored", std::span<const std::string>(report.ignored))
+                           .add("fresh", std::span<const std::string>(report.fresh))
+                           .add("folded", report.folded)
+                           .str());
+    return 0;
+  }
+  if (args.report) {
+    print_names("loaded", report.loaded);
+    print_names("missing", report.missing);
+    print_names("unexpected", report.unexpected);
+    print_names("mismatched", report.mismatched);
+    print_names("ignored", report.ignored);
+    print_names("fresh", report.fresh);
+  }
+  fmt::print("{}: {}\n", args.out, report.to_string());
+  if (!report.fresh.empty()) log_warn("{} tensors of the head keep random values: train before you evaluate", report.fresh.size());
+  return 0;
+}
+
+}  // namespace limbeck::apps

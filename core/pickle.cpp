@@ -1,0 +1,398 @@
+#include "core/pickle.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <charconv>
+#include <cstring>
+#include <limits>
+#include <map>
+
+#include "core/error.h"
+
+namespace limbeck {
+namespace {
+
+using Kind = PickleValue::Kind;
+constexpr std::size_t kMostValues = 500'000;
+
+/// What a known class or function becomes when it is called.
+enum class Callee : std::uint8_t { kDict, kTensor, kParameter, kFirstArgument };
+
+struct KnownName {
+  std::string_view name;
+  Callee callee;
+};
+
+// Everything that a pickle may name. Storage classes are separate: they are only ever arguments of a persistent id.
+constexpr auto kKnownNames = std::to_array<KnownName>({
+    {"collections OrderedDict", Callee::kDict},
+    {"torch._utils _rebuild_tensor_v2", Callee::kTensor},
+    {"torch._utils _rebuild_tensor", Callee::kTensor},
+    {"torch._utils _rebuild_parameter", Callee::kParameter},
+    {"torch._utils _rebuild_parameter_with_state", Callee::kParameter},
+    {"torch Size", Callee::kFirstArgument},
+    {"torch device", Callee::kFirstArgument},
+    {"_codecs encode", Callee::kFirstArgument},  // how protocol 2 writes bytes
+    {"builtins set", Callee::kFirstArgument},
+    {"__builtin__ set", Callee::kFirstArgument},
+});
+constexpr auto kStorages = std::to_array<std::string_view>({
+    "torch FloatStorage", "torch DoubleStorage", "torch HalfStorage", "torch BFloat16Storage", "torch LongStorage",
+    "torch IntStorage", "torch ShortStorage", "torch CharStorage", "torch ByteStorage", "torch BoolStorage",
+});
+// Values of torch that appear in metadata; nothing is done with them.
+constexpr auto kValues = std::to_array<std::string_view>({
+    "torch float32", "torch float64", "torch float16", "torch bfloat16", "torch int64", "torch int32", "torch int16", "torch int8",
+    "torch uint8", "torch bool", "torch.serialization _get_layout", "torch strided",
+});
+
+class Machine {
+ public:
+  Machine(std::string_view bytes, std::string_view source) : bytes_(bytes), source_(source) {}
+
+  PickleDocument run() {
+    while (document_.root == nullptr) step();
+    document_.bytes_read = at_;
+    return std::move(document_);
+  }
+
+ private:
+  template <class... Args>
+  [[noreturn]] void refuse(fmt::format_string<Args...> text, Args&&... args) const {
+    fail<WeightsError>("pickle", "{}, byte {} of the pickle: {}", source_, at_, fmt::format(text, std::forward<Args>(args)...));
+  }
+
+  // --- bytes ---
+  std::string_view take(std::uint64_t count) {
+    if (count > bytes_.size() - at_) refuse("{} bytes expected, {} left; the file is truncated", count, bytes_.size() - at_);
+    const std::string_view out = bytes_.substr(at_, static_cast<std::size_t>(count));
+    at_ += static_cast<std::size_t>(count);
+    return out;
+  }
+  template <class T>
+  T number() {  // little-endian in every pickle
+    const std::string_view raw = take(sizeof(T));
+    T value = 0;
+    for (std::size_t i = sizeof(T); i-- > 0;) {
+      if constexpr (sizeof(T) > 1) value = static_cast<T>(value << 8U);
+      value = static_cast<T>(value | static_cast<T>(static_cast<unsigned char>(raw[i])));
+    }
+    return value;
+  }
+  std::string_view line() {
+    const std::size_t end = bytes_.find('\n', at_);
+    if (end == std::string_view::npos) refuse("a line without end; the file is truncated");
+    const std::string_view out = bytes_.substr(at_, end - at_);
+    at_ = end + 1;
+    return out;
+  }
+  std::int64_t long_of(std::uint64_t count) {  // two's complement, any length
+    const std::string_view raw = take(count);
+    if (count > 8) {  // only PyTorch's magic number is that long; its low 64 bits identify it
+      std::uint64_t low = 0;
+      for (std::size_t i = 8; i-- > 0;) low = (low << 8U) | static_cast<unsigned char>(raw[i]);
+      return static_cast<std::int64_t>(low);
+    }
+    std::uint64_t value = count > 0 && (static_cast<unsigned char>(raw.back()) & 0x80U) != 0 ? ~std::uint64_t{0} : 0;
+    for (std::size_t i = raw.size(); i-- > 0;) value = (value << 8U) | static_cast<unsigned char>(raw[i]);
+    return static_cast<std::int64_t>(value);
+  }
+  std::int64_t decimal(std::string_view text) const {
+    if (!text.empty() && text.back() == 'L') text.remove_suffix(1);
+    std::int64_t value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc{} || end != text.data() + text.size()) refuse("'{}' is no integer", text.substr(0, 40));
+    return value;
+  }
+
+  // --- values, stack, memo ---
+  PickleValue* make(Kind kind) {
+    if (document_.values.size() >= kMostValues) refuse("more than {} values", kMostValues);
+    PickleValue& v = document_.values.emplace_back();
+    v.kind = kind;
+    return &v;
+  }
+  void push(PickleValue* v) { stack_.push_back(v); }
+  PickleValue* push_new(Kind kind) {
+    push(make(kind));
+    return stack_.back();
+  }
+  void push_int(std::int64_t value) { push_new(Kind::kInt)->integer = value; }
+  void push_text(std::string_view value) { push_new(Kind::kText)->text = value; }
+  void push_bool(bool value) { push_new(Kind::kBool)->boolean = value; }
+  PickleValue* top() const {
+    if (stack_.empty()) refuse("the stack is empty");
+    return stack_.back();
+  }
+  PickleValue* pop() {
+    PickleValue* v = top();
+    stack_.pop_back();
+    return v;
+  }
+  PickleValue* pop(Kind kind, const char* what) {
+    PickleValue* v = pop();
+    if (v->kind != kind) refuse("expected {}", what);
+    return v;
+  }
+  std::vector<PickleValue*> pop_to_mark() {
+    const auto mark = std::find_if(stack_.rbegin(), stack_.rend(), [](const PickleValue* v) { return v->kind == Kind::kMark; });
+    if (mark == stack_.rend()) refuse("no mark on the stack");
+    std::vector<PickleValue*> out(mark.base(), stack_.end());
+    stack_.erase(mark.base() - 1, stack_.end());
+    return out;
+  }
+  void remember(std::uint64_t key) { memo_[key] = top(); }
+  void recall(std::uint64_t key) {
+    const auto found = memo_.find(key);
+    if (found == memo_.end()) refuse("memo {} was never written", key);
+    push(found->second);
+  }
+  PickleValue* container(Kind kind, const char* what) const {
+    PickleValue* v = top();
+    if (v->kind != kind) refuse("expected {}", what);
+    return v;
+  }
+  void set_items(const std::vector<PickleValue*>& list) {
+    if (list.size() % 2 != 0) refuse("a dictionary with a key but no value");
+    PickleValue* dict = container(Kind::kDict, "a dictionary");
+    for (std::size_t i = 0; i < list.size(); i += 2) dict->pairs.emplace_back(list[i], list[i + 1]);
+  }
+
+  // --- names and calls ---
+  void push_global(std::string_view module, std::string_view name) {
+    names_.push_back(std::string(module) + " " + std::string(name));
+    const std::string_view full = names_.back();
+    const bool known = std::any_of(kKnownNames.begin(), kKnownNames.end(), [&](const KnownName& k) { return k.name == full; }) ||
+                       std::find(kStorages.begin(), kStorages.end(), full) != kStorages.end() ||
+                       std::find(kValues.begin(), kValues.end(), full) != kValues.end();
+    if (!known) {
+      refuse("it wants '{}.{}', which is not a tensor or a plain value; limbeck runs no code from weight files. Save the plain "
+             "dictionary in Python: torch.save(model.state_dict(), file)", module.substr(0, 80), name.substr(0, 80));
+    }
+    // Names of known things are string literals that outlive the document.
+    PickleValue* v = push_new(Kind::kGlobal);
+    for (const KnownName& k : kKnownNames) {
+      if (k.name == full) v->text = k.name;
+    }
+    for (const std::string_view s : kStorages) {
+      if (s == full) v->text = s;
+    }
+    for (const std::string_view s : kValues) {
+      if (s == full) v->text = s;
+    }
+  }
+
+  void reduce() {
+    const PickleValue* arguments = pop(Kind::kTuple, "a tuple of arguments");
+    const PickleValue* function = pop(Kind::kGlobal, "a class or function to call");
+    const auto known = std::find_if(kKnownNames.begin(), kKnownNames.end(), [&](const KnownName& k) { return k.name == function->text; });
+    if (known == kKnownNames.end()) refuse("a call of '{}', which is no function", function->text);
+    switch (known->callee) {
+      case Callee::kDict: call_dict(*arguments); break;
+      case Callee::kTensor: call_tensor(*arguments); break;
+      case Callee::kParameter:
+        if (arguments->items.empty() || arguments->items[0]->kind != Kind::kTensor) refuse("a parameter without a tensor");
+        push(arguments->items[0]);
+        break;
+      case Callee::kFirstArgument:
+        if (arguments->items.empty()) {
+          push_new(Kind::kNone);
+        } else {
+          push(arguments->items[0]);
+        }
+        break;
+    }
+  }
+  void call_dict(const PickleValue& arguments) {
+    PickleValue* dict = push_new(Kind::kDict);
+    if (arguments.items.empty()) return;
+    if (arguments.items[0]->kind != Kind::kList) refuse("OrderedDict(...) of something that is no list of pairs");
+    for (const PickleValue* pair : arguments.items[0]->items) {
+      if ((pair->kind != Kind::kTuple && pair->kind != Kind::kList) || pair->items.size() != 2) refuse("OrderedDict(...) with an entry that is no pair");
+      dict->pairs.emplace_back(pair->items[0], pair->items[1]);
+    }
+  }
+  std::vector<std::int64_t> integers(const PickleValue& v, const char* what) const {
+    if (v.kind != Kind::kTuple && v.kind != Kind::kList) refuse("a tensor whose {} is no tuple", what);
+    std::vector<std::int64_t> out;
+    for (const PickleValue* item : v.items) {
+      if (item->kind != Kind::kInt) refuse("a tensor whose {} holds something that is no integer", what);
+      out.push_back(item->integer);
+    }
+    return out;
+  }
+  void call_tensor(const PickleValue& arguments) {  // (storage, offset, sizes, strides, ...)
+    const auto& a = arguments.items;
+    if (a.size() < 4 || a[0]->kind != Kind::kStorage || a[1]->kind != Kind::kInt) {
+      refuse("a tensor that is not described by (storage, offset, sizes, strides)");
+    }
+    PickleValue* tensor = make(Kind::kTensor);
+    tensor->storage = a[0]->storage;
+    tensor->offset = a[1]->integer;
+    tensor->sizes = integers(*a[2], "size");
+    tensor->strides = integers(*a[3], "strides");
+    push(tensor);
+  }
+  void persistent_id() {  // ('storage', type, key, location, count)
+    const PickleValue* id = pop(Kind::kTuple, "a persistent id that is a tuple");
+    const auto& a = id->items;
+    if (a.size() < 5 || a[0]->kind != Kind::kText || a[0]->text != "storage" || a[1]->kind != Kind::kGlobal ||
+        a[2]->kind != Kind::kText || a[4]->kind != Kind::kInt) {
+      refuse("a persistent id that is not ('storage', type, key, location, count)");
+    }
+    if (std::find(kStorages.begin(), kStorages.end(), a[1]->text) == kStorages.end()) refuse("'{}' is no storage type", a[1]->text);
+    PickleValue* v = make(Kind::kStorage);
+    v->storage = {a[1]->text.substr(std::string_view("torch ").size()), a[2]->text, a[4]->integer};
+    push(v);
+  }
+
+  void step();
+
+  std::string_view bytes_;
+  std::string_view source_;
+  std::size_t at_ = 0;
+  PickleDocument document_;
+  std::vector<PickleValue*> stack_;
+  std::map<std::uint64_t, PickleValue*> memo_;
+  std::deque<std::string> names_;
+};
+
+void Machine::step() {
+  const auto opcode = static_cast<unsigned char>(take(1)[0]);
+  switch (opcode) {
+    // frame and end
+    case 0x80: static_cast<void>(take(1)); break;               // PROTO
+    case 0x95: static_cast<void>(take(8)); break;               // FRAME
+    case '.': document_.root = pop(); break;                    // STOP
+    // constants
+    case 'N': push_new(Kind::kNone); break;
+    case 0x88: push_bool(true); break;
+    case 0x89: push_bool(false); break;
+    case 'K': push_int(number<std::uint8_t>()); break;          // BININT1
+    case 'M': push_int(number<std::uint16_t>()); break;         // BININT2
+    case 'J': push_int(static_cast<std::int32_t>(number<std::uint32_t>())); break;  // BININT
+    case 0x8a: push_int(long_of(number<std::uint8_t>())); break;   // LONG1
+    case 0x8b: push_int(long_of(number<std::uint32_t>())); break;  // LONG4
+    case 'I': {                                                 // INT: also the old spelling of booleans
+      const std::string_view text = line();
+      if (text == "00" || text == "01") {
+        push_bool(text == "01");
+      } else {
+        push_int(decimal(text));
+      }
+      break;
+    }
+    case 'L': push_int(decimal(line())); break;                 // LONG
+    case 'G': {                                                 // BINFLOAT, big-endian
+      const std::string_view raw = take(8);
+      std::uint64_t bits = 0;
+      for (const char c : raw) bits = (bits << 8U) | static_cast<unsigned char>(c);
+      push_new(Kind::kFloat)->real = std::bit_cast<double>(bits);
+      break;
+    }
+    // text and bytes
+    case 0x8c: push_text(take(number<std::uint8_t>())); break;  // SHORT_BINUNICODE
+    case 'X': push_text(take(number<std::uint32_t>())); break;  // BINUNICODE
+    case 0x8d: push_text(take(number<std::uint64_t>())); break; // BINUNICODE8
+    case 'U': push_text(take(number<std::uint8_t>())); break;   // SHORT_BINSTRING
+    case 'T': push_text(take(number<std::uint32_t>())); break;  // BINSTRING
+    case 'C': push_text(take(number<std::uint8_t>())); break;   // SHORT_BINBYTES
+    case 'B': push_text(take(number<std::uint32_t>())); break;  // BINBYTES
+    case 'V': push_text(line()); break;                         // UNICODE
+    // containers
+    case '(': push_new(Kind::kMark); break;
+    case '}': push_new(Kind::kDict); break;
+    case ']': push_new(Kind::kList); break;
+    case ')': push_new(Kind::kTuple); break;
+    case 0x8f: push_new(Kind::kList); break;                    // EMPTY_SET
+    case 't': {
+      auto items = pop_to_mark();
+      push_new(Kind::kTuple)->items = std::move(items);
+      break;
+    }
+    case 'l': {
+      auto items = pop_to_mark();
+      push_new(Kind::kList)->items = std::move(items);
+      break;
+    }
+    case 'd': {
+      const auto items = pop_to_mark();
+      push_new(Kind::kDict);
+      set_items(items);
+      break;
+    }
+    case 0x85: case 0x86: case 0x87: {                          // TUPLE1 .. TUPLE3
+      std::vector<PickleValue*> items(opcode - 0x84U);
+      for (std::size_t i = items.size(); i-- > 0;) items[i] = pop();
+      push_new(Kind::kTuple)->items = std::move(items);
+      break;
+    }
+    case 'a': {
+      PickleValue* item = pop();
+      container(Kind::kList, "a list")->items.push_back(item);
+      break;
+    }
+    case 'e': case 0x90: {                                      // APPENDS, ADDITEMS
+      const auto items = pop_to_mark();
+      auto& list = container(Kind::kList, "a list")->items;
+      list.insert(list.end(), items.begin(), items.end());
+      break;
+    }
+    case 's': {
+      PickleValue* value = pop();
+      PickleValue* key = pop();
+      set_items({key, value});
+      break;
+    }
+    case 'u': {
+      const auto items = pop_to_mark();
+      set_items(items);
+      break;
+    }
+    // stack and memo
+    case '0': static_cast<void>(pop()); break;
+    case '1': static_cast<void>(pop_to_mark()); break;
+    case '2': push(top()); break;
+    case 'q': remember(number<std::uint8_t>()); break;
+    case 'r': remember(number<std::uint32_t>()); break;
+    case 'p': remember(static_cast<std::uint64_t>(decimal(line()))); break;
+    case 0x94: remember(memo_.size()); break;                   // MEMOIZE
+    case 'h': recall(number<std::uint8_t>()); break;
+    case 'j': recall(number<std::uint32_t>()); break;
+    case 'g': recall(static_cast<std::uint64_t>(decimal(line()))); break;
+    // names and calls
+    case 'c': {
+      const std::string_view module = line();
+      push_global(module, line());
+      break;
+    }
+    case 0x93: {                                                // STACK_GLOBAL
+      const PickleValue* name = pop(Kind::kText, "a name");
+      const PickleValue* module = pop(Kind::kText, "a module name");
+      push_global(module->text, name->text);
+      break;
+    }
+    case 'R': case 0x81: reduce(); break;                       // REDUCE, NEWOBJ
+    case 'b': {                                                 // BUILD: attributes of an OrderedDict (_metadata) are dropped
+      static_cast<void>(pop());
+      if (top()->kind != Kind::kDict) refuse("attributes are set on something that is no dictionary");
+      break;
+    }
+    case 'Q': persistent_id(); break;
+    default: refuse("opcode 0x{:02x}, which weight files do not need", opcode);
+  }
+}
+
+}  // namespace
+
+const PickleValue* PickleValue::find(std::string_view key) const noexcept {
+  for (const auto& [name, value] : pairs) {
+    if (name->kind == Kind::kText && name->text == key) return value;
+  }
+  return nullptr;
+}
+
+PickleDocument load_pickle(std::string_view bytes, std::string_view source) { return Machine(bytes, source).run(); }
+
+}  // namespace limbeck
