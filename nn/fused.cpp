@@ -151,6 +151,13 @@ Tensor conv_bn_act(Conv2d& conv, BatchNorm2d& bn, ops::Activation act, const Ten
   return z;
 }
 
+Tensor bn_act(BatchNorm2d& bn, ops::Activation act, const Tensor& x) {
+  const ModuleScope scope(bn);
+  Tensor y = bn.apply(x, act);
+  trace(bn, x.shape(), y, suffix_of(act, false));
+  return y;
+}
+
 Tensor conv_act(Conv2d& conv, ops::Activation act, const Tensor& x) {
   const ModuleScope scope(conv);
   Tensor y = may_fold(conv, nullptr, x, {}) ? run_folded(conv, nullptr, act, x, {})

@@ -29,6 +29,10 @@ namespace limbeck::nn {
 /// Shapes:   x [N, in, H, W]; returns [N, out, OH, OW]
 [[nodiscard]] Tensor conv_act(Conv2d& conv, ops::Activation act, const Tensor& x);
 
+/// act(bn(x)) in one pass, for batch norm behind something that is not a Conv2d.
+/// Shapes:   x [N, C, H, W]; returns the same
+[[nodiscard]] Tensor bn_act(BatchNorm2d& bn, ops::Activation act, const Tensor& x);
+
 /// Weight and bias of a convolution with the batch norm behind it folded in, as f32; for export.
 struct FoldedWeights {
   Tensor weight;  ///< [out, in/groups, k, k]

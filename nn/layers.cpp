@@ -1,6 +1,9 @@
 // What this is: construction and forward of nn/layers.h. Conv2d::forward is in nn/fused.cpp.
 #include "nn/layers.h"
 
+#include <algorithm>
+
+#include "nn/tracer.h"
 #include "ops/batch_norm.h"
 #include "ops/dropout.h"
 #include "ops/elementwise.h"
@@ -93,6 +96,24 @@ std::string ConvTranspose2d::type() const {
 }
 
 Tensor ConvTranspose2d::forward(const Tensor& x) { return ops::conv_transpose2d(x, weight_, bias_, options_); }
+
+Tensor ConvTranspose2d::to_size(const Tensor& x, std::array<std::int64_t, 2> size) {
+  const ModuleScope scope(*this);
+  LIMBECK_CHECK(x.ndim() == 4, "conv_transpose2d", "input {}, expected [N, C, H, W]", x.shape());
+  ops::ConvTranspose2dOptions o = options_;
+  for (std::size_t d = 0; d < 2; ++d) {
+    const std::int64_t axis = static_cast<std::int64_t>(d) + 2;
+    const std::int64_t least =
+        (x.size(axis) - 1) * o.stride[d] - 2 * o.padding[d] + o.dilation[d] * (weight_.size(axis) - 1) + 1;
+    const std::int64_t most = least + std::max(o.stride[d], o.dilation[d]) - 1;
+    LIMBECK_CHECK(size[d] >= least && size[d] <= most, "conv_transpose2d", "input {} cannot become {}x{}: axis {} reaches {} to {}",
+                  x.shape(), size[0], size[1], axis, least, most);
+    o.output_padding[d] = size[d] - least;
+  }
+  Tensor y = ops::conv_transpose2d(x, weight_, bias_, o);
+  if (LayerTracer* tracer = LayerTracer::active()) tracer->record(*this, x.shape(), y);
+  return y;
+}
 
 std::int64_t ConvTranspose2d::macs(const Shape& input, const Shape&) const {
   // Every input element meets every weight of its channel once.

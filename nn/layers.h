@@ -82,6 +82,10 @@ class ConvTranspose2d final : public UnaryModule {
   ConvTranspose2d(const ConvTransposeArgs& args, Generator& generator);
   [[nodiscard]] std::string type() const override;
   [[nodiscard]] Tensor forward(const Tensor& x) override;
+  /// A result of exactly `size` = {OH, OW}: several sizes give the same x under a strided convolution, and the output
+  /// padding decides which one comes back. The layer's own output_padding is ignored.
+  /// Throws: a size that no output padding below the stride (or dilation) reaches.
+  [[nodiscard]] Tensor to_size(const Tensor& x, std::array<std::int64_t, 2> size);
   [[nodiscard]] std::int64_t macs(const Shape& input, const Shape& output) const override;
   [[nodiscard]] const Tensor& weight() const noexcept { return weight_; }
   [[nodiscard]] const Tensor& bias() const noexcept { return bias_; }

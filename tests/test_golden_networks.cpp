@@ -18,7 +18,7 @@
 #include "models/zoo.h"
 #include "nn/optim.h"
 #include "ops/cross_entropy.h"
-#include "tests/harness/golden.h"
+#include "tests/harness/golden_check.h"
 
 using namespace limbeck;
 using namespace limbeck::test;
@@ -60,39 +60,6 @@ Batch make_batch(const json& net, DType dtype) {
   return {Tensor::from(rounded, shape).copy_as(dtype), Tensor::from(labels, {shape[0]})};
 }
 
-/// max|a - b| / max|b|
-double deviation(const std::vector<double>& a, const std::vector<double>& b) {
-  REQUIRE(a.size() == b.size());
-  double difference = 0;
-  double size = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    difference = std::max(difference, std::isfinite(a[i]) ? std::abs(a[i] - b[i]) : 1e300);
-    size = std::max(size, std::abs(b[i]));
-  }
-  return difference / size;
-}
-
-/// Compares tensors with the stored {norm, projection, elements}; differences relative to the norm, or to a thousandth of
-/// the largest norm for those that are (nearly) zero.
-void check_summaries(const json& stored, const std::map<std::string, Tensor>& tensors, double tolerance) {
-  CHECK(stored.size() == tensors.size());
-  double largest = 0;
-  for (const auto& [key, s] : stored.items()) largest = std::max(largest, s.at("norm").get<double>());
-  for (const auto& [key, s] : stored.items()) {
-    CAPTURE(key);
-    REQUIRE(tensors.count(key) == 1);
-    const Tensor& t = tensors.at(key);
-    const double norm = s.at("norm").get<double>();
-    const double scale = std::max(norm, 1e-3 * largest);
-    CHECK(std::abs(golden_norm(t) - norm) <= tolerance * scale);
-    CHECK(std::abs(golden_projection(key, t) - s.at("projection").get<double>()) <= tolerance * scale);
-    const auto values = t.to_vector<double>();
-    for (std::size_t i = 0; i < 4; ++i) {
-      CHECK(std::abs(values[i * (values.size() - 1) / 3] - s.at("elements")[i].get<double>()) <= tolerance * scale);
-    }
-  }
-}
-
 struct Tolerance {
   double logits, gradients, running;
 };
@@ -105,7 +72,7 @@ void check_pass(const std::string& name, DType dtype, const Tolerance& tolerance
   const Tensor logits = model->forward(batch.images).logits;
   const Tensor loss = ops::cross_entropy(logits, batch.labels);
   loss.backward();
-  CHECK(deviation(logits.to_vector<double>(), net.at("logits").get<std::vector<double>>()) <= tolerance.logits);
+  CHECK(golden_deviation(logits.to_vector<double>(), net.at("logits").get<std::vector<double>>()) <= tolerance.logits);
   CHECK(std::abs(loss.item() - net.at("loss").get<double>()) <= tolerance.logits * net.at("loss").get<double>());
   std::map<std::string, Tensor> gradients, running;
   for (const auto& [key, p] : model->named_parameters()) {
@@ -124,7 +91,7 @@ void check_pass(const std::string& name, DType dtype, const Tolerance& tolerance
   model->eval();
   const NoGradGuard no_grad;  // takes the path with batch norm folded into the convolutions
   const auto eval_logits = model->forward(batch.images).logits.to_vector<double>();
-  CHECK(deviation(eval_logits, net.at("eval_logits").get<std::vector<double>>()) <= tolerance.logits);
+  CHECK(golden_deviation(eval_logits, net.at("eval_logits").get<std::vector<double>>()) <= tolerance.logits);
 }
 
 struct Training {
@@ -173,7 +140,7 @@ void check_f64_steps(const std::string& name, const std::string& optimizer) {
   const Training run = train(name, optimizer, DType::kF64, 3);
   auto want = net.at(optimizer).at("losses").get<std::vector<double>>();
   want.resize(3);
-  CHECK(deviation(run.losses, want) <= 1e-9);
+  CHECK(golden_deviation(run.losses, want) <= 1e-9);
   CHECK(final_deviation(net, optimizer, "after_3", *run.model) <= 1e-6);
 }
 
