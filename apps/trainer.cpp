@@ -163,6 +163,7 @@ Trainer::StepResult Trainer::train_step(std::int64_t step) {
   }
   if (t.clip_norm > 0) nn::clip_grad_norm_(optimizer_->parameters(), t.clip_norm);
   optimizer_->step(result.lr);
+  distiller_->after_step(step, total_);
   if (ema_) ema_->update();
   return result;
 }

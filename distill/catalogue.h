@@ -10,6 +10,15 @@ namespace limbeck::distill {
 inline constexpr std::array kCatalogue = std::to_array<std::string_view>({
     "pixel_kd",
     "channel_kd",
+    "attention_kd",
+    "psd_kd",
+    "pairwise_kd",
+    "batch_similarity_kd",
+    "inter_channel_kd",
+    "csd_kd",
+    "ifvd",
+    "ofd_kd",
+    "local_kd",
 });
 
 }  // namespace limbeck::distill

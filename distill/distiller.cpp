@@ -67,6 +67,12 @@ Distiller::Distiller(std::shared_ptr<models::Model> student, std::shared_ptr<mod
     require_tap(*teacher_, term.teacher_tap, "teacher", term.name);
     add_tap(student_taps_, term.student_tap);
     add_tap(teacher_taps_, term.teacher_tap);
+    for (const TapPair& pair : term.loss->more_taps()) {
+      require_tap(*student_, pair.student, "student", term.name);
+      require_tap(*teacher_, pair.teacher, "teacher", term.name);
+      add_tap(student_taps_, pair.student);
+      add_tap(teacher_taps_, pair.teacher);
+    }
     term.loss->connect(context_of(i));
     register_module(fmt::format("term{}", i), *term.loss);
     if (term.connector) register_module(fmt::format("connector{}", i), *term.connector);
@@ -146,7 +152,16 @@ Tensor Distiller::term_value(std::size_t index, const models::Output& student, c
   LIMBECK_CHECK(s.size(1) == t.size(1) || !term.loss->equal_channels(), "distiller",
                 "term '{}': student tap '{}' has {} channels, teacher tap '{}' has {}; add a connector", term.name,
                 term.student_tap, s.size(1), term.teacher_tap, t.size(1));
-  return term.loss->evaluate({s, t, labels, student.logits, teacher.logits, step, total_steps});
+  LossInputs inputs{s, t, labels, student.logits, teacher.logits, step, total_steps};
+  for (const TapPair& pair : term.loss->more_taps()) {
+    inputs.more_student.push_back(tap_of(student, pair.student));
+    inputs.more_teacher.push_back(tap_of(teacher, pair.teacher));
+  }
+  return term.loss->evaluate(inputs);
+}
+
+void Distiller::after_step(std::int64_t step, std::int64_t total_steps) {
+  for (const Term& term : terms_) term.loss->after_step(step, total_steps);
 }
 
 std::vector<std::string> Distiller::describe() const {

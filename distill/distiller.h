@@ -75,6 +75,9 @@ class Distiller final : public nn::Module {
   [[nodiscard]] Objective forward(const Tensor& images, const Tensor& labels, std::int64_t step,
                                   std::int64_t total_steps);
 
+  /// To be called once after every optimizer step: lets losses train their own parts (see Loss::after_step).
+  void after_step(std::int64_t step, std::int64_t total_steps);
+
   [[nodiscard]] models::Model& student() noexcept { return *student_; }
   [[nodiscard]] models::Model* teacher() noexcept { return teacher_.get(); }
   [[nodiscard]] const std::vector<Term>& terms() const noexcept { return terms_; }

@@ -5,6 +5,7 @@
 #include "core/log.h"
 #include "core/nearest_word.h"
 #include "distill/channel_kd.h"
+#include "distill/loss_makers.h"
 #include "distill/pixel_kd.h"
 
 namespace limbeck::distill {
@@ -67,6 +68,15 @@ struct Entry {
 constexpr Entry kLosses[] = {
     {"pixel_kd", make_pixel_kd},
     {"channel_kd", make_channel_kd},
+    {"attention_kd", make_attention_kd},
+    {"psd_kd", make_psd_kd},
+    {"csd_kd", make_csd_kd},
+    {"pairwise_kd", make_pairwise_kd},
+    {"batch_similarity_kd", make_batch_similarity_kd},
+    {"inter_channel_kd", make_inter_channel_kd},
+    {"local_kd", make_local_kd},
+    {"ifvd", make_ifvd},
+    {"ofd_kd", make_ofd_kd},
 };
 
 }  // namespace

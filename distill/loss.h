@@ -26,6 +26,12 @@ struct LossContext {
   std::uint64_t seed = 0;                  ///< of the initial values of trainable parts
 };
 
+/// A tap of the student and the tap of the teacher it is compared with; "logits" is always there.
+struct TapPair {
+  std::string student;
+  std::string teacher;
+};
+
 /// What one step offers to a loss.
 struct LossInputs {
   Tensor student;         ///< tap [N,C,H,W]
@@ -35,6 +41,8 @@ struct LossInputs {
   Tensor teacher_logits;
   std::int64_t step = 0;
   std::int64_t total_steps = 0;
+  std::vector<Tensor> more_student = {};  ///< the maps of Loss::more_taps(), in its order, each at its own size
+  std::vector<Tensor> more_teacher = {};
 };
 
 /// A loss between a student and a teacher map. A module, because some losses own trainable parts.
@@ -51,6 +59,12 @@ class Loss : public nn::Module {
   virtual void connect(const LossContext& /*context*/) {}
   /// False for losses that compare maps of different channel counts (their own adapter, attention, similarities).
   [[nodiscard]] virtual bool equal_channels() const { return true; }
+  /// Taps that the loss reads besides those of its term.
+  [[nodiscard]] virtual std::vector<TapPair> more_taps() const { return {}; }
+  /// Called once after every optimizer step, outside of autocast: where a loss trains parts that work against the student
+  /// (a discriminator). Everything random in it must be a function of the step, everything it remembers a buffer, so that
+  /// a resumed run repeats bit for bit.
+  virtual void after_step(std::int64_t /*step*/, std::int64_t /*total_steps*/) {}
   /// Name and options in force, e.g. "channel_kd tau=4 (sum/(N*C) * tau^2)"; for logs and run.json.
   [[nodiscard]] virtual std::string describe() const = 0;
 };

@@ -22,6 +22,14 @@ std::vector<OpCase> softmax_cases();
 std::vector<OpCase> cross_entropy_cases();
 std::vector<OpCase> pixel_kd_cases();
 std::vector<OpCase> channel_kd_cases();
+std::vector<OpCase> attention_kd_cases();  // and psd_kd
+std::vector<OpCase> pairwise_kd_cases();
+std::vector<OpCase> batch_similarity_kd_cases();
+std::vector<OpCase> inter_channel_kd_cases();
+std::vector<OpCase> csd_kd_cases();
+std::vector<OpCase> ifvd_cases();
+std::vector<OpCase> ofd_kd_cases();
+std::vector<OpCase> local_kd_cases();
 
 /// All of the above, by family name.
 struct CaseFamily {
@@ -44,6 +52,14 @@ inline constexpr CaseFamily kFamilies[] = {
     {"cross_entropy", cross_entropy_cases},
     {"pixel_kd", pixel_kd_cases},
     {"channel_kd", channel_kd_cases},
+    {"attention_kd", attention_kd_cases},
+    {"pairwise_kd", pairwise_kd_cases},
+    {"batch_similarity_kd", batch_similarity_kd_cases},
+    {"inter_channel_kd", inter_channel_kd_cases},
+    {"csd_kd", csd_kd_cases},
+    {"ifvd", ifvd_cases},
+    {"ofd_kd", ofd_kd_cases},
+    {"local_kd", local_kd_cases},
 };
 
 }  // namespace limbeck::test

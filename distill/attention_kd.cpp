@@ -1,0 +1,117 @@
+// Glue of the attention losses: checks, the three steps, nodes.
+#include "distill/attention_kd.h"
+
+#include <array>
+#include <utility>
+#include <vector>
+
+#include "distill/attention_kd_kernels.h"
+#include "distill/check_pair.h"
+#include "distill/pair_loss.h"
+
+namespace limbeck::distill {
+namespace {
+
+constexpr const char* kLoss = "attention_kd";
+constexpr const char* kPsd = "psd_kd";
+
+constexpr std::array<std::pair<AttentionForm, std::string_view>, 3> kNames{{
+    {AttentionForm::kMeanSquare, "mean_square"},
+    {AttentionForm::kNorm, "norm"},
+    {AttentionForm::kColumns, "columns"},
+}};
+
+/// One number per position, f64.
+Tensor positions_of(const Tensor& map) {
+  return Tensor::empty({map.size(0), map.size(2), map.size(3)}, DType::kF64, map.device());
+}
+
+Tensor energy_of(const Tensor& map) {
+  Tensor q = positions_of(map);
+  kEnergy(map.device(), map.dtype(), map.view(), q.view());
+  return q;
+}
+
+/// One gradient per input: PSD differentiates several maps at once.
+struct PsdNode final : Node {
+  std::vector<Tensor> gradients;
+  const char* name() const override { return kPsd; }
+  void backward(std::span<const Tensor> gy, std::span<Tensor> gx) override {
+    for (std::size_t i = 0; i < gradients.size(); ++i) {
+      if (!needs_input_grad(i)) continue;
+      gx[i] = Tensor::empty_like(gradients[i]);
+      if (gradients[i].device().is_meta()) continue;
+      ops::kUnary<ops::MulScalar>(gradients[i].device(), gradients[i].dtype(), gradients[i].view(), gx[i].view(),
+                                  ops::UnaryArgs{gy[0].item(), 0});
+    }
+  }
+  void release() override { gradients.clear(); }
+};
+
+}  // namespace
+
+std::string_view name_of(AttentionForm form) {
+  for (const auto& [value, name] : kNames) {
+    if (value == form) return name;
+  }
+  return "?";
+}
+
+AttentionForm parse_attention_form(std::string_view text) {
+  for (const auto& [value, name] : kNames) {
+    if (name == text) return value;
+  }
+  fail<ConfigError>(kLoss, "form \"{}\", expected mean_square, norm or columns", text);
+}
+
+Tensor attention_kd(const Tensor& student, const Tensor& teacher, const AttentionKdOptions& options) {
+  check_positions(kLoss, student, teacher);
+  return run_pair_loss(kLoss, student, teacher,
+                       [&](const Tensor& s, const Tensor& t, const Tensor& loss, const Tensor& gradient) {
+                         if (s.device().is_meta()) return;
+                         const Tensor q_s = energy_of(s);
+                         const Tensor q_t = energy_of(t);
+                         const Tensor gq = gradient.defined() ? positions_of(s) : Tensor();
+                         loss.fill_(attention_loss(s.shape(), options.form, q_s.data<double>(), q_t.data<double>(),
+                                                   gq.defined() ? gq.data<double>() : nullptr));
+                         if (gq.defined()) {
+                           kEnergyBackward(s.device(), s.dtype(), s.view(), gq.view(), gradient.view());
+                         }
+                       });
+}
+
+Tensor psd_kd(std::span<const Tensor> students, std::span<const Tensor> teachers) {
+  LIMBECK_CHECK(students.size() == teachers.size() && students.size() >= 2, kPsd,
+                "{} student maps and {} teacher maps, expected as many of both, at least 2", students.size(),
+                teachers.size());
+  std::vector<Tensor> maps;
+  std::vector<const Tensor*> inputs;
+  std::vector<std::vector<double>> q_s;
+  std::vector<std::vector<double>> q_t;
+  for (std::size_t k = 0; k < students.size(); ++k) {
+    check_positions(kPsd, students[k], teachers[k]);
+    check_positions(kPsd, students[k], students[0].detach());
+    maps.push_back(students[k].dense());
+    inputs.push_back(&students[k]);
+    if (maps[k].device().is_meta()) continue;
+    q_s.push_back(energy_of(maps[k]).to_vector<double>());
+    q_t.push_back(energy_of(teachers[k].dense()).to_vector<double>());
+  }
+  Tensor loss = Tensor::empty(Shape{}, ops::loss_dtype(maps[0].dtype()), maps[0].device());
+  auto node = record<PsdNode>(inputs);
+  std::vector<std::vector<double>> gq;
+  if (!loss.device().is_meta()) loss.fill_(psd_loss(maps[0].shape(), q_s, q_t, node ? &gq : nullptr));
+  if (node) {
+    for (std::size_t k = 0; k < maps.size(); ++k) {
+      node->gradients.push_back(Tensor::empty_like(maps[k]));
+      if (maps[k].device().is_meta()) continue;
+      const Tensor g = positions_of(maps[k]);
+      std::copy(gq[k].begin(), gq[k].end(), g.data<double>());
+      kEnergyBackward(maps[k].device(), maps[k].dtype(), maps[k].view(), g.view(), node->gradients[k].view());
+    }
+    node->attach(loss);
+  }
+  return loss;
+}
+
+}  // namespace limbeck::distill

@@ -1,0 +1,22 @@
+// What this is: the makers behind the table in loss.cpp that live in files of their own.
+// What it is not: for users; they call make_loss() (distill/loss.h).
+#pragma once
+
+#include <memory>
+
+#include "core/config.h"
+#include "distill/loss.h"
+
+namespace limbeck::distill {
+
+[[nodiscard]] std::shared_ptr<Loss> make_attention_kd(const Config& term);         // loss_attention.cpp
+[[nodiscard]] std::shared_ptr<Loss> make_psd_kd(const Config& term);               // loss_attention.cpp
+[[nodiscard]] std::shared_ptr<Loss> make_csd_kd(const Config& term);               // loss_similarity.cpp
+[[nodiscard]] std::shared_ptr<Loss> make_pairwise_kd(const Config& term);          // loss_similarity.cpp
+[[nodiscard]] std::shared_ptr<Loss> make_batch_similarity_kd(const Config& term);  // loss_similarity.cpp
+[[nodiscard]] std::shared_ptr<Loss> make_inter_channel_kd(const Config& term);     // loss_similarity.cpp
+[[nodiscard]] std::shared_ptr<Loss> make_local_kd(const Config& term);             // loss_similarity.cpp
+[[nodiscard]] std::shared_ptr<Loss> make_ifvd(const Config& term);                 // loss_ifvd.cpp
+[[nodiscard]] std::shared_ptr<Loss> make_ofd_kd(const Config& term);               // loss_ofd.cpp
+
+}  // namespace limbeck::distill

@@ -1,0 +1,41 @@
+// Inputs for the pair-wise similarity loss.
+#include "distill/pairwise_kd.h"
+
+#include "tests/cases/all_cases.h"
+
+namespace limbeck::test {
+namespace {
+
+OpCase make(const char* label, const Shape& student, const Shape& teacher, const distill::PairwiseKdOptions& options) {
+  OpCase c;
+  c.op = "pairwise_kd";
+  c.label = label;
+  c.inputs = [=](Generator& g) {
+    return std::vector<Tensor>{random_uniform(g, student, -3, 3), random_uniform(g, teacher, -3, 3)};
+  };
+  c.forward = [=](std::span<const Tensor> in) { return distill::pairwise_kd(in[0], in[1], options); };
+  c.fixed = {1};
+  // A norm that counts as a constant makes the gradient differ from the derivative on purpose; oracles and the composite
+  // in test_pairwise_kd.cpp check it.
+  c.check_derivative = !options.detach_norm;
+  c.kinks = true;  // ties of the maximum
+  return c;
+}
+
+}  // namespace
+
+std::vector<OpCase> pairwise_kd_cases() {
+  return {
+      make("half the map, detached", {2, 3, 4, 5}, {2, 3, 4, 5}, {}),
+      make("half an odd map, detached", {1, 19, 9, 7}, {1, 21, 9, 7}, {}),
+      make("half the map", {2, 19, 5, 7}, {2, 32, 5, 7}, {.detach_norm = false}),
+      make("2x2", {2, 11, 7, 6}, {2, 19, 7, 6}, {.scale = 0, .kernel = 2, .detach_norm = false}),
+      make("no pooling", {2, 21, 5, 6}, {2, 19, 5, 6}, {.scale = 0, .kernel = 1, .detach_norm = false}),
+      make("no pooling, detached", {2, 21, 5, 6}, {2, 19, 5, 6}, {.scale = 0, .kernel = 1}),
+      make("C=1", {1, 1, 5, 5}, {1, 3, 5, 5}, {.scale = 0, .kernel = 1}),
+      make("one position", {2, 19, 1, 1}, {2, 8, 1, 1}, {.detach_norm = false}),
+      make("several blocks of rows", {1, 8, 15, 19}, {1, 8, 15, 19}, {.scale = 0, .kernel = 1, .detach_norm = false}),
+  };
+}
+
+}  // namespace limbeck::test
