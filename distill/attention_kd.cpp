@@ -32,22 +32,6 @@ Tensor energy_of(const Tensor& map) {
   return q;
 }
 
-/// One gradient per input: PSD differentiates several maps at once.
-struct PsdNode final : Node {
-  std::vector<Tensor> gradients;
-  const char* name() const override { return kPsd; }
-  void backward(std::span<const Tensor> gy, std::span<Tensor> gx) override {
-    for (std::size_t i = 0; i < gradients.size(); ++i) {
-      if (!needs_input_grad(i)) continue;
-      gx[i] = Tensor::empty_like(gradients[i]);
-      if (gradients[i].device().is_meta()) continue;
-      ops::kUnary<ops::MulScalar>(gradients[i].device(), gradients[i].dtype(), gradients[i].view(), gx[i].view(),
-                                  ops::UnaryArgs{gy[0].item(), 0});
-    }
-  }
-  void release() override { gradients.clear(); }
-};
-
 }  // namespace
 
 std::string_view name_of(AttentionForm form) {
@@ -98,10 +82,11 @@ Tensor psd_kd(std::span<const Tensor> students, std::span<const Tensor> teachers
     q_t.push_back(energy_of(teachers[k].dense()).to_vector<double>());
   }
   Tensor loss = Tensor::empty(Shape{}, ops::loss_dtype(maps[0].dtype()), maps[0].device());
-  auto node = record<PsdNode>(inputs);
+  auto node = record<MultiLossNode>(inputs);
   std::vector<std::vector<double>> gq;
   if (!loss.device().is_meta()) loss.fill_(psd_loss(maps[0].shape(), q_s, q_t, node ? &gq : nullptr));
   if (node) {
+    node->label = kPsd;
     for (std::size_t k = 0; k < maps.size(); ++k) {
       node->gradients.push_back(Tensor::empty_like(maps[k]));
       if (maps[k].device().is_meta()) continue;

@@ -19,6 +19,7 @@ inline constexpr std::array kCatalogue = std::to_array<std::string_view>({
     "ifvd",
     "ofd_kd",
     "local_kd",
+    "ka_autoencoder_loss",
 });
 
 }  // namespace limbeck::distill

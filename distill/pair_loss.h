@@ -4,6 +4,9 @@
 // Read next: distill/attention_kd.cpp, the shortest user.
 #pragma once
 
+#include <span>
+#include <vector>
+
 #include "core/autograd.h"
 #include "core/tensor.h"
 #include "ops/fused_loss.h"
@@ -14,6 +17,23 @@ namespace limbeck::distill {
 struct PairLossNode final : ops::FusedLossNode {
   const char* label = "";
   const char* name() const override { return label; }
+};
+
+/// Node of a loss that differentiates several inputs at once; an undefined entry belongs to an input without gradient.
+struct MultiLossNode final : Node {
+  const char* label = "";
+  std::vector<Tensor> gradients;
+  const char* name() const override { return label; }
+  void backward(std::span<const Tensor> gy, std::span<Tensor> gx) override {
+    for (std::size_t i = 0; i < gradients.size(); ++i) {
+      const Tensor& g = gradients[i];
+      if (!needs_input_grad(i)) continue;
+      gx[i] = Tensor::empty_like(g);
+      if (g.device().is_meta()) continue;
+      ops::kUnary<ops::MulScalar>(g.device(), g.dtype(), g.view(), gx[i].view(), ops::UnaryArgs{gy[0].item(), 0});
+    }
+  }
+  void release() override { gradients.clear(); }
 };
 
 /// Allocates the value and, if the student is recorded, its gradient; runs `launch`; records the node.

@@ -30,6 +30,7 @@ std::vector<OpCase> csd_kd_cases();
 std::vector<OpCase> ifvd_cases();
 std::vector<OpCase> ofd_kd_cases();
 std::vector<OpCase> local_kd_cases();
+std::vector<OpCase> ka_autoencoder_loss_cases();
 
 /// All of the above, by family name.
 struct CaseFamily {
@@ -60,6 +61,7 @@ inline constexpr CaseFamily kFamilies[] = {
     {"ifvd", ifvd_cases},
     {"ofd_kd", ofd_kd_cases},
     {"local_kd", local_kd_cases},
+    {"ka_autoencoder_loss", ka_autoencoder_loss_cases},
 };
 
 }  // namespace limbeck::test
