@@ -77,7 +77,6 @@ struct Settings {
   std::vector<distill::Term> terms;     ///< distill only
   distill::WeightSchedule ce_weight{1.0};
   double aux_weight = 0.4;
-  Tensor class_weights;                 ///< filled by the verb when train.class_weights asks for them
 };
 
 /// Reads the whole configuration. Unknown keys are left for Config::check_all_used().

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "apps/model_io.h"
@@ -72,6 +73,13 @@ std::unique_ptr<nn::Optimizer> build_optimizer(const TrainSettings& t, const nn:
   options.momentum = t.momentum;
   options.nesterov = t.nesterov;
   return nn::make_optimizer(options, std::move(groups));
+}
+
+double median(std::vector<double> values) {
+  if (values.empty()) return std::numeric_limits<double>::quiet_NaN();
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
 }
 
 }  // namespace
@@ -220,7 +228,13 @@ InferenceOptions Trainer::inference_options() const {
   return o;
 }
 
-double Trainer::validate(std::int64_t step) {
+Evaluation Trainer::evaluate_student(const datasets::Dataset& dataset, const PredictionHook& hook) {
+  std::optional<nn::EmaScope> average;
+  if (ema_) average.emplace(*ema_);
+  return evaluate(distiller_->student(), dataset, inference_options(), 0, hook);
+}
+
+Evaluation Trainer::validate(std::int64_t step) {
   const bool last = step == total_;
   std::optional<nn::EmaScope> average;
   if (ema_) average.emplace(*ema_);
@@ -240,7 +254,7 @@ double Trainer::validate(std::int64_t step) {
     datasets::write_image(run_ / "pictures" / fmt::format("val_{:03}.png", i), datasets::side_by_side(panels, columns));
   };
   if (last && settings_.train.pictures > 0) fs::create_directories(run_ / "pictures");
-  const Evaluation e = evaluate(distiller_->student(), *val_, options, 0, hook);
+  Evaluation e = evaluate(distiller_->student(), *val_, options, 0, hook);
   last_miou_ = 100 * e.metrics.miou;
   log_info("validation ({}) at step {}: {}", settings_.data.val.split, step, datasets::summary_line(e.metrics));
   JsonObject line;
@@ -259,7 +273,7 @@ double Trainer::validate(std::int64_t step) {
     best.numbers["miou"] = best_miou_;
     nn::save_checkpoint(run_ / "best", best);
   }
-  return last_miou_;
+  return e;
 }
 
 std::map<std::string, std::string> Trainer::model_metadata() const {
@@ -303,6 +317,7 @@ void Trainer::write_run_json(const TrainOutcome* outcome) const {
   o.add("validation", "whole image, single scale, no flip");
   o.add("objective", std::span<const std::string>(distiller_->describe()));
   if (outcome != nullptr) {
+    o.add("seconds_per_step", outcome->seconds_per_step).add("peak_bytes", outcome->peak_bytes);
     o.add("seconds", outcome->seconds).add("best_miou", outcome->best_miou).add("last_miou", outcome->last_miou);
   }
   write_file_atomic(run_ / "run.json", o.str() + "\n");
@@ -326,10 +341,18 @@ TrainOutcome Trainer::train() {
   log_->eta.mark(monotonic_seconds(), first_step_);
   std::int64_t step = first_step_;
   while (step < total_) {
-    log_step(step, train_step(step));
+    const double step_start = monotonic_seconds();
+    const StepResult result = train_step(step);
+    step_seconds_.push_back(monotonic_seconds() - step_start);
+    log_step(step, result);
     ++step;
     const bool last = step == total_;
-    if (last || (t.eval_every > 0 && step % t.eval_every == 0)) validate(step);
+    if (last || (t.eval_every > 0 && step % t.eval_every == 0)) {
+      peak_bytes_ = std::max(peak_bytes_, CpuAllocator::get().stats().peak);
+      Evaluation e = validate(step);
+      if (last) outcome.last = std::move(e);
+      CpuAllocator::get().reset_peak();  // whole images need more than a step does; the log shows the steps
+    }
     const bool stop = signals.received() != 0;
     if (last || stop || (t.save_every > 0 && step % t.save_every == 0)) save(run_ / nn::checkpoint_name(step), step);
     if (stop && !last) {
@@ -339,10 +362,13 @@ TrainOutcome Trainer::train() {
       break;
     }
   }
+  peak_bytes_ = std::max(peak_bytes_, CpuAllocator::get().stats().peak);
   outcome.steps = step;
   outcome.best_miou = best_miou_;
   outcome.last_miou = last_miou_;
   outcome.seconds = monotonic_seconds() - start;
+  outcome.seconds_per_step = median(step_seconds_);
+  outcome.peak_bytes = peak_bytes_;
   write_run_json(&outcome);
   write_report(run_);
   return outcome;

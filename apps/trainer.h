@@ -9,7 +9,9 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "apps/evaluate.h"
 #include "apps/settings.h"
@@ -25,6 +27,9 @@ struct TrainOutcome {
   double last_miou = 0;
   std::int64_t steps = 0;
   double seconds = 0;
+  double seconds_per_step = 0;  ///< median over the steps done here, data included, validation not; NaN without a step
+  std::size_t peak_bytes = 0;   ///< most tensor memory in use during a step, whatever else the process holds included
+  std::optional<Evaluation> last;  ///< the validation at the last step, unless an earlier process made it
   bool stopped = false;        ///< SIGTERM or SIGUSR1: saved, to be resumed (exit status 75)
   bool interrupted = false;    ///< Ctrl-C: saved (exit status 130)
 };
@@ -41,6 +46,9 @@ class Trainer {
   /// Trains to the end, evaluates, writes best/ and report.html.
   TrainOutcome train();
 
+  /// Scores the student as it is now (the weight average, where there is one) on any data set.
+  [[nodiscard]] Evaluation evaluate_student(const datasets::Dataset& dataset, const PredictionHook& hook = {});
+
   [[nodiscard]] std::int64_t total_steps() const noexcept { return total_; }
 
  private:
@@ -49,7 +57,7 @@ class Trainer {
   void log_step(std::int64_t step, const StepResult& result);
   void check_finite(std::int64_t step, const StepResult& result) const;
   void save(const std::filesystem::path& folder, std::int64_t step);
-  double validate(std::int64_t step);
+  Evaluation validate(std::int64_t step);
   void write_run_json(const TrainOutcome* outcome) const;
   [[nodiscard]] std::map<std::string, std::string> model_metadata() const;
   [[nodiscard]] InferenceOptions inference_options() const;
@@ -70,6 +78,8 @@ class Trainer {
   std::int64_t first_step_ = 0;
   double best_miou_ = -1;
   double last_miou_ = -1;
+  std::vector<double> step_seconds_;
+  std::size_t peak_bytes_ = 0;
 };
 
 }  // namespace limbeck::apps

@@ -153,6 +153,46 @@ ConfigNode* enter(ConfigNode* map, std::string_view key, const std::string& path
   return child;
 }
 
+// --- copies -------------------------------------------------------------------------------------------------------
+
+/// What the user wrote below `node`, which counts as asked for from now on.
+std::unique_ptr<ConfigNode> copy_written(ConfigNode& node, const std::vector<std::string_view>& leave_out = {}) {
+  node.asked = true;
+  auto out = std::make_unique<ConfigNode>();
+  out->kind = node.kind;
+  out->place = node.place;
+  out->text = node.text;
+  out->quoted = node.quoted;
+  for (std::size_t i = 0; i < node.children.size(); ++i) {
+    ConfigNode& child = *node.children[i];
+    if (node.kind != Kind::kMap) {
+      out->children.push_back(copy_written(child));
+      continue;
+    }
+    const bool left_out = std::find(leave_out.begin(), leave_out.end(), node.keys[i]) != leave_out.end();
+    // A section that was only looked into may hold values the user wrote on the command line; plain defaults go.
+    if (left_out || (child.from_code && child.kind != Kind::kMap)) continue;
+    auto copied = copy_written(child);
+    if (child.from_code && copied->children.empty()) continue;
+    out->add(node.keys[i], std::move(copied));
+  }
+  return out;
+}
+
+void lay_over(ConfigNode& base, std::unique_ptr<ConfigNode> top) {
+  if (base.kind != Kind::kMap || top->kind != Kind::kMap) {
+    base = std::move(*top);
+    return;
+  }
+  for (std::size_t i = 0; i < top->children.size(); ++i) {
+    if (ConfigNode* child = base.child(top->keys[i])) {
+      lay_over(*child, std::move(top->children[i]));
+    } else {
+      base.add(top->keys[i], std::move(top->children[i]));
+    }
+  }
+}
+
 // --- unknown keys -------------------------------------------------------------------------------------------------
 
 void collect_asked(const ConfigNode& node, const std::string& path, std::vector<std::string>& out) {
@@ -252,6 +292,16 @@ void Config::override_with(std::string_view assignment) {
   }
 }
 
+Config Config::copy(const std::vector<std::string_view>& leave_out) const {
+  auto tree = std::make_shared<ConfigTree>();
+  tree->name = tree_->name;
+  tree->root = copy_written(*node_, leave_out);
+  ConfigNode* root = tree->root.get();
+  return {std::move(tree), root, ""};
+}
+
+void Config::merge(const Config& other) { lay_over(*node_, copy_written(*other.node_)); }
+
 ConfigNode* Config::lookup(std::string_view key) const {
   auto [head, last] = split_last(key);
   ConfigNode* map = node_;
@@ -342,6 +392,15 @@ Config Config::section(std::string_view key) const {
     node = enter(node, part, path);
   }
   return {tree_, node, path};
+}
+
+bool Config::is_section(std::string_view key) const {
+  const ConfigNode* node = node_;
+  for (const auto part : split_path(key)) {
+    node = node->child(part);
+    if (node == nullptr) return false;
+  }
+  return node->kind == Kind::kMap;
 }
 
 std::vector<Config> Config::sections(std::string_view key) const {

@@ -47,6 +47,12 @@ class Config {
   /// "losses.0.weight=3". Missing sections are made. Call on the root, before the getters.
   void override_with(std::string_view assignment);
 
+  /// An independent copy of this section as a root of its own, as the user wrote it: without defaults, without a record of
+  /// what was asked, and without the keys in `leave_out`. Counts as asking for everything here: the copy answers for it.
+  [[nodiscard]] Config copy(const std::vector<std::string_view>& leave_out = {}) const;
+  /// Lays `other` over this section: sections are joined key by key, everything else (lists too) is replaced.
+  void merge(const Config& other);
+
   /// True if the key has a value (null counts as absent). Counts as asking for the key.
   [[nodiscard]] bool has(std::string_view key) const;
   /// Required value; throws ConfigError naming the section's place and the key.
@@ -71,6 +77,8 @@ class Config {
 
   /// Nested mapping; empty (and still asked for) when absent.
   [[nodiscard]] Config section(std::string_view key) const;
+  /// True if the key holds a mapping. Does not count as asking.
+  [[nodiscard]] bool is_section(std::string_view key) const;
   /// List of mappings; empty when absent.
   [[nodiscard]] std::vector<Config> sections(std::string_view key) const;
   /// Names of all keys here, in file order. Does not count as asking.

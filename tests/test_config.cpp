@@ -168,6 +168,34 @@ TEST_CASE("aliases are copies, and a bomb of aliases is refused") {
   check_throws<ConfigError>([&] { static_cast<void>(Config::parse(bomb, "t.yaml")); }, {"too many values"});
 }
 
+TEST_CASE("a copy holds what was written, and merging joins sections") {
+  Config base = Config::parse("train: {lr: 0.1, steps: 10}\nlist: [1, 2]\nname: base\n", "base.yaml");
+  static_cast<void>(base.get<double>("train.momentum", 0.9));  // a default is not copied
+  Config copy = base.copy({"name"});
+  CHECK(copy.keys() == std::vector<std::string>{"train", "list"});
+  CHECK_FALSE(copy.has("train.momentum"));
+  CHECK(copy.is_section("train"));
+  CHECK_FALSE(copy.is_section("list"));
+  CHECK_FALSE(copy.is_section("train.lr.x"));
+  const Config top = Config::parse("train: {lr: 0.5, warmup: 3}\nlist: [7]\n", "top.yaml");
+  copy.merge(top);
+  CHECK(copy.get<double>("train.lr") == 0.5);
+  CHECK(copy.get<int>("train.steps") == 10);
+  CHECK(copy.get<int>("train.warmup") == 3);
+  CHECK(copy.get<std::vector<std::int64_t>>("list") == std::vector<std::int64_t>{7});
+  CHECK(base.get<double>("train.lr") == 0.1);   // the original is untouched
+  CHECK(copy.where("train.lr") == "top.yaml:1");  // places travel with the values
+  CHECK(copy.where("train.steps") == "base.yaml:1");
+  top.check_all_used();  // merging asked for everything
+  Config odd = base.copy();
+  odd.merge(Config::parse("train: {stepz: 1}\n", "odd.yaml"));
+  static_cast<void>(odd.get<double>("train.lr"));
+  static_cast<void>(odd.get<int>("train.steps"));
+  static_cast<void>(odd.get<std::string>("name"));
+  static_cast<void>(odd.get<std::vector<std::int64_t>>("list"));
+  check_throws<ConfigError>([&] { odd.check_all_used(); }, {"odd.yaml:1: unknown key 'train.stepz', did you mean 'steps'?"});
+}
+
 TEST_CASE("overrides change, add and reach into lists") {
   Config c = example();
   c.override_with("train.lr=0.5");

@@ -1,0 +1,46 @@
+// What this is: the parts of a training run, from a configuration to a Trainer: what `train`, `distill` and `ablate` share.
+// What it is not: the loop (trainer.h) or the keys (settings.h).
+// Read next: verb_train.cpp (one run), verb_ablate.cpp (many).
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "apps/settings.h"
+#include "apps/trainer.h"
+#include "core/config.h"
+
+namespace limbeck::apps {
+
+/// What a run reads before its first step. Runs that ask for the same may share it.
+struct TrainInputs {
+  std::shared_ptr<const datasets::Dataset> train;
+  std::shared_ptr<const datasets::Dataset> val;
+  Tensor class_weights;                    ///< undefined unless train.class_weights asks for them
+  std::shared_ptr<models::Model> teacher;  ///< frozen; null in a run without distillation
+};
+
+/// Opens both splits, looks at some samples of each, and counts the classes where the settings ask for class weights.
+/// Leaves the teacher null. Throws DataError naming the file.
+[[nodiscard]] TrainInputs open_data(const Settings& settings);
+
+/// The frozen teacher of `settings`, after it has passed its gate on `val`.
+/// Throws WeightsError when it is another network, has other classes or another input scaling, or misses the gate.
+[[nodiscard]] std::shared_ptr<models::Model> load_teacher(const Settings& settings, const datasets::Dataset& val);
+
+/// Student and terms as one objective. Sets settings.model.spec.classes where the configuration leaves it open.
+[[nodiscard]] std::shared_ptr<distill::Distiller> build_objective(Settings& settings, const TrainInputs& inputs);
+
+enum class RunFolder : std::uint8_t {
+  kNew,      ///< refuse a folder that holds a run
+  kReplace,  ///< remove the run that is there
+  kResume    ///< go on from its newest checkpoint, or start when there is none
+};
+
+/// Everything up to the first step: objective, folder, resuming, and config.yaml, which gets `config_text`.
+[[nodiscard]] std::unique_ptr<Trainer> make_trainer(Settings settings, const TrainInputs& inputs,
+                                                    const std::filesystem::path& run, RunFolder folder,
+                                                    const std::string& config_text);
+
+}  // namespace limbeck::apps
