@@ -27,9 +27,13 @@ Config load_config(const CommonArgs& args) {
     fail<ConfigError>("config", "no configuration: give one with -c FILE.yaml (`limbeck init-config` prints ready ones)");
   }
   Config config = Config::load(args.config);
-  for (const auto& assignment : args.overrides) config.override_with(assignment);
-  replace_length(config, args.overrides);
+  apply_overrides(config, args.overrides);
   return config;
+}
+
+void apply_overrides(Config& config, const std::vector<std::string>& overrides) {
+  for (const auto& assignment : overrides) config.override_with(assignment);
+  replace_length(config, overrides);
 }
 
 std::array<std::int64_t, 2> parse_size(const std::string& text, const char* option) {

@@ -28,6 +28,11 @@ struct TrainArgs : CommonArgs {
   bool force = false;   ///< replace an existing run folder
 };
 
+struct AblateArgs : CommonArgs {
+  std::vector<std::string> only;  ///< names of methods; empty: all
+  bool force = false;             ///< train finished runs again
+};
+
 struct EvalArgs : CommonArgs {
   std::string model;  ///< run folder, step folder or .safetensors file
   std::string split;  ///< overrides data.val_split
@@ -80,6 +85,7 @@ struct InitConfigArgs {
 
 // Each verb returns the exit status; errors are exceptions that main() turns into the documented codes.
 int run_train(const TrainArgs& args, bool distillation);
+int run_ablate(const AblateArgs& args);
 int run_eval(const EvalArgs& args);
 int run_predict(const PredictArgs& args);
 int run_summary(const SummaryArgs& args);
@@ -91,6 +97,9 @@ int run_report(const std::string& run);
 
 /// The configuration file with the overrides applied. Throws ConfigError when no file was given.
 [[nodiscard]] Config load_config(const CommonArgs& args);
+
+/// Applies KEY=VALUE assignments. A length in steps replaces one in epochs, and the other way round.
+void apply_overrides(Config& config, const std::vector<std::string>& overrides);
 
 /// "256x512" -> {256, 512} (height x width); one number means a square. Throws ConfigError.
 [[nodiscard]] std::array<std::int64_t, 2> parse_size(const std::string& text, const char* option);

@@ -51,6 +51,14 @@ int run(int argc, char** argv) {
   add_training("train", "train a network (a teacher, or a student alone)", false);
   add_training("distill", "train a student from a frozen teacher", true);
 
+  AblateArgs ablate;
+  auto* ablate_verb = app.add_subcommand("ablate", "compare distillation methods: same student, data order and seeds");
+  add_common(*ablate_verb, ablate);
+  add_overrides(*ablate_verb, ablate);
+  ablate_verb->add_option("--only", ablate.only, "run only these methods, e.g. --only alone,kd")->delimiter(',');
+  ablate_verb->add_flag("--force", ablate.force, "train again what is finished already");
+  verbs.emplace_back(ablate_verb, [&] { return run_ablate(ablate); });
+
   EvalArgs eval;
   auto* eval_verb = app.add_subcommand("eval", "mIoU of a trained network on a data set");
   eval_verb->add_option("model", eval.model, "run folder, step folder or .safetensors file")->required();

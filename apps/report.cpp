@@ -8,7 +8,9 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "apps/chart.h"
 #include "apps/cli.h"
+#include "apps/html.h"
 #include "core/error.h"
 #include "core/file_io.h"
 #include "core/log.h"
@@ -18,42 +20,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::string escape(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '"': out += "&quot;"; break;
-      default: out += c;
-    }
-  }
-  return out;
-}
-
-std::string base64(const std::string& bytes) {
-  constexpr const char* kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string out;
-  for (std::size_t i = 0; i < bytes.size(); i += 3) {
-    std::uint32_t word = 0;
-    for (std::size_t k = 0; k < 3; ++k) {
-      word = word << 8U | (i + k < bytes.size() ? static_cast<unsigned char>(bytes[i + k]) : 0U);
-    }
-    for (std::size_t k = 0; k < 4; ++k) out += i + k > bytes.size() ? '=' : kDigits[word >> (18U - 6U * k) & 63U];
-  }
-  return out;
-}
-
 constexpr const char* kColours[] = {"#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#7f7f7f"};
-
-/// A round tick distance: 1, 2 or 5 times a power of ten, about five per axis.
-double tick_step(double range) {
-  const double raw = range / 5;
-  const double power = std::pow(10.0, std::floor(std::log10(raw)));
-  const double digit = raw / power;
-  return power * (digit < 1.5 ? 1 : digit < 3.5 ? 2 : digit < 7.5 ? 5 : 10);
-}
 
 using Series = std::map<std::string, Curve>;
 
@@ -90,11 +57,11 @@ std::string facts_table(const nlohmann::json& facts) {
   for (const auto& [key, value] : facts.items()) {
     std::string text;
     if (value.is_array()) {
-      for (const auto& item : value) text += escape(item.is_string() ? item.get<std::string>() : item.dump()) + "<br>";
+      for (const auto& item : value) text += html_escape(item.is_string() ? item.get<std::string>() : item.dump()) + "<br>";
     } else {
-      text = escape(value.is_string() ? value.get<std::string>() : value.dump());
+      text = html_escape(value.is_string() ? value.get<std::string>() : value.dump());
     }
-    table += fmt::format("<tr><th>{}</th><td>{}</td></tr>\n", escape(key), text);
+    table += fmt::format("<tr><th>{}</th><td>{}</td></tr>\n", html_escape(key), text);
   }
   return table + "</table>\n";
 }
@@ -128,7 +95,7 @@ std::string svg_plot(const std::string& title, const std::vector<Curve>& curves)
   const auto py = [&](double y) { return kHeight - kBottom - (y - y0) / (y1 - y0) * (kHeight - kTop - kBottom); };
 
   std::string s = fmt::format("<svg width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} {1}\" role=\"img\">\n", kWidth, kHeight);
-  s += fmt::format("<text x=\"{}\" y=\"16\" class=\"title\">{}</text>\n", kLeft, escape(title));
+  s += fmt::format("<text x=\"{}\" y=\"16\" class=\"title\">{}</text>\n", kLeft, html_escape(title));
   const double sx = tick_step(x1 - x0);
   for (double x = std::ceil(x0 / sx) * sx; x <= x1 + sx * 1e-9; x += sx) {
     s += fmt::format("<line x1=\"{0:.1f}\" x2=\"{0:.1f}\" y1=\"{1}\" y2=\"{2}\" class=\"grid\"/>"
@@ -150,7 +117,7 @@ std::string svg_plot(const std::string& title, const std::vector<Curve>& curves)
     s += fmt::format("<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.5\"/>\n", points, colour);
     const double y = kTop + 12 + 16 * static_cast<double>(k);
     s += fmt::format("<rect x=\"{}\" y=\"{}\" width=\"10\" height=\"10\" fill=\"{}\"/><text x=\"{}\" y=\"{}\">{}</text>\n",
-                     kWidth - kRight + 12, y - 9, colour, kWidth - kRight + 27, y, escape(curves[k].name));
+                     kWidth - kRight + 12, y - 9, colour, kWidth - kRight + 27, y, html_escape(curves[k].name));
   }
   return s + "</svg>\n";
 }
@@ -163,13 +130,13 @@ std::string svg_bars(const std::string& title, const std::vector<std::pair<std::
   for (const auto& [name, value] : bars) most = std::max(most, std::isfinite(value) ? value : 0.0);
   const double height = 30 + kRow * static_cast<double>(bars.size());
   std::string s = fmt::format("<svg width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} {1}\" role=\"img\">\n", kWidth, height);
-  s += fmt::format("<text x=\"{}\" y=\"16\" class=\"title\">{}</text>\n", kLeft, escape(title));
+  s += fmt::format("<text x=\"{}\" y=\"16\" class=\"title\">{}</text>\n", kLeft, html_escape(title));
   for (std::size_t i = 0; i < bars.size(); ++i) {
     const double y = 26 + kRow * static_cast<double>(i);
     const double value = std::isfinite(bars[i].second) ? bars[i].second : 0.0;
     s += fmt::format("<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>"
                      "<rect x=\"{}\" y=\"{}\" width=\"{:.1f}\" height=\"14\" fill=\"{}\"/><text x=\"{:.1f}\" y=\"{}\">{:.2f}</text>\n",
-                     kLeft - 6, y + 12, escape(bars[i].first), kLeft, y, value / most * 420, kColours[0],
+                     kLeft - 6, y + 12, html_escape(bars[i].first), kLeft, y, value / most * 420, kColours[0],
                      kLeft + value / most * 420 + 5, y + 12, value);
   }
   return s + "</svg>\n";
@@ -180,15 +147,7 @@ void write_report(const fs::path& run) {
   if (!facts.is_object()) fail("report", "{} is not valid JSON", (run / "run.json").string());
   const Series series = read_series(run / "metrics.jsonl");
 
-  std::string page = "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>" + escape(run.filename().string()) +
-                     "</title>\n<style>\n"
-                     "body{font:15px/1.45 system-ui,sans-serif;max-width:1300px;margin:2em auto;padding:0 1em;color:#222}\n"
-                     "svg text{font:11px system-ui,sans-serif;fill:#333} svg .title{font-size:13px;font-weight:600}\n"
-                     "svg .grid{stroke:#e4e4e4} table{border-collapse:collapse} th{text-align:left;padding-right:1.5em;"
-                     "vertical-align:top;font-weight:600} td,th{border-bottom:1px solid #eee;padding:.2em .6em .2em 0}\n"
-                     "img{max-width:100%;display:block;margin:.6em 0;image-rendering:pixelated}\n"
-                     "</style></head><body>\n";
-  page += fmt::format("<h1>{}</h1>\n", escape(run.filename().string()));
+  std::string page = html_begin(run.filename().string());
   if (facts.contains("best_miou")) {
     page += fmt::format("<p>Best validation mIoU <b>{:.2f}</b>, last {:.2f}.</p>\n", facts["best_miou"].get<double>(),
                         facts.value("last_miou", 0.0));
@@ -207,13 +166,12 @@ void write_report(const fs::path& run) {
     }
     std::sort(files.begin(), files.end());
     for (const auto& file : files) {
-      page += fmt::format("<img alt=\"{}\" src=\"data:image/png;base64,{}\">\n", escape(file.filename().string()),
-                          base64(read_file(file)));
+      page += html_png(file.filename().string(), read_file(file));
     }
   }
   page += "<h2>Run</h2>\n" + facts_table(facts);
-  if (fs::exists(run / "config.yaml")) page += "<h2>Configuration</h2>\n<pre>" + escape(read_file(run / "config.yaml")) + "</pre>\n";
-  page += "</body></html>\n";
+  if (fs::exists(run / "config.yaml")) page += "<h2>Configuration</h2>\n<pre>" + html_escape(read_file(run / "config.yaml")) + "</pre>\n";
+  page += html_end();
   write_file_atomic(run / "report.html", page);
 }
 

@@ -2,13 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <utility>
 
 #include "apps/model_io.h"
 #include "apps/report.h"
 #include "apps/run_dir.h"
 #include "apps/signals.h"
+#include "apps/statistics.h"
 #include "apps/tensorboard.h"
 #include "core/autocast.h"
 #include "core/file_io.h"
@@ -73,13 +73,6 @@ std::unique_ptr<nn::Optimizer> build_optimizer(const TrainSettings& t, const nn:
   options.momentum = t.momentum;
   options.nesterov = t.nesterov;
   return nn::make_optimizer(options, std::move(groups));
-}
-
-double median(std::vector<double> values) {
-  if (values.empty()) return std::numeric_limits<double>::quiet_NaN();
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
 }
 
 }  // namespace
@@ -367,7 +360,7 @@ TrainOutcome Trainer::train() {
   outcome.best_miou = best_miou_;
   outcome.last_miou = last_miou_;
   outcome.seconds = monotonic_seconds() - start;
-  outcome.seconds_per_step = median(step_seconds_);
+  outcome.seconds_per_step = median_of(step_seconds_);
   outcome.peak_bytes = peak_bytes_;
   write_run_json(&outcome);
   write_report(run_);

@@ -49,6 +49,8 @@ class Trainer {
   /// Scores the student as it is now (the weight average, where there is one) on any data set.
   [[nodiscard]] Evaluation evaluate_student(const datasets::Dataset& dataset, const PredictionHook& hook = {});
 
+  [[nodiscard]] InferenceOptions inference_options() const;
+  [[nodiscard]] distill::Distiller& distiller() noexcept { return *distiller_; }
   [[nodiscard]] std::int64_t total_steps() const noexcept { return total_; }
 
  private:
@@ -60,7 +62,6 @@ class Trainer {
   Evaluation validate(std::int64_t step);
   void write_run_json(const TrainOutcome* outcome) const;
   [[nodiscard]] std::map<std::string, std::string> model_metadata() const;
-  [[nodiscard]] InferenceOptions inference_options() const;
 
   std::filesystem::path run_;
   Settings settings_;

@@ -171,8 +171,8 @@ std::unique_ptr<ConfigNode> copy_written(ConfigNode& node, const std::vector<std
     }
     const bool left_out = std::find(leave_out.begin(), leave_out.end(), node.keys[i]) != leave_out.end();
     // A section that was only looked into may hold values the user wrote on the command line; plain defaults go.
-    if (left_out || (child.from_code && child.kind != Kind::kMap)) continue;
     auto copied = copy_written(child);
+    if (left_out || (child.from_code && child.kind != Kind::kMap)) continue;
     if (child.from_code && copied->children.empty()) continue;
     out->add(node.keys[i], std::move(copied));
   }

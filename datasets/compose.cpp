@@ -79,6 +79,14 @@ Image error_map(const Mask& truth, const Mask& prediction, const std::vector<Rgb
   return out;
 }
 
+void fill_rect(Image& image, std::int64_t y, std::int64_t x, std::int64_t h, std::int64_t w, Rgb colour) {
+  for (std::int64_t row = std::max<std::int64_t>(y, 0); row < std::min(y + h, image.h); ++row) {
+    for (std::int64_t column = std::max<std::int64_t>(x, 0); column < std::min(x + w, image.w); ++column) {
+      std::copy(colour.begin(), colour.end(), image.at(row, column));
+    }
+  }
+}
+
 std::int64_t text_width(std::string_view text, int scale) noexcept {
   const auto letters = static_cast<std::int64_t>(text.size());
   return letters == 0 ? 0 : (letters * (kLetterWidth + 1) - 1) * scale;
@@ -153,11 +161,7 @@ Image legend(const ClassInfo& classes, std::int64_t width, int text_scale) {
   for (std::size_t k = 0; k < places.size(); ++k) {
     const Rgb colour = colour_of(static_cast<std::uint8_t>(std::min<std::size_t>(k, 254)), classes.palette);
     const auto [top, left] = places[k];
-    for (std::int64_t y = top; y < std::min(top + patch, out.h); ++y) {
-      for (std::int64_t x = left; x < std::min(left + patch, out.w); ++x) {
-        std::copy(colour.begin(), colour.end(), out.at(y, x));
-      }
-    }
+    fill_rect(out, top, left, patch, patch, colour);
     draw_text(out, top, left + patch + kGap, classes.names[k], {240, 240, 240}, text_scale);
   }
   return out;

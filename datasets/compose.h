@@ -34,6 +34,9 @@ struct Panel {
 /// Colour patches with class names, wrapped to `width` pixels.
 [[nodiscard]] Image legend(const ClassInfo& classes, std::int64_t width, int text_scale = 1);
 
+/// Fills a rectangle, clipped at the picture's borders.
+void fill_rect(Image& image, std::int64_t y, std::int64_t x, std::int64_t h, std::int64_t w, Rgb colour);
+
 /// Writes ASCII text into the picture, clipped at its borders; other characters appear as '?'. Letters are 5x7 pixels
 /// times `scale`, 6 apart.
 void draw_text(Image& image, std::int64_t y, std::int64_t x, std::string_view text, Rgb colour = {240, 240, 240},
