@@ -148,7 +148,7 @@ std::vector<distill::Term> read_terms(const Config& distill) {
     term.student_tap = section.get("student", "logits");
     term.teacher_tap = section.get("teacher", "logits");
     term.weight = distill::WeightSchedule::from_config(section, "weight", 1.0);
-    const std::string align = section.choice("align", "larger", {"larger", "teacher", "student"});
+    const std::string align = section.choice("align", term.loss->alignment(), {"larger", "teacher", "student"});
     if (align == "teacher") term.align = distill::SizeAlign::kTeacher;
     if (align == "student") term.align = distill::SizeAlign::kStudent;
     terms.push_back(std::move(term));

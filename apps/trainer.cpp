@@ -107,6 +107,7 @@ Trainer::Trainer(fs::path run, Settings settings, std::shared_ptr<distill::Disti
       optimizer_(build_optimizer(settings_.train, *distiller_)) {
   const auto& t = settings_.train;
   total_ = t.steps > 0 ? t.steps : std::max<std::int64_t>(1, t.epochs * loader_.batches_per_epoch() / t.accumulate);
+  distiller_->set_steps_per_epoch(static_cast<double>(loader_.batches_per_epoch()) / static_cast<double>(t.accumulate));
   if (t.ema > 0) ema_ = std::make_unique<nn::Ema>(distiller_->student(), nn::EmaOptions{.decay = t.ema});
 }
 

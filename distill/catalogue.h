@@ -20,6 +20,8 @@ inline constexpr std::array kCatalogue = std::to_array<std::string_view>({
     "ofd_kd",
     "local_kd",
     "ka_autoencoder_loss",
+    "icsd",
+    "feature_mse",
 });
 
 }  // namespace limbeck::distill

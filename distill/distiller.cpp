@@ -90,10 +90,22 @@ LossContext Distiller::context_of(std::size_t index) const {
   return context;
 }
 
+void Distiller::set_steps_per_epoch(double steps) {
+  LIMBECK_CHECK(steps > 0, "distiller", "{} steps per epoch, expected a positive number", steps);
+  steps_per_epoch_ = steps;
+}
+
+double Distiller::weight_at(const WeightSchedule& weight, std::int64_t step, std::int64_t total_steps) const {
+  LIMBECK_CHECK(!weight.needs_epochs() || steps_per_epoch_ > 0, "distiller",
+                "a weight changes by epochs ({}), but the length of an epoch is not known; call set_steps_per_epoch()",
+                weight.describe());
+  return weight.at(step, total_steps, steps_per_epoch_);
+}
+
 Objective Distiller::forward(const Tensor& images, const Tensor& labels, std::int64_t step, std::int64_t total_steps) {
   models::Output teacher;
   const bool need_teacher = std::any_of(terms_.begin(), terms_.end(), [&](const Term& term) {
-    return term.weight.at(step, total_steps) > 0;
+    return weight_at(term.weight, step, total_steps) > 0;
   });
   if (need_teacher) {
     const NoGradGuard off;
@@ -113,13 +125,13 @@ Objective Distiller::forward(const Tensor& images, const Tensor& labels, std::in
     const Tensor full = ops::resize_bilinear(logits, {labels.size(1), labels.size(2)}, options_.align_corners);
     return ops::cross_entropy(full, labels, options_.cross_entropy);
   };
-  const double ce_weight = options_.ce_weight.at(step, total_steps);
+  const double ce_weight = weight_at(options_.ce_weight, step, total_steps);
   add_term("ce", cross_entropy(student.logits), ce_weight);
   if (student.aux.defined() && options_.aux_weight > 0) {
     add_term("aux", cross_entropy(student.aux), ce_weight * options_.aux_weight);
   }
   for (std::size_t i = 0; i < terms_.size(); ++i) {
-    const double weight = terms_[i].weight.at(step, total_steps);
+    const double weight = weight_at(terms_[i].weight, step, total_steps);
     if (weight > 0) add_term(terms_[i].name, term_value(i, student, teacher, labels, step, total_steps), weight);
   }
   return objective;

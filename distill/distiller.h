@@ -75,6 +75,10 @@ class Distiller final : public nn::Module {
   [[nodiscard]] Objective forward(const Tensor& images, const Tensor& labels, std::int64_t step,
                                   std::int64_t total_steps);
 
+  /// Optimizer steps in one pass over the data, for weights that change by epochs; a fraction where batches are accumulated.
+  /// Without it such weights are an error.
+  void set_steps_per_epoch(double steps);
+
   /// To be called once after every optimizer step: lets losses train their own parts (see Loss::after_step).
   void after_step(std::int64_t step, std::int64_t total_steps);
 
@@ -87,6 +91,7 @@ class Distiller final : public nn::Module {
  private:
   [[nodiscard]] Tensor term_value(std::size_t index, const models::Output& student, const models::Output& teacher,
                                   const Tensor& labels, std::int64_t step, std::int64_t total_steps);
+  [[nodiscard]] double weight_at(const WeightSchedule& weight, std::int64_t step, std::int64_t total_steps) const;
   [[nodiscard]] LossContext context_of(std::size_t index) const;
 
   std::shared_ptr<models::Model> student_;
@@ -96,6 +101,7 @@ class Distiller final : public nn::Module {
   std::vector<std::string> student_taps_;  // without "logits", which is always there
   std::vector<std::string> teacher_taps_;
   std::vector<bool> alignment_logged_;
+  double steps_per_epoch_ = 0;
 };
 
 }  // namespace limbeck::distill

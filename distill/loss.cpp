@@ -1,12 +1,15 @@
 #include "distill/loss.h"
 
+#include <optional>
 #include <utility>
 
 #include "core/log.h"
 #include "core/nearest_word.h"
+#include "core/rng.h"
 #include "distill/channel_kd.h"
 #include "distill/loss_makers.h"
 #include "distill/pixel_kd.h"
+#include "models/connectors.h"
 
 namespace limbeck::distill {
 namespace {
@@ -29,18 +32,30 @@ class PixelKdLoss final : public Loss {
 
 class ChannelKdLoss final : public Loss {
  public:
-  explicit ChannelKdLoss(ChannelKdOptions options) : options_(options) {}
-  Tensor forward(const Tensor& student, const Tensor& teacher, const Tensor&) override {
-    return channel_kd(student, teacher, options_);
+  ChannelKdLoss(ChannelKdOptions options, bool adapter) : options_(options), wants_adapter_(adapter) {}
+  void connect(const LossContext& context) override {
+    if (!wants_adapter_) return;
+    require_channels("channel_kd", context);
+    Generator generator(context.seed);
+    adapter_.emplace(models::cwd_feature_adapter(context.student.channels, context.teacher.channels), generator);
+    register_module("adapter", *adapter_);
   }
+  Tensor forward(const Tensor& student, const Tensor& teacher, const Tensor&) override {
+    LIMBECK_CHECK(adapter_.has_value() == wants_adapter_, "channel_kd", "connect() was not called");
+    return channel_kd(adapter_ ? (*adapter_)(student) : student, teacher, options_);
+  }
+  [[nodiscard]] bool equal_channels() const override { return !wants_adapter_; }
   [[nodiscard]] std::string type() const override { return "ChannelKd"; }
   [[nodiscard]] std::string describe() const override {
-    return fmt::format("channel_kd tau={} (sum/(N*C) * tau^2{})", format_short(options_.tau),
-                       options_.cross_entropy_form ? ", cross-entropy form" : "");
+    return fmt::format("channel_kd tau={} (sum/(N*C) * tau^2{}){}", format_short(options_.tau),
+                       options_.cross_entropy_form ? ", cross-entropy form" : "",
+                       wants_adapter_ ? " adapter=conv1x1+bn+relu" : "");
   }
 
  private:
   ChannelKdOptions options_;
+  bool wants_adapter_;
+  std::optional<models::Connector> adapter_;
 };
 
 std::shared_ptr<Loss> make_pixel_kd(const Config& term) {
@@ -58,7 +73,7 @@ std::shared_ptr<Loss> make_channel_kd(const Config& term) {
   ChannelKdOptions options;
   options.tau = term.get_in_range<double>("tau", 4.0, 1e-3, 1e3);
   options.cross_entropy_form = term.get<bool>("cross_entropy_form", false);
-  return std::make_shared<ChannelKdLoss>(options);
+  return std::make_shared<ChannelKdLoss>(options, term.choice("adapter", "none", {"none", "cwd"}) == "cwd");
 }
 
 struct Entry {
@@ -74,12 +89,22 @@ constexpr Entry kLosses[] = {
     {"pairwise_kd", make_pairwise_kd},
     {"batch_similarity_kd", make_batch_similarity_kd},
     {"inter_channel_kd", make_inter_channel_kd},
+    {"icsd", make_icsd},
     {"local_kd", make_local_kd},
     {"ifvd", make_ifvd},
     {"ofd_kd", make_ofd_kd},
+    {"fitnet", make_fitnet},
+    {"channel_transform", make_channel_transform},
+    {"mgd", make_mgd},
 };
 
 }  // namespace
+
+void require_channels(const char* loss, const LossContext& context) {
+  if (context.student.channels > 0 && context.teacher.channels > 0) return;
+  fail<ConfigError>(loss, "taps '{}' and '{}' do not tell their channels, which the loss's own layers need",
+                    context.student.name, context.teacher.name);
+}
 
 std::vector<std::string> loss_names() {
   std::vector<std::string> names;

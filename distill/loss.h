@@ -59,6 +59,9 @@ class Loss : public nn::Module {
   virtual void connect(const LossContext& /*context*/) {}
   /// False for losses that compare maps of different channel counts (their own adapter, attention, similarities).
   [[nodiscard]] virtual bool equal_channels() const { return true; }
+  /// Which map the Distiller resizes unless the configuration says: "larger" (the larger one), "teacher" (the student's map
+  /// takes the teacher's size) or "student".
+  [[nodiscard]] virtual const char* alignment() const { return "larger"; }
   /// Taps that the loss reads besides those of its term.
   [[nodiscard]] virtual std::vector<TapPair> more_taps() const { return {}; }
   /// Called once after every optimizer step, outside of autocast: where a loss trains parts that work against the student

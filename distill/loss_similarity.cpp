@@ -4,6 +4,7 @@
 #include "distill/batch_similarity_kd.h"
 #include "distill/csd_kd.h"
 #include "distill/inter_channel_kd.h"
+#include "distill/inter_class_kd.h"
 #include "distill/local_kd.h"
 #include "distill/loss_makers.h"
 #include "distill/pairwise_kd.h"
@@ -70,6 +71,21 @@ class InterChannelKdLoss final : public Loss {
   InterChannelKdOptions options_;
 };
 
+class IcsdLoss final : public Loss {
+ public:
+  explicit IcsdLoss(IcsdOptions options) : options_(options) {}
+  Tensor forward(const Tensor& student, const Tensor& teacher, const Tensor&) override {
+    return icsd(student, teacher, options_);
+  }
+  [[nodiscard]] std::string type() const override { return "Icsd"; }
+  [[nodiscard]] std::string describe() const override {
+    return fmt::format("icsd tau={} mode={}", format_short(options_.tau), name_of(options_.mode));
+  }
+
+ private:
+  IcsdOptions options_;
+};
+
 class LocalKdLoss final : public Loss {
  public:
   explicit LocalKdLoss(bool probabilities) : probabilities_(probabilities) {}
@@ -113,6 +129,14 @@ std::shared_ptr<Loss> make_batch_similarity_kd(const Config&) { return std::make
 std::shared_ptr<Loss> make_inter_channel_kd(const Config& term) {
   return std::make_shared<InterChannelKdLoss>(
       InterChannelKdOptions{.divide_by_n_squared = term.get<bool>("divide_by_n_squared", false)});
+}
+
+std::shared_ptr<Loss> make_icsd(const Config& term) {
+  IcsdOptions options;
+  options.tau = term.get_in_range<double>("tau", 1.0, 1e-3, 1e3);
+  options.mode = parse_icsd_mode(term.choice(
+      "mode", "paper_norm", {"paper_norm", "row_norm", "paper_raw", "image_raw", "image_norm", "official_code"}));
+  return std::make_shared<IcsdLoss>(options);
 }
 
 std::shared_ptr<Loss> make_local_kd(const Config& term) {

@@ -1,6 +1,7 @@
 #include "distill/weight_schedule.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/log.h"
 
@@ -20,6 +21,12 @@ WeightSchedule WeightSchedule::linear(double from, double to) {
   WeightSchedule s(from);
   s.kind_ = Kind::kLinear;
   s.to_ = checked(to);
+  return s;
+}
+
+WeightSchedule WeightSchedule::epochs(double from, double to) {
+  WeightSchedule s = linear(from, to);
+  s.kind_ = Kind::kEpochs;
   return s;
 }
 
@@ -50,7 +57,11 @@ WeightSchedule WeightSchedule::from_config(const Config& section, std::string_vi
   };
   if (!is_mapping()) return WeightSchedule(section.get_in_range<double>(key, fallback, 0.0, 1e12));
   const Config map = section.section(key);
-  if (map.has("from")) return linear(map.get<double>("from"), map.get<double>("to"));
+  if (map.has("from")) {
+    const bool by_epoch = map.choice("per", "step", {"step", "epoch"}) == "epoch";
+    const auto from = map.get<double>("from");
+    return by_epoch ? epochs(from, map.get<double>("to")) : linear(from, map.get<double>("to"));
+  }
   const double value = map.get<double>("value", fallback);
   if (map.has("until")) return until(value, map.get<std::int64_t>("until"));
   const auto at = map.get<std::vector<std::int64_t>>("at");
@@ -61,12 +72,19 @@ WeightSchedule WeightSchedule::from_config(const Config& section, std::string_vi
   return steps(value, std::move(changes));
 }
 
-double WeightSchedule::at(std::int64_t step, std::int64_t total) const noexcept {
+double WeightSchedule::at(std::int64_t step, std::int64_t total, double steps_per_epoch) const noexcept {
+  constexpr double kRounding = 1e-9;  // of the division of two whole numbers
+  const double epoch_length = std::max(steps_per_epoch, 1.0);
   switch (kind_) {
     case Kind::kConstant: return from_;
     case Kind::kLinear:
       return from_ + (to_ - from_) * static_cast<double>(std::clamp<std::int64_t>(step, 0, total)) /
                          static_cast<double>(std::max<std::int64_t>(total, 1));
+    case Kind::kEpochs: {
+      const double count = std::max(std::ceil(static_cast<double>(total) / epoch_length - kRounding), 1.0);
+      const double epoch = std::floor(static_cast<double>(std::max<std::int64_t>(step, 0)) / epoch_length + kRounding);
+      return from_ + (to_ - from_) * std::min(epoch, count - 1) / count;
+    }
     case Kind::kSteps: break;
   }
   double weight = from_;
@@ -80,6 +98,7 @@ std::string WeightSchedule::describe() const {
   switch (kind_) {
     case Kind::kConstant: return format_short(from_);
     case Kind::kLinear: return fmt::format("linear {} -> {}", format_short(from_), format_short(to_));
+    case Kind::kEpochs: return fmt::format("{} -> {} by epochs", format_short(from_), format_short(to_));
     case Kind::kSteps: break;
   }
   std::string text = format_short(from_);

@@ -8,7 +8,9 @@
 #include "distill/attention_kd.h"
 #include "distill/csd_kd.h"
 #include "distill/distiller.h"
+#include "distill/feature_mse.h"
 #include "distill/ifvd.h"
+#include "distill/inter_class_kd.h"
 #include "distill/local_kd.h"
 #include "distill/ofd_kd.h"
 #include "distill/pairwise_kd.h"
@@ -109,7 +111,8 @@ TEST_CASE("every baseline trains the student") {
   for (const char* yaml :
        {"{loss: attention_kd}", "{loss: attention_kd, form: norm}", "{loss: psd_kd}", "{loss: pairwise_kd}",
         "{loss: pairwise_kd, variant: cirkd}", "{loss: batch_similarity_kd}", "{loss: ifvd}", "{loss: ofd_kd}",
-        "{loss: local_kd, on: features}"}) {
+        "{loss: local_kd, on: features}", "{loss: fitnet}", "{loss: channel_transform}", "{loss: mgd}",
+        "{loss: channel_kd, adapter: cwd}"}) {
     CAPTURE(yaml);
     Pair p;
     ObjectiveOptions without_labels;
@@ -125,7 +128,8 @@ TEST_CASE("every baseline trains the student") {
     for (const auto& [name, parameter] : p.teacher->named_parameters()) CHECK(!parameter.grad().defined());
     CHECK(!d.describe().at(1).empty());
   }
-  for (const char* yaml : {"{loss: csd_kd}", "{loss: inter_channel_kd}", "{loss: local_kd}"}) {
+  for (const char* yaml : {"{loss: csd_kd}", "{loss: inter_channel_kd}", "{loss: local_kd}", "{loss: icsd}",
+                           "{loss: fitnet, connector: false}"}) {
     CAPTURE(yaml);
     Pair p;
     CHECK(p.value(yaml, "logits") > 0);
@@ -146,6 +150,10 @@ TEST_CASE("options reach the ops") {
   same(p.value("{loss: pairwise_kd, kernel: 1}"), pairwise_kd(sf, tf, {.scale = 0, .kernel = 1}).item());
   same(p.value("{loss: pairwise_kd, variant: cirkd}"),
        pairwise_kd(sf, tf, {.scale = 0, .kernel = 2, .detach_norm = false}).item());
+  same(p.value("{loss: icsd, tau: 2, mode: image_norm}", "logits"),
+       icsd(s.logits, t.logits, {.tau = 2, .mode = IcsdMode::kImageNorm}).item());
+  same(p.value("{loss: fitnet, connector: false, reduction: sum_per_image}", "logits"),
+       feature_mse(s.logits, t.logits, {FeatureReduction::kSumPerImage}).item());
   same(p.value("{loss: csd_kd, tau: 2}", "logits"), csd_kd(s.logits, t.logits, {.tau = 2}).item());
   same(p.value("{loss: local_kd}", "logits"), local_kd(ops::softmax(s.logits), ops::softmax(t.logits)).item());
   same(p.value("{loss: local_kd, on: features}"), local_kd(sf, tf).item());
@@ -207,6 +215,83 @@ TEST_CASE("ofd_kd: the margin of a residual stage comes from the last norm of it
   context.teacher_model = teacher.get();
   loss->connect(context);
   CHECK(loss->state_dict().at("margin").to_vector<double>()[0] == doctest::Approx(-1.5957691));
+}
+
+TEST_CASE("losses with layers of their own: names, sizes, who trains them") {
+  const auto names_of = [](const std::string& yaml) {
+    Pair p;
+    const Term term = make_term(yaml);
+    Distiller d(p.student, p.teacher, {term});
+    d.forward(p.batch.images, p.batch.labels, 0, 10).total.backward();
+    std::string names;
+    for (const auto& [name, parameter] : term.loss->named_parameters()) {
+      CHECK(parameter.grad().defined());
+      names += name + parameter.shape().to_string() + " ";
+    }
+    return names;
+  };
+  CHECK(names_of("{loss: fitnet}") == "connector.0.weight[6, 4, 1, 1] ");
+  CHECK(names_of("{loss: channel_transform}") ==
+        "mlp.0.weight[6, 4, 1, 1] mlp.0.bias[6] mlp.2.weight[6, 6, 1, 1] mlp.2.bias[6] ");
+  CHECK(names_of("{loss: channel_transform, hidden: 5}") ==
+        "mlp.0.weight[5, 4, 1, 1] mlp.0.bias[5] mlp.2.weight[6, 5, 1, 1] mlp.2.bias[6] ");
+  CHECK(names_of("{loss: mgd}") ==
+        "align.0.weight[6, 4, 1, 1] align.0.bias[6] generation.0.weight[6, 6, 3, 3] generation.0.bias[6] "
+        "generation.2.weight[6, 6, 3, 3] generation.2.bias[6] ");
+  CHECK(names_of("{loss: channel_kd, adapter: cwd}") ==
+        "adapter.0.weight[6, 4, 1, 1] adapter.1.weight[6] adapter.1.bias[6] ");
+  const auto unknown = make_loss(Config::parse("{loss: fitnet}", "test"));
+  LossContext context;
+  context.student.name = "somewhere";
+  check_throws<ConfigError>([&] { unknown->connect(context); }, {"'somewhere'", "channels"});
+}
+
+TEST_CASE("feature losses bring the student to the teacher's size") {
+  for (const char* yaml : {"{loss: fitnet}", "{loss: channel_transform}", "{loss: mgd}"}) {
+    CHECK(std::string(make_loss(Config::parse(yaml, "test"))->alignment()) == "teacher");
+  }
+  CHECK(std::string(make_loss(Config::parse("{loss: ifvd}", "test"))->alignment()) == "larger");
+}
+
+TEST_CASE("mgd: the mask is a function of seed and step and leaves a quarter of the positions") {
+  LossContext context;
+  context.student = context.teacher = {"features", 3, 8};
+  context.seed = 11;
+  const auto make = [&](const char* yaml) {
+    auto loss = make_loss(Config::parse(yaml, "test"));
+    loss->connect(context);
+    return loss;
+  };
+  const auto loss = make("{loss: mgd}");
+  const Tensor s = Tensor::empty({2, 3, 40, 50});
+  Generator g(1);
+  fill_normal_(s, g, 0, 1);
+  const auto value = [&](Loss& l, std::int64_t step) {
+    LossInputs in;
+    in.student = s;
+    in.teacher = Tensor::zeros({2, 3, 40, 50});
+    in.step = step;
+    return l.evaluate(in).item();
+  };
+  CHECK(value(*loss, 5) == value(*loss, 5));
+  CHECK(value(*loss, 5) == value(*make("{loss: mgd}"), 5));
+  CHECK(value(*loss, 5) != value(*loss, 6));
+  CHECK(value(*make("{loss: mgd, masked: 1}"), 5) == value(*make("{loss: mgd, masked: 1}"), 6));
+
+  // A generator that passes its input on (identity at the centre, values made positive) shows the mask.
+  const auto open = make("{loss: mgd, reduction: mean}");
+  for (const auto& [name, parameter] : open->named_parameters()) {
+    parameter.detach().fill_(0);
+    if (!name.ends_with("weight")) continue;
+    for (std::int64_t c = 0; c < 3; ++c) parameter.detach().view().at<float>(c, c, 1, 1) = 1.0F;
+  }
+  LossInputs in;
+  in.student = Tensor::empty({2, 3, 40, 50});
+  in.student.fill_(1);
+  in.teacher = Tensor::zeros({2, 3, 40, 50});
+  const double kept = open->evaluate(in).item();  // the mean of a map of zeros and ones
+  CHECK(kept == doctest::Approx(0.25).epsilon(0.1));
+  CHECK(std::round(kept * 4000) == doctest::Approx(kept * 4000).epsilon(1e-6));  // whole positions, all channels together
 }
 
 TEST_SUITE_END();

@@ -152,6 +152,37 @@ TEST_CASE("weights follow their schedule; a term of weight zero is not computed"
   CHECK_THROWS_AS(static_cast<void>(WeightSchedule::steps(1, {{5, 1}, {5, 2}})), ConfigError);
 }
 
+TEST_CASE("weights that change by epochs") {
+  // 25 steps of 10 per epoch: three epochs, the last one short.
+  const auto w = WeightSchedule::epochs(0, 3);
+  CHECK(w.at(0, 25, 10) == 0);
+  CHECK(w.at(9, 25, 10) == 0);
+  CHECK(w.at(10, 25, 10) == doctest::Approx(1));
+  CHECK(w.at(19, 25, 10) == doctest::Approx(1));
+  CHECK(w.at(24, 25, 10) == doctest::Approx(2));
+  CHECK(w.at(99, 25, 10) == doctest::Approx(2));
+  // Accumulated batches: 7 batches of an epoch, two per step; epochs begin at steps 0, 4 (3.5) and 7.
+  CHECK(w.at(3, 10, 3.5) == 0);
+  CHECK(w.at(4, 10, 3.5) == doctest::Approx(1));
+  CHECK(w.at(7, 10, 3.5) == doctest::Approx(2));
+  const Config c = Config::parse("{a: {from: 0, to: 9500, per: epoch}, b: {from: 10, to: 0, per: epoch}, "
+                                 "c: {from: 0, to: 4, per: step}, d: {from: 0, to: 1, per: batch}}", "t");
+  CHECK(WeightSchedule::from_config(c, "a", 1).at(30, 120, 1) == doctest::Approx(2375));
+  CHECK(WeightSchedule::from_config(c, "b", 1).at(30, 120, 1) == doctest::Approx(7.5));
+  CHECK(WeightSchedule::from_config(c, "c", 1).at(5, 10) == 2);
+  CHECK_THROWS_AS(static_cast<void>(WeightSchedule::from_config(c, "d", 1)), ConfigError);
+  CHECK(WeightSchedule::from_config(c, "a", 1).describe() == "0 -> 9500 by epochs");
+
+  const Batch batch;
+  auto term = make_term("{loss: channel_kd}", 1.0);
+  term.weight = WeightSchedule::epochs(3, 0);
+  Distiller d(std::make_shared<Toy>(1, 4), std::make_shared<Toy>(2, 4), {term});
+  CHECK_THROWS_WITH_AS(d.forward(batch.images, batch.labels, 0, 30), doctest::Contains("set_steps_per_epoch"), Error);
+  d.set_steps_per_epoch(10);
+  CHECK(d.forward(batch.images, batch.labels, 10, 30).terms.at(1).weight == doctest::Approx(2));
+  CHECK(d.forward(batch.images, batch.labels, 29, 30).terms.at(1).weight == doctest::Approx(1));
+}
+
 TEST_CASE("wrong set-ups are refused with one message") {
   const Batch batch;
   auto term = make_term("{loss: channel_kd}", 1.0);

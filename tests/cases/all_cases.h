@@ -31,6 +31,8 @@ std::vector<OpCase> ifvd_cases();
 std::vector<OpCase> ofd_kd_cases();
 std::vector<OpCase> local_kd_cases();
 std::vector<OpCase> ka_autoencoder_loss_cases();
+std::vector<OpCase> icsd_cases();
+std::vector<OpCase> feature_mse_cases();
 
 /// All of the above, by family name.
 struct CaseFamily {
@@ -62,6 +64,8 @@ inline constexpr CaseFamily kFamilies[] = {
     {"ofd_kd", ofd_kd_cases},
     {"local_kd", local_kd_cases},
     {"ka_autoencoder_loss", ka_autoencoder_loss_cases},
+    {"icsd", icsd_cases},
+    {"feature_mse", feature_mse_cases},
 };
 
 }  // namespace limbeck::test
