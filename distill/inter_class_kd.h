@@ -1,5 +1,4 @@
-// What this is: inter-class similarity distillation (ICSD): how much the places where one class is seen differ from
-// those of
+// What this is: inter-class similarity distillation (ICSD): how much the places where one class is seen differ from those of
 //   every other class, as a K x K matrix of divergences, should be alike in student and teacher.
 // What it is not: channel-wise distillation (distill/channel_kd.h), which compares each class with itself; correlations
 //   between channels (distill/inter_channel_kd.h).
@@ -30,24 +29,21 @@ struct IcsdOptions {
 
 /// Mean squared difference of the inter-class similarity matrices.
 /// Formula:  p_ni = softmax over the H W positions of x_ni / tau; K_n[i,j] = KL(p_ni || p_nj), diagonal exactly 0;
-///           paper_raw  1/C^2 sum_ij (K_S - K_T)^2, K = 1/N sum_n K_n
-///           row_norm   the same with every row of K divided by max(||K[i,:]||_2, 1e-12);  paper_norm  that, divided by
-///           N image_raw, image_norm  1/(N C^2) sum_nij over K_n itself, or over its normalised rows official_code
-///           softmax over H alone, see Note [released code]
+///           paper_raw      1/C^2 sum_ij (K_S - K_T)^2, K = 1/N sum_n K_n
+///           row_norm       the same with every row of K divided by max(||K[i,:]||_2, 1e-12)
+///           paper_norm     row_norm / N
+///           image_raw      1/(N C^2) sum_nij over K_n itself; image_norm over its normalised rows
+///           official_code  softmax over H alone, see Note [released code]
 /// Shapes:   student [N,C,H,W], teacher [N,C,h,w]: equal N and C; returns [] (0-d)
-/// Types:    f32/bf16 in any mix, or f64(ref) both; sums over 512 positions in f32, beyond that and the matrices in
-/// f64;
+/// Types:    f32/bf16 in any mix, or f64(ref) both; sums over 512 positions in f32, beyond that and the matrices in f64;
 ///           returns f32 (f64 for f64). Autocast: full, without a cast.
 /// Units:    squared nats (raw modes); otherwise none
-/// Gradient: of the student: with D = dL/dK, l = ln p: 1/tau [p_k (sum_j D_kj (l_k - l_j) - sum_j D_kj K_kj + sum_i
-/// D_ik)
-///           - sum_i D_ik p_i]. A row of K of length up to 1e-12 (all classes alike) gets none. Saved: itself.
-/// Cost:     4 C^2 multiply-adds per position (two matrices forward, two products back); both maps are read once for
-/// the
-///           matrices, the student once more for the gradient. No probabilities are kept; scratch 16 C^2 doubles per
-///           image.
-/// Error:    f32 within 1e-5 of the f64 reference relative to the largest element (official_code 2e-5), bf16 within
-/// 2e-2.
+/// Gradient: of the student: with D = dL/dK, l = ln p:
+///           1/tau [p_k (sum_j D_kj (l_k - l_j) - sum_j D_kj K_kj + sum_i D_ik) - sum_i D_ik p_i].
+///           A row of K of length up to 1e-12 (all classes alike) gets none. Saved: itself.
+/// Cost:     4 C^2 multiply-adds per position (two matrices forward, two products back); both maps are read once for the
+///           matrices, the student once more for the gradient. No probabilities are kept; scratch 16 C^2 doubles per image.
+/// Error:    f32 within 1e-5 of the f64 reference relative to the largest element (official_code 2e-5), bf16 within 2e-2.
 ///           Finite for +-1e4 (where the gradient keeps three digits); equal maps give exactly 0.
 /// Throws:   a teacher that requires grad; N or C that differ; tau <= 0.
 /// Source:   Mansourian et al., "AICSD: Adaptive Inter-Class Similarity Distillation for Semantic Segmentation",
@@ -55,10 +51,14 @@ struct IcsdOptions {
 ///           the proper divergence and the zero diagonal of the paper.
 [[nodiscard]] Tensor icsd(const Tensor& student, const Tensor& teacher, const IcsdOptions& options = {});
 
-/// The inter-class similarity matrix of a batch: row i, column j: how far the places of class j are from those of class
-/// i. Formula:  1/N sum_n KL(p_ni || p_nj), p = softmax over positions of x / tau Shapes:   logits [N,C,H,W]; returns
-/// [C,C] Types:    f32/bf16/f64(ref); returns f32 (f64 for f64) Units:    nats Gradient: none; the result carries no
-/// history. Throws:   maps that are not [N,C,H,W] or empty; tau <= 0. Source:   as above
+/// The inter-class similarity matrix of a batch: row i, column j: how far the places of class j are from those of class i.
+/// Formula:  1/N sum_n KL(p_ni || p_nj), p = softmax over positions of x / tau
+/// Shapes:   logits [N,C,H,W]; returns [C,C]
+/// Types:    f32/bf16/f64(ref); returns f32 (f64 for f64)
+/// Units:    nats
+/// Gradient: none; the result carries no history.
+/// Throws:   maps that are not [N,C,H,W] or empty; tau <= 0.
+/// Source:   as above
 [[nodiscard]] Tensor inter_class_similarity(const Tensor& logits, double tau = 1);
 
 /// "paper_norm", ..., as in configurations.

@@ -1,6 +1,5 @@
 // Vectorised inter-class similarity loss for channels-last maps, f32 and bf16 in any mix.
-//   visit 1  run by run of 512 positions, turned on its side: maxima, e = exp((x - top) / tau), and the product of e
-//   with
+//   visit 1  run by run of 512 positions, turned on its side: maxima, e = exp((x - top) / tau), and the product of e with
 //            z = (x - top) / tau over all pairs of classes
 //   between  runs, blocks and images are brought to common maxima, in double, in order; the matrices, the loss, dL/dK
 //   visit 2  the student's gradient: two products of C x C matrices with tiles of z and p
