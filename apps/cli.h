@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/config.h"
+#include "models/model.h"
 
 namespace limbeck::apps {
 
@@ -43,24 +44,29 @@ struct PredictArgs : CommonArgs {
   std::vector<std::string> images;  ///< files or folders
 };
 
-struct SummaryArgs {
+/// Which network, as options of a command line. They mean what models/model.h says.
+struct NetworkArgs {
   std::string model;
   std::int64_t classes = 0;  ///< 0: the model's usual number (1000 for classifiers, 21 for segmentation)
-  std::string size = "513x513";
   std::int64_t output_stride = 16;
   double width = 1.0;
+  std::int64_t width_divisor = 8;
+  std::string variant;
+  std::string stem;
+  std::string dilation;
+  bool aux = false;
+  bool separable = false;
+};
+
+struct SummaryArgs : NetworkArgs {
+  std::string size = "513x513";
   bool json = false;
 };
 
-struct ImportArgs {
+struct ImportArgs : NetworkArgs {
   std::string file;
-  std::string model;
   std::string out;
-  std::int64_t classes = 0;            ///< 0: the model's usual number
-  std::int64_t output_stride = 16;
-  double width = 1.0;
   double bn_eps = 0;                   ///< 0: what the file says, else 1e-5
-  std::string variant;
   std::string normalisation;           ///< empty: what the file says, else imagenet
   bool report = false;                 ///< print every name
   bool lenient = false;                ///< accept missing and unexpected names, and another number of classes
@@ -94,6 +100,9 @@ int run_import(const ImportArgs& args);
 int run_bench(const BenchArgs& args);
 int run_init_config(const InitConfigArgs& args);
 int run_report(const std::string& run);
+
+/// The spec the options describe.
+[[nodiscard]] models::ModelSpec spec_of(const NetworkArgs& args);
 
 /// The configuration file with the overrides applied. Throws ConfigError when no file was given.
 [[nodiscard]] Config load_config(const CommonArgs& args);

@@ -29,6 +29,18 @@ void add_overrides(CLI::App& verb, CommonArgs& args) {
   verb.add_option("overrides", args.overrides, "KEY=VALUE: replaces values of the configuration, e.g. train.lr=0.02");
 }
 
+void add_network(CLI::App& verb, NetworkArgs& args) {
+  verb.add_option("--classes", args.classes, "number of classes");
+  verb.add_option("--output-stride", args.output_stride, "4, 8, 16 or 32; any fits the same weights")->capture_default_str();
+  verb.add_option("--width", args.width, "width multiplier of MobileNets")->capture_default_str();
+  verb.add_option("--width-divisor", args.width_divisor, "their channels are multiples of it (1: TensorFlow's DeepLab)")->capture_default_str();
+  verb.add_option("--variant", args.variant, "published form of the head, see models/README.md");
+  verb.add_option("--stem", args.stem, "first layers of a ResNet: 7x7, deep128, deep128_floor or v1c");
+  verb.add_option("--dilation", args.dilation, "dilation pattern: tv, v1b, mmseg, td or jf");
+  verb.add_flag("--aux", args.aux, "with auxiliary head");
+  verb.add_flag("--separable", args.separable, "DeepLab heads with separable convolutions");
+}
+
 int run(int argc, char** argv) {
   CLI::App app{"limbeck distils big segmentation networks into small ones"};
   app.require_subcommand(1);
@@ -77,10 +89,8 @@ int run(int argc, char** argv) {
   SummaryArgs summary;
   auto* summary_verb = app.add_subcommand("summary", "layers, shapes, parameters and MACs of a network");
   summary_verb->add_option("model", summary.model, "network name; a wrong one lists all")->required();
-  summary_verb->add_option("--classes", summary.classes, "number of classes");
   summary_verb->add_option("--size", summary.size, "input size HxW")->capture_default_str();
-  summary_verb->add_option("--output-stride", summary.output_stride, "4, 8, 16 or 32")->capture_default_str();
-  summary_verb->add_option("--width", summary.width, "width multiplier of MobileNets")->capture_default_str();
+  add_network(*summary_verb, summary);
   summary_verb->add_flag("--json", summary.json, "print JSON");
   verbs.emplace_back(summary_verb, [&] { return run_summary(summary); });
 
@@ -95,10 +105,7 @@ int run(int argc, char** argv) {
   import_verb->add_option("file", import.file, "weight file")->required();
   import_verb->add_option("--model", import.model, "network the weights are for; a wrong one lists all")->required();
   import_verb->add_option("-o,--out", import.out, ".safetensors file to write")->required();
-  import_verb->add_option("--classes", import.classes, "number of classes");
-  import_verb->add_option("--output-stride", import.output_stride, "4, 8, 16 or 32; any fits the same weights")->capture_default_str();
-  import_verb->add_option("--width", import.width, "width multiplier of MobileNets")->capture_default_str();
-  import_verb->add_option("--variant", import.variant, "variant of the head, see models/README.md");
+  add_network(*import_verb, import);
   import_verb->add_option("--bn-eps", import.bn_eps, "eps of batch norm these weights were trained with (1e-3: TensorFlow)");
   import_verb->add_option("--normalisation", import.normalisation, "imagenet (mean/std) or symmetric ([-1,1])");
   import_verb->add_flag("--report", import.report, "print what happened to every tensor");

@@ -29,6 +29,14 @@ ModelSettings read_model(const Config& section, const ModelSettings& defaults) {
   m.spec.relu6 = section.get<bool>("relu6", m.spec.relu6);
   m.spec.dilation = section.get("dilation", m.spec.dilation);
   m.spec.variant = section.get("variant", m.spec.variant);
+  m.spec.stem = section.get("stem", m.spec.stem);
+  m.spec.separable = section.get<bool>("separable", m.spec.separable);
+  m.spec.width_divisor = section.get_in_range<std::int64_t>("width_divisor", m.spec.width_divisor, std::int64_t{1}, std::int64_t{64});
+  if (const auto grid = section.find<std::vector<std::int64_t>>("multi_grid")) {
+    const bool fits = grid->size() == m.spec.multi_grid.size() && std::all_of(grid->begin(), grid->end(), [](auto v) { return v >= 1; });
+    if (!fits) section.reject("multi_grid", "expected three positive factors, e.g. [1, 2, 4]");
+    std::copy(grid->begin(), grid->end(), m.spec.multi_grid.begin());
+  }
   m.spec.head_dropout = section.get_in_range<double>("head_dropout", m.spec.head_dropout, -1.0, 0.99);
   m.init = section.get("init", "");
   return m;

@@ -31,11 +31,7 @@ datasets::ClassInfo usual_classes(std::int64_t count) {
 /// "eps" and input scaling may be in the file's own metadata; what the command line says wins.
 ModelCard make_card(const ImportArgs& args, const std::map<std::string, std::string>& metadata) {
   ModelCard card;
-  card.spec.name = args.model;
-  card.spec.classes = args.classes > 0 ? args.classes : models::is_classification(args.model) ? 1000 : 21;
-  card.spec.output_stride = args.output_stride;
-  card.spec.width = args.width;
-  card.spec.variant = args.variant;
+  card.spec = spec_of(args);
   const auto entry = [&](const char* key) {
     const auto found = metadata.find(key);
     return found == metadata.end() ? std::string() : found->second;

@@ -9,13 +9,23 @@
 
 namespace limbeck::apps {
 
-int run_summary(const SummaryArgs& args) {
+models::ModelSpec spec_of(const NetworkArgs& args) {
   models::ModelSpec spec;
   spec.name = args.model;
-  const std::int64_t usual = models::is_classification(args.model) ? 1000 : 21;
-  spec.classes = args.classes > 0 ? args.classes : usual;
+  spec.classes = args.classes > 0 ? args.classes : models::is_classification(args.model) ? 1000 : 21;
   spec.output_stride = args.output_stride;
   spec.width = args.width;
+  spec.width_divisor = args.width_divisor;
+  spec.variant = args.variant;
+  spec.stem = args.stem;
+  spec.dilation = args.dilation;
+  spec.aux = args.aux;
+  spec.separable = args.separable;
+  return spec;
+}
+
+int run_summary(const SummaryArgs& args) {
+  const models::ModelSpec spec = spec_of(args);
   const auto size = parse_size(args.size, "summary --size");
   const auto summary = models::summarize(spec, {1, 3, size[0], size[1]});
   fmt::print("{}\n", args.json ? models::summary_json(summary) : models::summary_table(summary));

@@ -14,9 +14,12 @@ nn::ConvArgs point_conv(std::int64_t in, std::int64_t out, nn::Init init) {
   return {.in = in, .out = out, .kernel = 1, .bias = false, .init = init};
 }
 
-nn::ConvArgs atrous_conv(const AsppOptions& o, std::size_t i) {
-  const std::int64_t rate = o.rates.at(i);
-  return {.in = o.in, .out = o.out, .kernel = 3, .padding = rate, .dilation = rate, .bias = false, .init = o.init};
+HeadConvArgs atrous_conv(const AsppOptions& o, std::size_t i) {
+  return {.in = o.in, .out = o.out, .rate = o.rates.at(i), .separable = o.separable, .bn = o.bn, .init = o.init};
+}
+
+HeadConvArgs projection(const AsppOptions& o) {
+  return {.in = 5 * o.out, .out = o.out, .kernel = o.project_kernel, .separable = o.separable, .bn = o.bn, .init = o.init};
 }
 
 }  // namespace
@@ -35,26 +38,34 @@ Tensor ImagePooling::forward(const Tensor& x) {
 }
 
 Aspp::Aspp(const AsppOptions& o, Generator& g)
-    : point_(point_conv(o.in, o.out, o.init), o.bn, kRelu, g),
-      atrous1_(atrous_conv(o, 0), o.bn, kRelu, g),
-      atrous2_(atrous_conv(o, 1), o.bn, kRelu, g),
-      atrous3_(atrous_conv(o, 2), o.bn, kRelu, g),
+    : pooling_first_(o.pooling_first),
+      point_(point_conv(o.in, o.out, o.init), o.bn, kRelu, g),
+      atrous1_(atrous_conv(o, 0), "convs.1.0", "convs.1.1", g),
+      atrous2_(atrous_conv(o, 1), "convs.2.0", "convs.2.1", g),
+      atrous3_(atrous_conv(o, 2), "convs.3.0", "convs.3.1", g),
       pooling_(o.in, o.out, o.bn, o.init, 1, g),
-      project_(point_conv(5 * o.out, o.out, o.init), o.bn, kRelu, g),
-      dropout_(o.dropout) {
+      project_(projection(o), "project.0", "project.1", g),
+      dropout_(o.drop_channels ? 0.0 : o.dropout),
+      dropout2d_(o.drop_channels ? o.dropout : 0.0) {
   register_module("convs.0", point_);
-  register_module("convs.1", atrous1_);
-  register_module("convs.2", atrous2_);
-  register_module("convs.3", atrous3_);
+  adopt(atrous1_);
+  adopt(atrous2_);
+  adopt(atrous3_);
   register_module("convs.4", pooling_);
-  register_module("project", project_);
+  adopt(project_);
   register_module("dropout", dropout_);
+  register_module("dropout2d", dropout2d_);
 }
 
-Tensor Aspp::forward(const Tensor& x, TapSet& taps) {
+Tensor Aspp::forward(const Tensor& x, TapSet& taps, std::string_view alias) {
   const nn::ModuleScope scope(*this);
-  const Tensor all = ops::concat({point_(x), atrous1_(x), atrous2_(x), atrous3_(x), pooling_(x)}, 1);
-  return dropout_(run_tapped(project_, all, taps, "aspp"));
+  const Tensor b0 = point_(x);
+  const Tensor b1 = atrous1_(x);
+  const Tensor b2 = atrous2_(x);
+  const Tensor b3 = atrous3_(x);
+  const Tensor image = pooling_(x);
+  const Tensor all = pooling_first_ ? ops::concat({image, b0, b1, b2, b3}, 1) : ops::concat({b0, b1, b2, b3, image}, 1);
+  return dropout2d_(dropout_(run_tapped(project_, all, taps, "aspp", alias)));
 }
 
 std::array<std::int64_t, 3> aspp_rates(std::int64_t output_stride) {

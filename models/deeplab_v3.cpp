@@ -4,78 +4,91 @@
 namespace limbeck::models {
 namespace {
 
-constexpr std::int64_t kWidth = 256;
+enum class Variant : std::uint8_t { kTv, kVf, kTfd, kMmseg };
 
-bool is_vf(const ModelSpec& spec) {
-  if (spec.variant.empty() || spec.variant == "tv") return false;
-  if (spec.variant == "vf") return true;
-  fail<ConfigError>("deeplabv3", "unknown variant '{}'; choose tv or vf", spec.variant);
+Variant variant_of(const ModelSpec& spec) {
+  return static_cast<Variant>(parse_variant("deeplabv3", spec.variant, {"tv", "vf", "tfd", "mmseg"}));
 }
 
-nn::Init init_of(const ModelSpec& spec) { return is_vf(spec) ? nn::Init::kKaimingNormalFanIn : nn::Init::kDefault; }
+std::int64_t width_of(Variant v) { return v == Variant::kMmseg ? 512 : 256; }
+
+nn::Init init_of(Variant v) {
+  switch (v) {
+    case Variant::kTv: return nn::Init::kDefault;
+    case Variant::kMmseg: return nn::Init::kKaimingNormalFanOut;
+    default: return nn::Init::kKaimingNormalFanIn;
+  }
+}
+
+nn::Init classifier_init_of(Variant v) { return v == Variant::kMmseg ? nn::Init::kNormal001 : init_of(v); }
 
 AsppOptions aspp_options(const ModelSpec& spec, const Backbone& backbone) {
+  const Variant v = variant_of(spec);
+  const bool mmseg = v == Variant::kMmseg;
   return {.in = backbone.channels().high,
-          .out = kWidth,
+          .out = width_of(v),
           .rates = aspp_rates(backbone.output_stride()),
-          .dropout = dropout_of(spec, is_vf(spec) ? 0.1 : 0.5),
+          .project_kernel = mmseg ? 3 : 1,
+          .pooling_first = mmseg || v == Variant::kTfd,
+          .separable = spec.separable,
+          .dropout = dropout_of(spec, v == Variant::kTv ? 0.5 : 0.1),
+          .drop_channels = mmseg,
           .bn = bn_args(spec),
-          .init = init_of(spec)};
+          .init = init_of(v)};
 }
 
-nn::ConvArgs conv3x3(std::int64_t in, std::int64_t out, nn::Init init) {
-  return {.in = in, .out = out, .kernel = 3, .padding = 1, .bias = false, .init = init};
+FcnHeadArgs aux_args(const ModelSpec& spec, const Backbone& backbone) {
+  const Variant v = variant_of(spec);
+  const std::int64_t in = backbone.channels().middle;
+  return {.in = in,
+          .width = in / 4,
+          .classes = spec.classes,
+          .drop_channels = v == Variant::kMmseg,
+          .dropout = fixed_dropout(spec, 0.1),
+          .bn = bn_args(spec),
+          .init = init_of(v),
+          .classifier_init = classifier_init_of(v)};
+}
+
+std::unique_ptr<HeadConv> make_conv(const ModelSpec& spec, Generator& g) {
+  const Variant v = variant_of(spec);
+  if (v == Variant::kTfd || v == Variant::kMmseg) return nullptr;
+  const std::int64_t width = width_of(v);
+  const HeadConvArgs args{.in = width, .out = width, .separable = spec.separable, .bn = bn_args(spec), .init = init_of(v)};
+  return std::make_unique<HeadConv>(args, "classifier.1", "classifier.2", g);
 }
 
 }  // namespace
 
-DeepLabV3::AuxHead::AuxHead(std::int64_t in, std::int64_t classes, nn::BatchNormArgs bn_args_in, Generator& g)
-    : conv(conv3x3(in, in / 4, nn::Init::kDefault), g),
-      bn(in / 4, bn_args_in),
-      dropout(0.1),
-      classifier({.in = in / 4, .out = classes, .kernel = 1}, g) {}
-
 DeepLabV3::DeepLabV3(const ModelSpec& spec, std::unique_ptr<Backbone> backbone_in, Generator& g)
     : SegmentationModel(spec, std::move(backbone_in)),
+      width_(width_of(variant_of(spec))),
       aspp_(aspp_options(spec, backbone()), g),
-      conv_(conv3x3(kWidth, kWidth, init_of(spec)), g),
-      bn_(kWidth, bn_args(spec)),
-      classifier_({.in = kWidth, .out = spec.classes, .kernel = 1, .init = init_of(spec)}, g) {
+      conv_(make_conv(spec, g)),
+      classifier_({.in = width_, .out = spec.classes, .kernel = 1, .init = classifier_init_of(variant_of(spec))}, g) {
   register_module("classifier.0", aspp_);
-  register_module("classifier.1", conv_);
-  register_module("classifier.2", bn_);
+  if (conv_) adopt(*conv_);
   register_module("classifier.4", classifier_);
   if (!spec.aux) return;
-  if (is_vf(spec)) fail<ConfigError>("deeplabv3", "variant vf has no auxiliary head; use variant tv or aux=false");
-  aux_.emplace(backbone().channels().middle, spec.classes, bn_args(spec), g);
-  register_module("aux_classifier.0", aux_->conv);
-  register_module("aux_classifier.1", aux_->bn);
-  register_module("aux_classifier.3", aux_->dropout);
-  register_module("aux_classifier.4", aux_->classifier);
+  const Variant v = variant_of(spec);
+  if (v == Variant::kVf || v == Variant::kTfd) {
+    fail<ConfigError>("deeplabv3", "variant {} has no auxiliary head; use variant tv or mmseg, or aux=false", spec.variant);
+  }
+  register_module("aux_classifier", aux_.emplace(aux_args(spec, backbone()), g));
 }
 
 void DeepLabV3::run_head(const Features& features, TapSet& taps, Output& out) {
-  const Tensor pyramid = aspp_.forward(features.high, taps);
-  Tensor y;
-  if (taps.wants("head.pre_relu")) {
-    y = nn::conv_bn_act(conv_, bn_, ops::Activation::kNone, pyramid);
-    taps.put("head.pre_relu", y);
-    y = nn::activate(y, ops::Activation::kRelu);
-  } else {
-    y = nn::conv_bn_act(conv_, bn_, ops::Activation::kRelu, pyramid);
-  }
-  taps.put("head", y);
+  // Without a convolution in between, what leaves the ASPP is what enters the classifier.
+  const Tensor y = conv_ ? run_tapped(*conv_, aspp_.forward(features.high, taps), taps, "head")
+                         : aspp_.forward(features.high, taps, "head");
   out.logits = classifier_(y);
-  if (aux_) {
-    const Tensor h = nn::conv_bn_act(aux_->conv, aux_->bn, ops::Activation::kRelu, features.middle);
-    out.aux = aux_->classifier(aux_->dropout(h));
-  }
+  if (aux_) out.aux = (*aux_)(features.middle);
 }
 
 std::vector<TapInfo> DeepLabV3::head_taps() const {
   const std::int64_t stride = backbone().output_stride();
-  std::vector<TapInfo> infos = relu_taps("aspp", kWidth, stride);
-  for (TapInfo& info : relu_taps("head", kWidth, stride)) infos.push_back(std::move(info));
+  std::vector<TapInfo> infos = relu_taps("aspp", width_, stride);
+  for (TapInfo& info : relu_taps("head", width_, stride)) infos.push_back(std::move(info));
   return infos;
 }
 

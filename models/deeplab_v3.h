@@ -11,12 +11,16 @@
 namespace limbeck::models {
 
 /// DeepLabV3. Variants:
-///   tv  torchvision: ASPP dropout 0.5, default initialisation, optional auxiliary head on the middle feature
-///       (3x3 to a quarter of the channels, dropout 0.1, 1x1). At output stride 8 exactly deeplabv3_resnet50/101.
-///   vf  VainF's: ASPP dropout 0.1, Kaiming initialisation, no auxiliary head.
-/// The ASPP rates follow the output stride in both (torchvision only knows 8).
+///   tv     torchvision: ASPP dropout 0.5, default initialisation, optional auxiliary head on the middle feature (3x3 to a quarter
+///          of the channels, dropout 0.1, 1x1). At output stride 8 exactly deeplabv3_resnet50/101.
+///   vf     VainF's: ASPP dropout 0.1, Kaiming initialisation, no auxiliary head.
+///   tfd    TensorFlow's: no 3x3 convolution behind the ASPP, image pooling first, ASPP dropout 0.1, no auxiliary head.
+///   mmseg  mmsegmentation's: 512 channels, image pooling first, a 3x3 projection and nothing behind it, dropout 0.1 of
+///          channels, optional auxiliary head as tv with dropout of channels; a ResNet uses dilation pattern mmseg.
+/// `separable`: the 3x3 convolutions of the ASPP and behind it are depthwise separable.
+/// The ASPP rates follow the output stride in all of them (torchvision and mmsegmentation only know 8).
 /// Shapes: x [N, 3, H, W]; logits and aux [N, K, H/s, W/s], s = output stride
-/// Throws: ConfigError for an unknown variant, or aux with vf.
+/// Throws: ConfigError for an unknown variant, or aux with vf or tfd.
 /// Source: Chen et al., arXiv 1706.05587; names backbone.*, classifier.{0,1,2,4}.*, aux_classifier.{0,1,4}.*
 class DeepLabV3 final : public SegmentationModel {
  public:
@@ -28,18 +32,15 @@ class DeepLabV3 final : public SegmentationModel {
   [[nodiscard]] bool has_aux() const override { return aux_.has_value(); }
 
  private:
-  struct AuxHead {
-    AuxHead(std::int64_t in, std::int64_t classes, nn::BatchNormArgs bn, Generator& generator);
-    nn::Conv2d conv;
-    nn::BatchNorm2d bn;
-    nn::Dropout dropout;
-    nn::Conv2d classifier;
-  };
+  std::int64_t width_;
   Aspp aspp_;
-  nn::Conv2d conv_;
-  nn::BatchNorm2d bn_;
+  std::unique_ptr<HeadConv> conv_;  // tv, vf
   nn::Conv2d classifier_;
-  std::optional<AuxHead> aux_;
+  std::optional<FcnHead> aux_;
 };
+
+/// True for variant mmseg of deeplabv3, deeplabv3plus and pspnet, whose ResNets have a dilation pattern of their own.
+/// Shapes: none
+[[nodiscard]] inline bool is_mmseg(const ModelSpec& spec) { return spec.variant == "mmseg"; }
 
 }  // namespace limbeck::models

@@ -41,21 +41,6 @@ void TapSet::put(std::string_view name, const Tensor& t) {
   if (wants(name)) found_.insert_or_assign(std::string(name), t);
 }
 
-Tensor run_tapped(nn::ConvBnAct& layer, const Tensor& x, TapSet& taps, const std::string& name) {
-  PooledString before(name);  // pooled: steps allocate nothing
-  before += ".pre_relu";
-  Tensor y;
-  if (taps.wants(before)) {
-    const Tensor linear = layer.before_activation(x);
-    taps.put(before, linear);
-    y = nn::activate(linear, layer.activation());
-  } else {
-    y = layer(x);
-  }
-  taps.put(name, y);
-  return y;
-}
-
 std::vector<nn::ParameterGroup> parameter_groups(const nn::Module& model, const GroupOptions& o) {
   std::vector<nn::ParameterGroup> groups(4);
   const auto set_up = [&](std::size_t i, const char* name, double multiplier, double decay) {

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/memory.h"
 #include "core/tensor.h"
 #include "nn/fused.h"
 #include "nn/module.h"
@@ -24,20 +25,24 @@ struct ModelSpec {
   std::string name = {};            ///< see model_names() in models/zoo.h
   std::int64_t classes = 21;
   std::int64_t output_stride = 16;  ///< of the backbone: 32, 16, 8; MobileNetV2 also 4. Classification networks: always 32.
-  double width = 1.0;               ///< MobileNetV2 width multiplier
+  double width = 1.0;               ///< width multiplier of MobileNets
   std::int64_t width_divisor = 8;   ///< its channel counts are multiples of this; 1 for TensorFlow's DeepLab weights
-  bool aux = false;                 ///< deeplabv3: auxiliary head on the second last stage
+  bool aux = false;                 ///< deeplabv3, pspnet: auxiliary head on the second last stage
   double bn_eps = 1e-5;             ///< 1e-3 for weights that come from TensorFlow
   double bn_momentum = 0.1;
-  bool relu6 = true;                ///< MobileNetV2: false uses ReLU
-  /// Dilation pattern where strides were removed: "tv" (torchvision) or "jf" (the AICSD code base); empty: the
-  /// network's default. See Note [dilation patterns] in models/resnet.h and models/mobilenet_v2.h.
+  bool relu6 = true;                ///< MobileNets: false uses ReLU
+  /// Dilation pattern where strides were removed: "tv", "v1b", "mmseg", "td" or "jf"; empty: the network's default. See
+  /// Note [dilation patterns] in models/resnet.h and models/mobilenet_v2.h, which knows tv and jf.
   std::string dilation = {};
-  /// deeplabv3: "tv" (default) or "vf"; deeplabv3plus: "jf" (default) or "vf". See models/README.md.
+  /// Published form of the head: deeplabv3 tv (default), vf, tfd, mmseg; deeplabv3plus jf (default), vf, tfd, mmseg; pspnet td
+  /// (default), td_leaky, mmseg. See models/README.md.
   std::string variant = {};
-  /// Extra dilation factors of the three blocks of ResNet's layer4; zeros: as the dilation pattern says.
+  std::string stem = {};            ///< ResNet: "7x7" (default), "deep128", "deep128_floor", "v1c"; see models/resnet.h
+  bool separable = false;           ///< DeepLab heads: 3x3 convolutions become depthwise + pointwise
+  /// Extra dilation factors of the three blocks of ResNet's layer4, or the three convolutions of Xception's exit2; zeros: as
+  /// the dilation pattern says.
   std::array<std::int64_t, 3> multi_grid{0, 0, 0};
-  double head_dropout = -1.0;       ///< dropout behind the ASPP; negative: the variant's own
+  double head_dropout = -1.0;       ///< dropout behind ASPP or pyramid; negative: the variant's own; 0: none in the head
 
   friend bool operator==(const ModelSpec&, const ModelSpec&) = default;
 };
@@ -97,15 +102,34 @@ class TapSet {
 };
 
 /// Runs `layer` and offers its result as tap `name` and the value before the activation as "NAME.pre_relu".
+/// `Layer`: nn::ConvBnAct or HeadConv (models/head_conv.h). `alias`: a second name of the same two taps.
 /// Shapes: x [N, C, H, W]; returns what the layer returns
-[[nodiscard]] Tensor run_tapped(nn::ConvBnAct& layer, const Tensor& x, TapSet& taps, const std::string& name);
+template <class Layer>
+[[nodiscard]] Tensor run_tapped(Layer& layer, const Tensor& x, TapSet& taps, std::string_view name, std::string_view alias = {}) {
+  PooledString before(name);  // pooled: steps allocate nothing
+  before += ".pre_relu";
+  PooledString alias_before(alias);
+  alias_before += ".pre_relu";
+  Tensor y;
+  if (taps.wants(before) || taps.wants(alias_before)) {
+    const Tensor linear = layer.before_activation(x);
+    taps.put(before, linear);
+    taps.put(alias_before, linear);
+    y = nn::activate(linear, layer.activation());
+  } else {
+    y = layer(x);
+  }
+  taps.put(name, y);
+  taps.put(alias, y);
+  return y;
+}
 
 /// Feature maps of a backbone that heads are built on.
 /// Shapes: low [N, Cl, H/4, W/4]; middle, high at the output stride (middle at the one before if that is lower)
 struct Features {
-  Tensor low;     ///< stride 4: layer1, or features.3
-  Tensor middle;  ///< for auxiliary heads: layer3, or features.13
-  Tensor high;    ///< layer4, or features.17
+  Tensor low;     ///< stride 4: layer1, features.3, entry2.low
+  Tensor middle;  ///< for auxiliary heads: layer3, features.13 (MobileNetV1: features.11), middle
+  Tensor high;    ///< layer4, features.17 (MobileNetV1: features.13), exit2
 };
 
 /// A network without its head.

@@ -39,10 +39,11 @@ struct BlockPlan {
 BlockPlan plan_block(const ResNetOptions& o, bool bottleneck, std::size_t stage, int block, bool strided,
                      std::int64_t old_rate, std::int64_t rate) {
   if (block == 0 && strided) return {2, 1, 1};
-  const bool first_at_old_rate = o.dilation == Dilation::kTv && block == 0;
+  const bool contracted = o.dilation == Dilation::kTv || o.dilation == Dilation::kMmseg;
   std::int64_t factor = 1;
   if (stage == 3 && rate > 1) factor = multi_grid_of(o, bottleneck).at(static_cast<std::size_t>(block) % 3);
-  return {1, (first_at_old_rate ? old_rate : rate) * factor, rate * factor};
+  const std::int64_t first = (contracted && block == 0 ? old_rate : rate) * factor;
+  return {1, first, o.dilation == Dilation::kMmseg ? 1 : rate * factor};
 }
 
 nn::ConvArgs conv3x3(std::int64_t in, std::int64_t out, std::int64_t stride, std::int64_t dilation) {
@@ -93,21 +94,44 @@ Tensor ResidualBlock::before_relu(const Tensor& x) {
   return run(x, ops::Activation::kNone);
 }
 
+Stem parse_stem(const std::string& text) {
+  if (text.empty() || text == "7x7") return Stem::k7x7;
+  if (text == "deep128") return Stem::kDeep128;
+  if (text == "deep128_floor") return Stem::kDeep128Floor;
+  if (text == "v1c") return Stem::kV1c;
+  fail<ConfigError>("model", "unknown stem '{}'; choose 7x7, deep128, deep128_floor or v1c", text);
+}
+
+void ResNet::add_stem(Generator& g) {
+  const auto add = [&](const nn::ConvArgs& args, const char* conv, const char* bn) {
+    stem_.push_back(std::make_unique<StemLayer>(args, options_.bn, g));
+    register_module(conv, stem_.back()->conv);
+    register_module(bn, stem_.back()->bn);
+  };
+  if (options_.stem == Stem::k7x7) {
+    add({.in = 3, .out = 64, .kernel = 7, .stride = 2, .padding = 3, .bias = false, .init = kFanOut}, "conv1", "bn1");
+  } else if (options_.stem == Stem::kV1c) {
+    add(conv3x3(3, 32, 2, 1), "stem.0", "stem.1");
+    add(conv3x3(32, 32, 1, 1), "stem.3", "stem.4");
+    add(conv3x3(32, 64, 1, 1), "stem.6", "stem.7");
+  } else {
+    add(conv3x3(3, 64, 2, 1), "conv1", "bn1");
+    add(conv3x3(64, 64, 1, 1), "conv2", "bn2");
+    add(conv3x3(64, 128, 1, 1), "conv3", "bn3");
+  }
+}
+
 ResNet::ResNet(const ResNetOptions& o, Generator& g)
-    : options_(o),
-      conv1_({.in = 3, .out = 64, .kernel = 7, .stride = 2, .padding = 3, .bias = false, .init = kFanOut}, g),
-      bn1_(64, o.bn),
-      maxpool_({.kernel = 3, .stride = 2, .padding = 1}) {
+    : options_(o), maxpool_({.kernel = 3, .stride = 2, .padding = 1, .ceil_mode = o.stem == Stem::kDeep128}) {
   const Layout layout = layout_of(o.depth);
   if (o.output_stride != 32 && o.output_stride != 16 && o.output_stride != 8) {
     fail<ConfigError>("resnet", "output stride {}, expected 32, 16 or 8", o.output_stride);
   }
   expansion_ = layout.bottleneck ? 4 : 1;
-  register_module("conv1", conv1_);
-  register_module("bn1", bn1_);
+  add_stem(g);
   register_module("maxpool", maxpool_);
 
-  std::int64_t in = 64;
+  std::int64_t in = stem_.back()->conv.weight().size(0);
   std::int64_t stride = 4;
   std::int64_t rate = 1;
   for (std::size_t s = 0; s < stages_.size(); ++s) {
@@ -136,7 +160,9 @@ ResNet::ResNet(const ResNetOptions& o, Generator& g)
 Features ResNet::forward(const Tensor& x, TapSet& taps) {
   const nn::ModuleScope scope(*this);
   Features out;
-  Tensor y = maxpool_(nn::conv_bn_act(conv1_, bn1_, ops::Activation::kRelu, x));
+  Tensor y = x;
+  for (const auto& layer : stem_) y = nn::conv_bn_act(layer->conv, layer->bn, ops::Activation::kRelu, y);
+  y = maxpool_(y);
   for (std::size_t s = 0; s < stages_.size(); ++s) {
     const std::string name = fmt::format("layer{}", s + 1);
     const Stage& stage = stages_.at(s);
@@ -171,7 +197,7 @@ std::vector<TapInfo> ResNet::tap_infos() const {
 }
 
 ResNetClassifier::ResNetClassifier(const ModelSpec& spec, int depth, Generator& g)
-    : features_({.depth = depth, .output_stride = 32, .bn = bn_args(spec)}, g),
+    : features_({.depth = depth, .output_stride = 32, .stem = parse_stem(spec.stem), .bn = bn_args(spec)}, g),
       fc_({.in = features_.channels().high, .out = spec.classes}, g) {
   set_spec(spec);
   adopt(features_);

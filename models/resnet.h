@@ -6,11 +6,23 @@
 // Note [dilation patterns], ResNet: (first block / other blocks) of the 3x3 convolutions
 //                          OS16 layer4   OS8 layer3   OS8 layer4
 //   tv, Bottleneck         1 / 2         1 / 2        2 / 4         torchvision's replace_stride_with_dilation
-//   tv, BasicBlock         1,2 / 2       1,2 / 2      2,4 / 4       conv1 samples at the old rate, conv2 at the new one
-//   jf                     2 / 2         2 / 2        4 / 4         both convolutions of a BasicBlock
+//   tv, BasicBlock         1,2 / 2       1,2 / 2      2,4 / 4       conv1 samples at the old rate, conv2 at the new one;
+//                                                                   "v1b" is another name of this pattern
+//   mmseg, Bottleneck      1 / 2         1 / 2        2 / 4         as tv
+//   mmseg, BasicBlock      1,1 / 2,1     1,1 / 2,1    2,1 / 4,1     conv2 is never dilated
+//   td                     2 / 2         2 / 2        4 / 4         all of a stage; both convolutions of a BasicBlock
+//   jf                     2 / 2         2 / 2        4 / 4         as td
 //   jf with multi-grid     2,4,8         2 / 2        4,8,16        Bottleneck, factors (1, 2, 4) per block of layer4
 // torchvision's own BasicBlock refuses dilation; dilating both convolutions is what distillation papers do for ResNet-18.
 // Padding equals the dilation.
+//
+// Note [stems]
+//   7x7            7x7/2 to 64 channels; torchvision's weights fit this one only
+//   deep128        3x3/2 64, 3x3 64, 3x3 128, pooling in ceil mode: SKD, IFVD, CWD. layer1 sees 128 channels, so that even ResNet-18
+//                  has a downsample there. Names conv1, bn1 .. conv3, bn3.
+//   deep128_floor  the same with ordinary pooling (TensorFlow's "beta" networks)
+//   v1c            3x3/2 32, 3x3 32, 3x3 64 (mmsegmentation). Names stem.0, stem.1, stem.3, stem.4, stem.6, stem.7.
+// Ceil mode matters for even sizes: 512 gives 129 and not 128 at stride 4.
 #pragma once
 
 #include <array>
@@ -25,10 +37,18 @@
 
 namespace limbeck::models {
 
+enum class Stem : std::uint8_t { k7x7, kDeep128, kDeep128Floor, kV1c };
+
+/// A name of Note [stems]; empty gives 7x7.
+/// Shapes: none
+/// Throws: ConfigError for another word.
+[[nodiscard]] Stem parse_stem(const std::string& text);
+
 struct ResNetOptions {
   int depth = 50;                                ///< 18, 34, 50, 101
   std::int64_t output_stride = 32;               ///< 32, 16, 8
   Dilation dilation = Dilation::kTv;
+  Stem stem = Stem::k7x7;
   std::array<std::int64_t, 3> multi_grid{0, 0, 0};  ///< zeros: (1,2,4) for jf with Bottleneck, else (1,1,1)
   nn::BatchNormArgs bn = {};
 };
@@ -79,9 +99,14 @@ class ResNet final : public Backbone {
 
  private:
   using Stage = std::vector<std::unique_ptr<ResidualBlock>>;
+  struct StemLayer {
+    StemLayer(const nn::ConvArgs& args, nn::BatchNormArgs bn_args, Generator& g) : conv(args, g), bn(args.out, bn_args) {}
+    nn::Conv2d conv;
+    nn::BatchNorm2d bn;
+  };
+  void add_stem(Generator& generator);
   ResNetOptions options_;
-  nn::Conv2d conv1_;
-  nn::BatchNorm2d bn1_;
+  std::vector<std::unique_ptr<StemLayer>> stem_;
   nn::MaxPool2d maxpool_;
   std::array<Stage, 4> stages_;
   std::array<std::int64_t, 4> strides_{};

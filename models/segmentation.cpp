@@ -1,25 +1,49 @@
 // What this is: models/segmentation.h.
 #include "models/segmentation.h"
 
+#include "models/mobilenet_v1.h"
 #include "models/mobilenet_v2.h"
 #include "models/resnet.h"
+#include "models/xception.h"
 
 namespace limbeck::models {
 
+namespace {
+
+void reject_width(const ModelSpec& spec) {
+  if (spec.width != 1.0) fail<ConfigError>("model", "width {}: only MobileNets have a width multiplier", spec.width);
+}
+
+XceptionOptions xception_options(const ModelSpec& spec, int depth) {
+  reject_width(spec);
+  if (parse_dilation(spec.dilation, Dilation::kTv) != Dilation::kTv) {
+    fail<ConfigError>("xception", "dilation pattern '{}', but Xception knows tv only", spec.dilation);
+  }
+  return {.depth = depth, .output_stride = spec.output_stride, .multi_grid = spec.multi_grid, .bn = bn_args(spec)};
+}
+
+}  // namespace
+
 std::unique_ptr<Backbone> make_backbone(const std::string& name, const ModelSpec& spec, Dilation resnet_default,
                                         Generator& g) {
-  if (name == "mobilenet_v2") return std::make_unique<MobileNetV2>(mobilenet_v2_options(spec), g);
   for (const int depth : {18, 34, 50, 101}) {
     if (name != fmt::format("resnet{}", depth)) continue;
-    if (spec.width != 1.0) fail<ConfigError>("model", "width {}: only MobileNetV2 has a width multiplier", spec.width);
+    reject_width(spec);
     return std::make_unique<ResNet>(ResNetOptions{.depth = depth,
                                                   .output_stride = spec.output_stride,
-                                                  .dilation = parse_dilation(spec.dilation, resnet_default),
+                                                  .dilation = parse_resnet_dilation(spec.dilation, resnet_default),
+                                                  .stem = parse_stem(spec.stem),
                                                   .multi_grid = spec.multi_grid,
                                                   .bn = bn_args(spec)},
                                     g);
   }
-  fail<ConfigError>("model", "unknown backbone '{}'; choose mobilenet_v2, resnet18, resnet34, resnet50 or resnet101", name);
+  if (!spec.stem.empty()) fail<ConfigError>("model", "stem '{}': only ResNets have a choice of stems", spec.stem);
+  if (name == "mobilenet_v1") return std::make_unique<MobileNetV1>(mobilenet_v1_options(spec), g);
+  if (name == "mobilenet_v2") return std::make_unique<MobileNetV2>(mobilenet_v2_options(spec), g);
+  if (name == "xception41") return std::make_unique<Xception>(xception_options(spec, 41), g);
+  if (name == "xception65") return std::make_unique<Xception>(xception_options(spec, 65), g);
+  fail<ConfigError>("model", "unknown backbone '{}'; choose mobilenet_v1, mobilenet_v2, resnet18, resnet34, resnet50, resnet101, "
+                    "xception41 or xception65", name);
 }
 
 SegmentationModel::SegmentationModel(const ModelSpec& spec, std::unique_ptr<Backbone> backbone)

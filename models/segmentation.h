@@ -12,8 +12,8 @@
 
 namespace limbeck::models {
 
-/// Builds the backbone called "resnet18|34|50|101" or "mobilenet_v2".
-/// `resnet_default`: dilation pattern of a ResNet where the spec names none; MobileNetV2's default is always tv.
+/// Builds the backbone called "resnet18|34|50|101", "mobilenet_v1", "mobilenet_v2", "xception41" or "xception65".
+/// `resnet_default`: dilation pattern of a ResNet where the spec names none; the others' default is always tv.
 /// Shapes: none
 /// Throws: ConfigError for another name or options the backbone does not have.
 [[nodiscard]] std::unique_ptr<Backbone> make_backbone(const std::string& name, const ModelSpec& spec,
@@ -24,7 +24,7 @@ namespace limbeck::models {
 ///   "head"             input of the last 1x1 convolution, after ReLU and before dropout
 ///   "head.pre_relu"    the same before ReLU
 ///   "logits", and "aux" where there is an auxiliary head
-/// DeepLab heads add "aspp" and "aspp.pre_relu".
+/// DeepLab heads add "aspp" and "aspp.pre_relu", PSPNet "ppm", "bottleneck" and "bottleneck.pre_relu".
 /// Shapes: x [N, 3, H, W]; logits [N, K, h, w]
 class SegmentationModel : public Model {
  public:

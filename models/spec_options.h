@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -9,11 +10,11 @@
 
 namespace limbeck::models {
 
-/// What happens behind a removed stride. kTv: the first block of a stage still samples at the old rate, as in the strided
-/// network; kJf: the pattern of the AICSD code base. See the notes in models/mobilenet_v2.h and models/resnet.h.
-enum class Dilation : std::uint8_t { kTv, kJf };
+/// What happens behind a removed stride. kTv, kMmseg: the first block of a stage still samples at the old rate, as in the
+/// strided network; kTd, kJf: it does not. See the notes in models/resnet.h and models/mobilenet_v2.h.
+enum class Dilation : std::uint8_t { kTv, kMmseg, kTd, kJf };
 
-/// "tv" or "jf"; empty gives `fallback`.
+/// "tv" or "jf", for MobileNets and Xception; empty gives `fallback`.
 /// Shapes: none
 /// Throws: ConfigError for another word.
 [[nodiscard]] inline Dilation parse_dilation(const std::string& text, Dilation fallback) {
@@ -21,6 +22,17 @@ enum class Dilation : std::uint8_t { kTv, kJf };
   if (text == "tv") return Dilation::kTv;
   if (text == "jf") return Dilation::kJf;
   fail<ConfigError>("model", "unknown dilation pattern '{}'; choose tv or jf", text);
+}
+
+/// "tv" (also called "v1b"), "mmseg", "td" or "jf", for ResNet; empty gives `fallback`.
+/// Shapes: none
+/// Throws: ConfigError for another word.
+[[nodiscard]] inline Dilation parse_resnet_dilation(const std::string& text, Dilation fallback) {
+  if (text == "v1b") return Dilation::kTv;
+  if (text == "mmseg") return Dilation::kMmseg;
+  if (text == "td") return Dilation::kTd;
+  if (text.empty() || text == "tv" || text == "jf") return parse_dilation(text, fallback);
+  fail<ConfigError>("model", "unknown dilation pattern '{}'; choose tv, v1b, mmseg, td or jf", text);
 }
 
 /// Shapes: none
@@ -40,6 +52,26 @@ enum class Dilation : std::uint8_t { kTv, kJf };
 /// Shapes: none
 [[nodiscard]] inline double dropout_of(const ModelSpec& spec, double own) {
   return spec.head_dropout < 0 ? own : spec.head_dropout;
+}
+
+/// The other dropouts of a head (decoder, auxiliary head) are fixed, unless a head dropout of 0 switches all of them off.
+/// Shapes: none
+[[nodiscard]] inline double fixed_dropout(const ModelSpec& spec, double own) { return spec.head_dropout == 0 ? 0.0 : own; }
+
+/// Position of `text` among `words`, the forms a head knows; empty is the first one.
+/// Shapes: none
+/// Throws: ConfigError for another word.
+[[nodiscard]] inline std::size_t parse_variant(const char* network, const std::string& text,
+                                               std::initializer_list<const char*> words) {
+  if (text.empty()) return 0;
+  std::string list;
+  std::size_t i = 0;
+  for (const char* word : words) {
+    if (text == word) return i;
+    list += (i == 0 ? "" : i + 1 == words.size() ? " or " : ", ") + std::string(word);
+    ++i;
+  }
+  fail<ConfigError>(network, "unknown variant '{}'; choose {}", text, list);
 }
 
 }  // namespace limbeck::models

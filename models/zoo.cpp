@@ -10,7 +10,9 @@
 #include "models/deeplab_v3.h"
 #include "models/deeplab_v3plus.h"
 #include "models/ka_student.h"
+#include "models/mobilenet_v1.h"
 #include "models/mobilenet_v2.h"
+#include "models/pspnet.h"
 #include "models/resnet.h"
 
 namespace limbeck::models {
@@ -22,17 +24,29 @@ std::shared_ptr<Model> resnet(const ModelSpec& spec, const std::string& depth, G
   return std::make_shared<ResNetClassifier>(spec, std::stoi(depth), g);
 }
 
+std::shared_ptr<Model> mobilenet_v1(const ModelSpec& spec, const std::string&, Generator& g) {
+  return std::make_shared<MobileNetV1Classifier>(spec, g);
+}
+
 std::shared_ptr<Model> mobilenet_v2(const ModelSpec& spec, const std::string&, Generator& g) {
   return std::make_shared<MobileNetV2Classifier>(spec, g);
 }
 
 std::shared_ptr<Model> deeplabv3(const ModelSpec& spec, const std::string& backbone, Generator& g) {
-  return std::make_shared<DeepLabV3>(spec, make_backbone(backbone, spec, Dilation::kTv, g), g);
+  const Dilation pattern = is_mmseg(spec) ? Dilation::kMmseg : Dilation::kTv;
+  return std::make_shared<DeepLabV3>(spec, make_backbone(backbone, spec, pattern, g), g);
 }
 
 std::shared_ptr<Model> deeplabv3plus(const ModelSpec& spec, const std::string& backbone, Generator& g) {
-  const Dilation pattern = is_vf_decoder(spec) ? Dilation::kTv : Dilation::kJf;
+  Dilation pattern = Dilation::kTv;
+  if (decoder_variant(spec) == DeepLabV3Plus::Variant::kJf) pattern = Dilation::kJf;
+  if (is_mmseg(spec)) pattern = Dilation::kMmseg;
   return std::make_shared<DeepLabV3Plus>(spec, make_backbone(backbone, spec, pattern, g), g);
+}
+
+std::shared_ptr<Model> pspnet(const ModelSpec& spec, const std::string& backbone, Generator& g) {
+  const Dilation pattern = is_mmseg(spec) ? Dilation::kMmseg : Dilation::kTd;
+  return std::make_shared<PspNet>(spec, make_backbone(backbone, spec, pattern, g), g);
 }
 
 std::shared_ptr<Model> ka_student(const ModelSpec& spec, const std::string& backbone, Generator& g) {
@@ -55,6 +69,7 @@ constexpr Entry kModels[] = {
     {"resnet34", resnet, "34"},
     {"resnet50", resnet, "50"},
     {"resnet101", resnet, "101"},
+    {"mobilenet_v1", mobilenet_v1, ""},
     {"mobilenet_v2", mobilenet_v2, ""},
     {"mobilenet_v2_seg", plain, "mobilenet_v2"},
     {"ka_student_mobilenet_v2", ka_student, "mobilenet_v2"},
@@ -62,12 +77,23 @@ constexpr Entry kModels[] = {
     {"deeplabv3_resnet34", deeplabv3, "resnet34"},
     {"deeplabv3_resnet50", deeplabv3, "resnet50"},
     {"deeplabv3_resnet101", deeplabv3, "resnet101"},
+    {"deeplabv3_mobilenet_v1", deeplabv3, "mobilenet_v1"},
     {"deeplabv3_mobilenet_v2", deeplabv3, "mobilenet_v2"},
+    {"deeplabv3_xception41", deeplabv3, "xception41"},
+    {"deeplabv3_xception65", deeplabv3, "xception65"},
     {"deeplabv3plus_resnet18", deeplabv3plus, "resnet18"},
     {"deeplabv3plus_resnet34", deeplabv3plus, "resnet34"},
     {"deeplabv3plus_resnet50", deeplabv3plus, "resnet50"},
     {"deeplabv3plus_resnet101", deeplabv3plus, "resnet101"},
+    {"deeplabv3plus_mobilenet_v1", deeplabv3plus, "mobilenet_v1"},
     {"deeplabv3plus_mobilenet_v2", deeplabv3plus, "mobilenet_v2"},
+    {"deeplabv3plus_xception41", deeplabv3plus, "xception41"},
+    {"deeplabv3plus_xception65", deeplabv3plus, "xception65"},
+    {"pspnet_resnet18", pspnet, "resnet18"},
+    {"pspnet_resnet34", pspnet, "resnet34"},
+    {"pspnet_resnet50", pspnet, "resnet50"},
+    {"pspnet_resnet101", pspnet, "resnet101"},
+    {"pspnet_mobilenet_v2", pspnet, "mobilenet_v2"},
 };
 
 }  // namespace
@@ -81,6 +107,9 @@ std::shared_ptr<Model> make_model(const ModelSpec& spec, Generator& g) {
     fail<ConfigError>("model", "unknown network '{}'{}; known: {}", spec.name,
                       nearest.empty() ? "" : fmt::format(" (did you mean '{}'?)", nearest), list);
   }
+  if (spec.separable && !spec.name.starts_with("deeplabv3")) {
+    fail<ConfigError>("model", "separable=true: only the DeepLab heads have a separable form, not {}", spec.name);
+  }
   std::shared_ptr<Model> model = found->make(spec, found->argument, g);
   model->set_spec(spec);
   return model;
@@ -93,7 +122,7 @@ std::vector<std::string> model_names() {
 }
 
 bool is_classification(const std::string& name) {
-  return name == "mobilenet_v2" || (name.starts_with("resnet") && name.find('_') == std::string::npos);
+  return name == "mobilenet_v1" || name == "mobilenet_v2" || (name.starts_with("resnet") && name.find('_') == std::string::npos);
 }
 
 std::map<std::string, std::string> spec_to_metadata(const ModelSpec& s) {
@@ -108,6 +137,8 @@ std::map<std::string, std::string> spec_to_metadata(const ModelSpec& s) {
           {"relu6", s.relu6 ? "true" : "false"},
           {"dilation", s.dilation},
           {"variant", s.variant},
+          {"stem", s.stem},
+          {"separable", s.separable ? "true" : "false"},
           {"multi_grid", fmt::format("{},{},{}", s.multi_grid[0], s.multi_grid[1], s.multi_grid[2])},
           {"head_dropout", json_number(s.head_dropout)}};
 }
@@ -150,9 +181,11 @@ std::optional<ModelSpec> spec_from_metadata(const std::map<std::string, std::str
   read("bn_eps", s.bn_eps);
   read("bn_momentum", s.bn_momentum);
   read("relu6", s.relu6);
+  read("separable", s.separable);
   read("head_dropout", s.head_dropout);
   if (const std::string* value = text("dilation")) s.dilation = *value;
   if (const std::string* value = text("variant")) s.variant = *value;
+  if (const std::string* value = text("stem")) s.stem = *value;
   if (const std::string* value = text("multi_grid")) {
     std::string_view rest = *value;
     for (std::int64_t& factor : s.multi_grid) {

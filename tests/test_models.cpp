@@ -1,74 +1,21 @@
-// Networks held to published sizes and costs to the unit (shapes only, nothing is computed), and to their contracts.
+// Networks held to their contracts: names, taps, dilation, options, errors. Sizes and costs: test_model_costs.cpp.
 #include <doctest/doctest.h>
 
 #include <cmath>
 
-#include "models/deeplab_v3.h"
 #include "models/mobilenet_v2.h"
-#include "models/resnet.h"
 #include "models/zoo.h"
-#include "nn/tracer.h"
+#include "ops/slice.h"
+#include "tests/harness/meta_model.h"
 #include "tests/harness/op_case.h"
 #include "tests/harness/temp_dir.h"
 
 using namespace limbeck;
 using models::ModelSpec;
 using test::check_throws;
+using test::on_meta;
 
 namespace {
-
-struct Cost {
-  std::int64_t params, macs;
-  Shape logits, aux;
-};
-
-const Shape k224{1, 3, 224, 224};
-const Shape k513{1, 3, 513, 513};
-
-std::shared_ptr<models::Model> on_meta(const ModelSpec& spec) {
-  const nn::ParameterDevice meta(kMeta);
-  Generator g;
-  auto model = models::make_model(spec, g);
-  model->eval();
-  return model;
-}
-
-Cost cost_of(const ModelSpec& spec, const Shape& input) {
-  const auto model = on_meta(spec);
-  const NoGradGuard off;
-  nn::LayerTracer tracer;
-  const models::Output out = model->forward(Tensor::empty(input, DType::kF32, kMeta));
-  CHECK(tracer.total_params() == model->parameter_count());
-  return {model->parameter_count(), tracer.total_macs(), out.logits.shape(), out.aux.defined() ? out.aux.shape() : Shape{}};
-}
-
-void check_cost(const ModelSpec& spec, const Shape& input, std::int64_t params, std::int64_t macs) {
-  CAPTURE(spec.name);
-  CAPTURE(spec.output_stride);
-  const Cost c = cost_of(spec, input);
-  CHECK(c.params == params);
-  CHECK(c.macs == macs);
-}
-
-/// Parameters and MACs of a backbone alone at 513x513.
-template <class Net, class Options>
-void check_backbone(const Options& options, std::int64_t params, std::int64_t macs, std::int64_t high_size) {
-  const nn::ParameterDevice meta(kMeta);
-  Generator g;
-  Net net(options, g);
-  net.eval();
-  CAPTURE(options.output_stride);
-  const NoGradGuard off;
-  nn::LayerTracer tracer;
-  const models::Features f = net.forward(Tensor::empty(k513, DType::kF32, kMeta));
-  CHECK(net.parameter_count() == params);
-  CHECK(tracer.total_macs() == macs);
-  CHECK(f.high.size(2) == high_size);
-  CHECK(f.high.size(1) == net.channels().high);
-  CHECK(f.low.size(1) == net.channels().low);
-  CHECK(f.middle.size(1) == net.channels().middle);
-  CHECK(f.low.size(3) == 129);
-}
 
 /// "name: dilation" of every 3x3 convolution whose name contains `part`.
 std::vector<std::int64_t> dilations(models::Model& model, const std::string& part) {
@@ -93,88 +40,6 @@ std::int64_t floats_in_state(const models::Model& model) {
 }  // namespace
 
 TEST_SUITE_BEGIN("models");
-
-TEST_CASE("torchvision's classification networks") {
-  check_cost({.name = "resnet18", .classes = 1000}, k224, 11'689'512, 1'814'073'344);
-  check_cost({.name = "resnet34", .classes = 1000}, k224, 21'797'672, 3'663'761'408);
-  check_cost({.name = "resnet50", .classes = 1000}, k224, 25'557'032, 4'089'184'256);
-  check_cost({.name = "resnet101", .classes = 1000}, k224, 44'549'160, 7'801'405'440);
-  check_cost({.name = "mobilenet_v2", .classes = 1000}, k224, 3'504'872, 300'774'272);
-}
-
-TEST_CASE("torchvision's deeplabv3 with auxiliary head") {
-  const Cost r50 = cost_of({.name = "deeplabv3_resnet50", .classes = 21, .output_stride = 8, .aux = true}, k513);
-  CHECK(r50.params == 42'004'074);
-  CHECK(r50.logits == Shape{1, 21, 65, 65});
-  CHECK(r50.aux == Shape{1, 21, 65, 65});
-  CHECK(cost_of({.name = "deeplabv3_resnet101", .classes = 21, .output_stride = 8, .aux = true}, k513).params == 60'996'202);
-}
-
-TEST_CASE("ResNet backbones at all output strides") {
-  using models::ResNet;
-  using models::ResNetOptions;
-  const auto at = [](int depth, std::int64_t os) { return ResNetOptions{.depth = depth, .output_stride = os}; };
-  check_backbone<ResNet>(at(18, 32), 11'176'512, 9'998'427'328, 17);
-  check_backbone<ResNet>(at(18, 16), 11'176'512, 16'709'313'728, 33);
-  check_backbone<ResNet>(at(18, 8), 11'176'512, 49'592'657'088, 65);
-  check_backbone<ResNet>(at(50, 32), 23'508'032, 22'551'684'288, 17);
-  check_backbone<ResNet>(at(50, 16), 23'508'032, 34'086'020'288, 33);
-  check_backbone<ResNet>(at(50, 8), 23'508'032, 102'729'999'552, 65);
-  check_backbone<ResNet>(at(101, 32), 42'500'160, 43'177'239'744, 17);
-  check_backbone<ResNet>(at(101, 16), 42'500'160, 54'711'575'744, 33);
-  check_backbone<ResNet>(at(101, 8), 42'500'160, 182'751'093'952, 65);
-}
-
-TEST_CASE("MobileNetV2 backbone at all output strides, both dilation patterns") {
-  using models::MobileNetV2;
-  using models::MobileNetV2Options;
-  for (const models::Dilation rule : {models::Dilation::kTv, models::Dilation::kJf}) {
-    const auto at = [&](std::int64_t os) { return MobileNetV2Options{.output_stride = os, .dilation = rule}; };
-    check_backbone<MobileNetV2>(at(32), 1'811'712, 1'544'053'184, 17);
-    check_backbone<MobileNetV2>(at(16), 1'811'712, 2'502'824'384, 33);
-    check_backbone<MobileNetV2>(at(8), 1'811'712, 7'903'166'912, 65);
-  }
-}
-
-TEST_CASE("KA student") {
-  const auto at = [](std::int64_t os, std::int64_t classes = 21) {
-    return ModelSpec{.name = "ka_student_mobilenet_v2", .classes = classes, .output_stride = os};
-  };
-  check_cost(at(32), k513, 2'113'557, 1'607'243'456);
-  check_cost(at(16), k513, 2'113'557, 2'740'709'056);
-  check_cost(at(8), k513, 2'113'557, 8'825'853'632);
-  check_cost(at(4), k513, 2'113'557, 33'415'691'968);
-  check_cost(at(16, 19), {1, 3, 1025, 2049}, 2'113'043, 21'233'054'912);
-}
-
-TEST_CASE("DeepLabV3+ in the AICSD form") {
-  const auto spec = [](const char* backbone, std::int64_t classes) {
-    return ModelSpec{.name = std::string("deeplabv3plus_") + backbone, .classes = classes, .output_stride = 16};
-  };
-  check_cost(spec("resnet101", 21), k513, 59'344'309, 92'820'363'712);
-  check_cost(spec("resnet18", 21), k513, 16'608'181, 42'674'402'752);
-  check_cost(spec("mobilenet_v2", 21), k513, 5'816'053, 26'937'170'752);
-  check_cost(spec("resnet101", 19), k513, 59'343'795, 92'811'843'520);
-  check_cost(spec("resnet18", 19), k513, 16'607'667, 42'665'882'560);
-  check_cost(spec("mobilenet_v2", 19), k513, 5'815'539, 26'928'650'560);
-  CHECK(cost_of(spec("resnet18", 21), k513).logits == Shape{1, 21, 129, 129});
-}
-
-TEST_CASE("DeepLabV3 and DeepLabV3+ in VainF's form") {
-  const auto spec = [](const char* name) { return ModelSpec{.name = name, .classes = 21, .output_stride = 16, .variant = "vf"}; };
-  check_cost(spec("deeplabv3_mobilenet_v2"), k513, 5'113'877, 6'005'827'264);
-  check_cost(spec("deeplabv3_resnet50"), k513, 39'638'869, 51'078'150'592);
-  check_cost(spec("deeplabv3_resnet101"), k513, 58'630'997, 71'703'706'048);
-  check_cost(spec("deeplabv3plus_mobilenet_v2"), k513, 5'225'717, 17'121'909'568);
-  check_cost(spec("deeplabv3plus_resnet50"), k513, 39'761'845, 62'379'547'072);
-  check_cost(spec("deeplabv3plus_resnet101"), k513, 58'753'973, 83'005'102'528);
-}
-
-TEST_CASE("mobilenet_v2_seg is the backbone and one 1x1 convolution") {
-  const ModelSpec spec{.name = "mobilenet_v2_seg", .classes = 21};
-  check_cost(spec, k513, 1'811'712 + 321 * 21, 2'502'824'384 + 33 * 33 * 320 * 21);
-  CHECK(cost_of(spec, k513).logits == Shape{1, 21, 33, 33});
-}
 
 TEST_CASE("state dictionaries have torchvision's size and names") {
   const auto r18 = on_meta({.name = "resnet18", .classes = 1000});
@@ -228,10 +93,24 @@ TEST_CASE("ResNet dilation patterns") {
   CHECK(of("resnet18", 8, "jf", "layer3") == List{2, 2, 2, 2});
   CHECK(of("resnet18", 8, "jf", "layer4") == List{4, 4, 4, 4});
   CHECK(of("resnet50", 32, "jf", "layer4") == List{1, 1, 1});
-  // Defaults: tv for deeplabv3, jf for deeplabv3plus, tv for its vf variant; an explicit multi-grid wins.
+  CHECK(of("resnet101", 16, "td", "layer4") == List{2, 2, 2});
+  CHECK(of("resnet101", 8, "td", "layer3") == List(23, 2));
+  CHECK(of("resnet101", 8, "td", "layer4") == List{4, 4, 4});
+  CHECK(of("resnet18", 8, "td", "layer3") == List{2, 2, 2, 2});
+  CHECK(of("resnet18", 8, "td", "layer4") == List{4, 4, 4, 4});
+  CHECK(of("resnet18", 8, "v1b", "layer3") == List{1, 2, 2, 2});
+  CHECK(of("resnet18", 8, "v1b", "layer4") == List{2, 4, 4, 4});
+  CHECK(of("resnet18", 8, "mmseg", "layer3") == List{1, 1, 2, 1});
+  CHECK(of("resnet18", 8, "mmseg", "layer4") == List{2, 1, 4, 1});
+  CHECK(of("resnet50", 8, "mmseg", "layer4") == List{2, 4, 4});
+  // Defaults: tv for deeplabv3, jf for deeplabv3plus, tv for its vf variant, td for pspnet; an explicit multi-grid wins.
   CHECK(of("resnet50", 16, "", "layer4") == List{1, 2, 2});
   CHECK(dilations(*on_meta({.name = "deeplabv3plus_resnet50"}), "layer4") == List{2, 4, 8});
   CHECK(dilations(*on_meta({.name = "deeplabv3plus_resnet50", .variant = "vf"}), "layer4") == List{1, 2, 2});
+  CHECK(dilations(*on_meta({.name = "deeplabv3plus_resnet50", .variant = "tfd"}), "layer4") == List{1, 2, 2});
+  CHECK(dilations(*on_meta({.name = "pspnet_resnet18", .output_stride = 8}), "layer4") == List{4, 4, 4, 4});
+  CHECK(dilations(*on_meta({.name = "pspnet_resnet18", .output_stride = 8, .variant = "mmseg"}), "layer4") == List{2, 1, 4, 1});
+  CHECK(dilations(*on_meta({.name = "deeplabv3plus_resnet18", .output_stride = 8, .variant = "mmseg"}), "layer3") == List{1, 1, 2, 1});
   CHECK(dilations(*on_meta({.name = "deeplabv3plus_resnet50", .multi_grid = {1, 1, 1}}), "layer4") == List{2, 2, 2});
 }
 
@@ -246,6 +125,78 @@ TEST_CASE("MobileNetV2 dilation patterns") {
   CHECK(of(8, "tv") == List{1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 4, 4, 4});
   CHECK(of(8, "jf") == List{1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 4});
   CHECK(of(4, "tv") == List{1, 1, 1, 1, 1, 2, 2, 2, 4, 4, 4, 4, 4, 4, 4, 8, 8, 8});
+}
+
+TEST_CASE("Xception and MobileNetV1 rates") {
+  const auto xception = [](std::int64_t os, const char* part, std::array<std::int64_t, 3> grid = {0, 0, 0}) {
+    return dilations(*on_meta({.name = "deeplabv3_xception41", .output_stride = os, .multi_grid = grid}), part);
+  };
+  CHECK(xception(16, "middle") == List(24, 1));
+  CHECK(xception(16, "exit1") == List{1, 1, 1});
+  CHECK(xception(16, "exit2") == List{2, 2, 2});
+  CHECK(xception(8, "entry3") == List{1, 1, 1});
+  CHECK(xception(8, "middle") == List(24, 2));
+  CHECK(xception(8, "exit1") == List{2, 2, 2});
+  CHECK(xception(8, "exit2") == List{4, 4, 4});
+  CHECK(xception(16, "exit2", {1, 2, 4}) == List{2, 4, 8});
+  CHECK(dilations(*on_meta({.name = "deeplabv3_xception65"}), "middle").size() == 48);
+  const auto mobilenet = [](std::int64_t os) {
+    return dilations(*on_meta({.name = "deeplabv3_mobilenet_v1", .output_stride = os}), "features.");
+  };
+  CHECK(mobilenet(32) == List(14, 1));
+  CHECK(mobilenet(16) == List{1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2});
+  CHECK(mobilenet(8) == List{1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 4});
+}
+
+TEST_CASE("ResNet stems: widths, names, and what only they have") {
+  const auto state = [](const char* stem) { return on_meta({.name = "resnet18", .classes = 10, .stem = stem})->state_dict(); };
+  const auto plain = state("7x7");
+  CHECK(plain.at("conv1.weight").shape() == Shape{64, 3, 7, 7});
+  CHECK(!plain.contains("conv2.weight"));
+  const auto deep = state("deep128");
+  CHECK(deep.at("conv1.weight").shape() == Shape{64, 3, 3, 3});
+  CHECK(deep.at("conv3.weight").shape() == Shape{128, 64, 3, 3});
+  CHECK(deep.at("layer1.0.downsample.0.weight").shape() == Shape{64, 128, 1, 1});
+  const auto v1c = state("v1c");
+  CHECK(v1c.at("stem.0.weight").shape() == Shape{32, 3, 3, 3});
+  CHECK(v1c.at("stem.6.weight").shape() == Shape{64, 32, 3, 3});
+  CHECK(v1c.contains("stem.7.running_var"));
+  CHECK(!v1c.contains("layer1.0.downsample.0.weight"));
+}
+
+TEST_CASE("separable DeepLab heads replace every 3x3 of the head") {
+  for (const std::string name : {"deeplabv3_resnet18", "deeplabv3plus_resnet18"}) {
+    CAPTURE(name);
+    const auto plain = on_meta({.name = name});
+    const auto model = on_meta({.name = name, .separable = true});
+    CHECK(dilations(*model, "classifier.") == dilations(*plain, "classifier."));  // the depthwise ones take over the rates
+    int depthwise = 0;
+    for (const auto& m : model->named_modules()) {
+      const auto* conv = dynamic_cast<const nn::Conv2d*>(m.module);
+      if (conv == nullptr || conv->weight().size(2) != 3 || !m.name.starts_with("classifier.")) continue;
+      CHECK_MESSAGE(conv->options().groups == conv->weight().size(0), m.name);
+      ++depthwise;
+    }
+    CHECK(depthwise == (name == "deeplabv3_resnet18" ? 4 : 5));
+    CHECK(model->tap_info("head").channels == 256);
+  }
+}
+
+TEST_CASE("the order of the concatenations") {
+  // Weights that pass one input channel through show which part of the concatenation it is.
+  const auto first_part = [](const ModelSpec& spec, const char* tap, std::int64_t channel) {
+    Generator g(5);
+    const auto model = models::make_model(spec, g);
+    model->eval();
+    const Tensor x = Tensor::empty({1, 3, 65, 65});
+    fill_normal_(x, g, 0.0, 1.0);
+    const NoGradGuard off;
+    const std::vector<std::string> taps{tap, "layer4"};
+    const models::Output out = model->forward(x, taps);
+    return test::relative_error(ops::slice(out.taps.at(tap), 1, channel, channel + 512), out.taps.at("layer4")) == 0.0;
+  };
+  CHECK(first_part({.name = "pspnet_resnet18", .output_stride = 8}, "ppm", 4 * 128));
+  CHECK(first_part({.name = "pspnet_resnet18", .output_stride = 8, .variant = "mmseg"}, "ppm", 0));
 }
 
 TEST_CASE("ASPP rates follow the output stride") {
@@ -293,10 +244,19 @@ TEST_CASE("every network: each tap has the channels and the stride it announces"
 }
 
 TEST_CASE("asking for taps does not change the result, and pre-ReLU taps precede their ReLU") {
-  for (const std::string name : {"deeplabv3plus_resnet18", "deeplabv3_mobilenet_v2", "ka_student_mobilenet_v2"}) {
-    CAPTURE(name);
+  const std::vector<ModelSpec> specs{{.name = "deeplabv3plus_resnet18"},
+                                     {.name = "deeplabv3plus_resnet18", .variant = "mmseg"},
+                                     {.name = "deeplabv3_resnet18", .variant = "tfd", .separable = true},
+                                     {.name = "deeplabv3_mobilenet_v1", .width = 0.25},
+                                     {.name = "deeplabv3_mobilenet_v2", .width = 0.35},
+                                     {.name = "deeplabv3plus_xception41"},
+                                     {.name = "pspnet_resnet18", .stem = "deep128"},
+                                     {.name = "ka_student_mobilenet_v2", .width = 0.35}};
+  for (const ModelSpec& spec : specs) {
+    CAPTURE(spec.name);
+    CAPTURE(spec.variant);
     Generator g(3);
-    const auto model = models::make_model({.name = name, .classes = 5, .width = name == "deeplabv3plus_resnet18" ? 1.0 : 0.35}, g);
+    const auto model = models::make_model(spec, g);
     model->eval();
     const Tensor x = Tensor::empty({1, 3, 33, 49});
     fill_normal_(x, g, 0.0, 1.0);
@@ -317,11 +277,18 @@ TEST_CASE("asking for taps does not change the result, and pre-ReLU taps precede
 }
 
 TEST_CASE("a training step gives every parameter a finite gradient") {
-  for (const std::string name : {"deeplabv3_resnet18", "deeplabv3plus_mobilenet_v2", "ka_student_mobilenet_v2", "resnet18"}) {
-    CAPTURE(name);
+  const std::vector<ModelSpec> specs{{.name = "deeplabv3_resnet18", .classes = 5, .aux = true},
+                                     {.name = "deeplabv3plus_resnet18", .classes = 5, .aux = true, .variant = "mmseg"},
+                                     {.name = "deeplabv3plus_mobilenet_v2", .classes = 5, .width = 0.35, .separable = true},
+                                     {.name = "deeplabv3_xception41", .classes = 5, .variant = "tfd"},
+                                     {.name = "ka_student_mobilenet_v2", .classes = 5, .width = 0.35},
+                                     {.name = "pspnet_resnet18", .classes = 5, .aux = true, .stem = "deep128"},
+                                     {.name = "pspnet_mobilenet_v2", .classes = 5, .width = 0.35, .aux = true, .variant = "td_leaky"},
+                                     {.name = "mobilenet_v1", .classes = 5, .width = 0.25},
+                                     {.name = "resnet18", .classes = 5, .stem = "v1c"}};
+  for (const ModelSpec& spec : specs) {
+    CAPTURE(spec.name);
     Generator g(3);
-    ModelSpec spec{.name = name, .classes = 5, .aux = name == "deeplabv3_resnet18"};
-    if (name.find("mobilenet") != std::string::npos) spec.width = 0.35;
     const auto model = models::make_model(spec, g);
     const Tensor x = Tensor::empty({2, 3, 33, 33});
     fill_normal_(x, g, 0.0, 1.0);
@@ -404,8 +371,17 @@ TEST_CASE("unknown names and impossible options are configuration errors with a 
   check_throws<ConfigError>([&] { make({.name = "mobilenet_v2_seg", .output_stride = 64}); }, {"output stride 64"});
   check_throws<ConfigError>([&] { make({.name = "mobilenet_v2_seg", .width = 0.0}); }, {"width"});
   check_throws<ConfigError>([&] { make({.name = "mobilenet_v2_seg", .dilation = "vf"}); }, {"'vf'", "tv or jf"});
-  check_throws<ConfigError>([&] { make({.name = "deeplabv3_resnet18", .variant = "jf"}); }, {"'jf'", "tv or vf"});
-  check_throws<ConfigError>([&] { make({.name = "deeplabv3plus_resnet18", .variant = "tv"}); }, {"'tv'", "jf or vf"});
+  check_throws<ConfigError>([&] { make({.name = "deeplabv3_resnet18", .dilation = "vf"}); }, {"'vf'", "tv, v1b, mmseg, td or jf"});
+  check_throws<ConfigError>([&] { make({.name = "deeplabv3_mobilenet_v1", .dilation = "jf"}); }, {"'jf'", "tv only"});
+  check_throws<ConfigError>([&] { make({.name = "deeplabv3_xception41", .dilation = "jf"}); }, {"'jf'", "tv only"});
+  check_throws<ConfigError>([&] { make({.name = "deeplabv3_xception41", .output_stride = 4}); }, {"output stride 4"});
+  check_throws<ConfigError>([&] { make({.name = "deeplabv3_resnet18", .variant = "jf"}); }, {"'jf'", "tv, vf, tfd or mmseg"});
+  check_throws<ConfigError>([&] { make({.name = "deeplabv3plus_resnet18", .variant = "tv"}); }, {"'tv'", "jf, vf, tfd or mmseg"});
+  check_throws<ConfigError>([&] { make({.name = "pspnet_resnet18", .variant = "tv"}); }, {"'tv'", "td, td_leaky or mmseg"});
+  check_throws<ConfigError>([&] { make({.name = "resnet18", .stem = "deep"}); }, {"'deep'", "7x7, deep128, deep128_floor or v1c"});
+  check_throws<ConfigError>([&] { make({.name = "mobilenet_v2_seg", .stem = "v1c"}); }, {"'v1c'", "only ResNets"});
+  check_throws<ConfigError>([&] { make({.name = "pspnet_resnet18", .separable = true}); }, {"separable", "DeepLab"});
+  check_throws<ConfigError>([&] { make({.name = "deeplabv3_resnet18", .aux = true, .variant = "tfd"}); }, {"auxiliary"});
   check_throws<ConfigError>([&] { make({.name = "deeplabv3plus_resnet18", .aux = true}); }, {"auxiliary"});
   check_throws<ConfigError>([&] { make({.name = "deeplabv3_resnet18", .width = 0.5}); }, {"width"});
   check_throws<ConfigError>([&] { make({.name = "deeplabv3_resnet18", .classes = 0}); }, {"0 classes"});
@@ -419,7 +395,7 @@ TEST_CASE("unknown names and impossible options are configuration errors with a 
 TEST_CASE("a spec survives being written as metadata") {
   const ModelSpec spec{.name = "deeplabv3plus_resnet50", .classes = 11, .output_stride = 8, .width = 1.0, .width_divisor = 4, .aux = false,
                        .bn_eps = 1e-3, .bn_momentum = 0.01, .relu6 = false, .dilation = "tv", .variant = "vf",
-                       .multi_grid = {1, 2, 1}, .head_dropout = 0.25};
+                       .stem = "v1c", .separable = true, .multi_grid = {1, 2, 1}, .head_dropout = 0.25};
   const auto text = models::spec_to_metadata(spec);
   const auto back = models::spec_from_metadata(text);
   REQUIRE(back);
