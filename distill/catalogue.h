@@ -22,6 +22,8 @@ inline constexpr std::array kCatalogue = std::to_array<std::string_view>({
     "ka_autoencoder_loss",
     "icsd",
     "feature_mse",
+    "ka_adapt",
+    "ka_affinity",
 });
 
 }  // namespace limbeck::distill

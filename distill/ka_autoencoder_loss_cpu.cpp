@@ -1,38 +1,15 @@
 // Vectorised objective of the autoencoder for dense maps: one sweep over the map and its reconstruction, one over the
 // code. Both are sums over numbers whose order does not matter, so the maps count as flat arrays.
-#include <algorithm>
-
-#include "core/parallel.h"
+#include "distill/flat_sum.h"
 #include "distill/ka_autoencoder_loss_kernels.h"
 
 namespace limbeck::distill {
 namespace {
 
-constexpr std::int64_t kMostBlocks = 64;
-constexpr std::int64_t kRun = 1024;  // numbers that are added in f32
-
-/// Sum over [0, count) of body(begin, end), called for runs of at most kRun and returning an f32 sum.
-template <class Body>
-double sum_runs(std::int64_t count, const Body& body) {
-  const std::int64_t blocks = reduction_blocks(count, 16384, kMostBlocks);
-  double partial[kMostBlocks] = {};
-  parallel_for(blocks, 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t b = begin; b < end; ++b) {
-      const std::int64_t last = count * (b + 1) / blocks;
-      for (std::int64_t i = count * b / blocks; i < last; i += kRun) {
-        partial[b] += static_cast<double>(body(i, std::min(i + kRun, last)));
-      }
-    }
-  });
-  double total = 0;
-  for (std::int64_t b = 0; b < blocks; ++b) total += partial[b];
-  return total;
-}
-
 template <class R, class T>
 double squared_error(const R* r, const T* map, R* gr, std::int64_t count) {
   const auto slope = static_cast<float>(2 / static_cast<double>(count));
-  return sum_runs(count, [=](std::int64_t begin, std::int64_t end) {
+  return flat_sums<1>(count, [=](std::int64_t begin, std::int64_t end) {
     float sum = 0;
     if (gr == nullptr) {
 #pragma omp simd reduction(+ : sum)
@@ -48,13 +25,13 @@ double squared_error(const R* r, const T* map, R* gr, std::int64_t count) {
         gr[i] = static_cast<R>(slope * d);
       }
     }
-    return sum;
-  });
+    return std::array{sum};
+  })[0];
 }
 
 template <class E>
 double magnitudes(const E* e, E* ge, std::int64_t count, float slope) {
-  return sum_runs(count, [=](std::int64_t begin, std::int64_t end) {
+  return flat_sums<1>(count, [=](std::int64_t begin, std::int64_t end) {
     float sum = 0;
     if (ge == nullptr) {
 #pragma omp simd reduction(+ : sum)
@@ -71,8 +48,8 @@ double magnitudes(const E* e, E* ge, std::int64_t count, float slope) {
         ge[i] = static_cast<E>(v < 0.0F ? -slope : v > 0.0F ? slope : v);
       }
     }
-    return sum;
-  });
+    return std::array{sum};
+  })[0];
 }
 
 }  // namespace

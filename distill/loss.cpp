@@ -96,6 +96,8 @@ constexpr Entry kLosses[] = {
     {"fitnet", make_fitnet},
     {"channel_transform", make_channel_transform},
     {"mgd", make_mgd},
+    {"ka_adapt", make_ka_adapt},
+    {"ka_affinity", make_ka_affinity},
 };
 
 }  // namespace

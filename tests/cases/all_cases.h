@@ -33,6 +33,8 @@ std::vector<OpCase> local_kd_cases();
 std::vector<OpCase> ka_autoencoder_loss_cases();
 std::vector<OpCase> icsd_cases();
 std::vector<OpCase> feature_mse_cases();
+std::vector<OpCase> ka_adapt_cases();
+std::vector<OpCase> ka_affinity_cases();
 
 /// All of the above, by family name.
 struct CaseFamily {
@@ -66,6 +68,8 @@ inline constexpr CaseFamily kFamilies[] = {
     {"ka_autoencoder_loss", ka_autoencoder_loss_cases},
     {"icsd", icsd_cases},
     {"feature_mse", feature_mse_cases},
+    {"ka_adapt", ka_adapt_cases},
+    {"ka_affinity", ka_affinity_cases},
 };
 
 }  // namespace limbeck::test
