@@ -23,11 +23,7 @@ class AdapterLoss : public Loss {
 
   void connect(const LossContext& context) override {
     if (!wanted_) return;
-    if (context.student.channels <= 0 || context.teacher.channels <= 0) {
-      fail<ConfigError>(label_,
-                        "taps '{}' and '{}' do not tell their channels, which the adapter needs; use adapter: none",
-                        context.student.name, context.teacher.name);
-    }
+    require_channels(label_, context);
     Generator generator(context.seed);
     adapter_.emplace(args_(context.student.channels, context.teacher.channels), generator);
     register_module("adapter", *adapter_);

@@ -150,14 +150,16 @@ TEST_CASE("ka_affinity: the length of the vectors and a turn of their space do n
 }
 
 TEST_CASE("ka_affinity: one channel has no direction to turn to; the sign of its affinities remains") {
-  const Tensor s = noise_map({2, 1, 5, 6}, 1, 1);
+  std::vector<float> values;
+  for (int i = 0; i < 60; ++i) values.push_back(static_cast<float>((i % 7 < 3 ? -1 : 1) * (1 + 0.1 * i)));
+  const Tensor s = Tensor::from(values, {2, 1, 5, 6});
   const Tensor t = noise_map({2, 3, 5, 6}, 2, 1);
   for (const KaAffinityReduce reduce : {KaAffinityReduce::kMeanSquare, KaAffinityReduce::kRowNorm}) {
     const auto loss = [&](const Tensor& x) { return loss_of(reduce)(x, t.copy_as(x.dtype())); };
     const auto fast = differentiate(loss, s);
     CHECK(fast.loss == doctest::Approx(loss(s.copy_as(DType::kF64)).item()).epsilon(1e-6));
     CHECK(largest_magnitude(fast.gradient) < 1e-6);
-    CHECK(largest_magnitude(differentiate(loss, s.copy_as(DType::kF64)).gradient) < 1e-14);
+    CHECK(largest_magnitude(differentiate(loss, s.copy_as(DType::kF64)).gradient) < 1e-12);
   }
 }
 
