@@ -1,33 +1,19 @@
 #include "apps/evaluate.h"
 
 #include <algorithm>
+#include <cmath>
 #include <future>
 
 #include "core/autocast.h"
 #include "core/autograd.h"
 #include "core/log.h"
 #include "datasets/convert.h"
+#include "datasets/resample.h"
 #include "ops/copy.h"
 #include "ops/interpolate.h"
 #include "ops/reduce.h"
 
 namespace limbeck::apps {
-namespace {
-
-/// Eval mode for a scope; a frozen teacher stays as it is.
-class EvalMode {
- public:
-  explicit EvalMode(nn::Module& module) : module_(module), training_(module.is_training()) { module_.eval(); }
-  EvalMode(const EvalMode&) = delete;
-  EvalMode& operator=(const EvalMode&) = delete;
-  ~EvalMode() { module_.train(training_); }
-
- private:
-  nn::Module& module_;
-  bool training_;
-};
-
-}  // namespace
 
 datasets::Mask predict_mask(models::Model& model, const datasets::Image& image, const InferenceOptions& options) {
   const NoGradGuard off;
@@ -40,19 +26,46 @@ datasets::Mask predict_mask(models::Model& model, const datasets::Image& image, 
   return datasets::to_mask(ops::argmax(logits, 1));
 }
 
+datasets::Sample prepare_sample(datasets::Sample sample, const InferenceOptions& options) {
+  if (options.short_side > 0) {
+    const double scale = static_cast<double>(options.short_side) / static_cast<double>(std::min(sample.image.h, sample.image.w));
+    const auto scaled = [&](std::int64_t size) {
+      return std::max<std::int64_t>(options.short_side, std::llround(static_cast<double>(size) * scale));
+    };
+    const std::int64_t h = scaled(sample.image.h);
+    const std::int64_t w = scaled(sample.image.w);
+    sample.image = datasets::resize(sample.image, h, w);
+    if (sample.label < 0) sample.mask = datasets::resize(sample.mask, h, w);
+  }
+  return options.crop_h > 0 ? datasets::centre_crop(sample, options.crop_h, options.crop_w) : sample;
+}
+
+std::string protocol_of(const InferenceOptions& options) {
+  std::string size = "own size";
+  if (options.resize_h > 0) size = fmt::format("input {}x{}", options.resize_h, options.resize_w);
+  if (options.short_side > 0) size = fmt::format("picture and labels with shorter side {}", options.short_side);
+  const std::string part =
+      options.crop_h > 0 ? fmt::format("centre crop {}x{}", options.crop_h, options.crop_w) : std::string("whole image");
+  return fmt::format("{}, {}, single scale, no flip, {}", part, size, options.bf16 ? "bf16" : "f32");
+}
+
 Evaluation evaluate(models::Model& model, const datasets::Dataset& dataset, const InferenceOptions& options,
                     std::size_t limit, const PredictionHook& hook) {
   const std::size_t count = limit == 0 ? dataset.size() : std::min(limit, dataset.size());
+  if (dataset.target() != datasets::Target::kPixels) {
+    fail<DataError>("eval", "the data set has one class per picture, not per pixel; masks cannot be scored on it");
+  }
   const std::int64_t classes = dataset.classes().count();
   Evaluation result{datasets::ConfusionMatrix(classes), {}, 0, 0, {}};
   const EvalMode mode(model);
   const double start = monotonic_seconds();
   Progress progress("eval", static_cast<std::int64_t>(count));
   // The next sample is read while the current one is computed.
-  auto next = std::async(std::launch::async, [&] { return dataset.load(0); });
+  const auto load = [&](std::size_t i) { return prepare_sample(dataset.load(i), options); };
+  auto next = std::async(std::launch::async, load, std::size_t{0});
   for (std::size_t i = 0; i < count; ++i) {
     const datasets::Sample sample = next.get();
-    if (i + 1 < count) next = std::async(std::launch::async, [&, k = i + 1] { return dataset.load(k); });
+    if (i + 1 < count) next = std::async(std::launch::async, load, i + 1);
     const datasets::Mask predicted = predict_mask(model, sample.image, options);
     result.matrix.update(sample.mask, predicted);
     if (hook) hook(i, sample, predicted);
@@ -62,10 +75,7 @@ Evaluation evaluate(models::Model& model, const datasets::Dataset& dataset, cons
   result.metrics = result.matrix.compute();
   result.images = static_cast<std::int64_t>(count);
   result.seconds = monotonic_seconds() - start;
-  result.protocol = fmt::format("whole image, {}, single scale, no flip, {}",
-                                options.resize_h > 0 ? fmt::format("input {}x{}", options.resize_h, options.resize_w)
-                                                     : std::string("own size"),
-                                options.bf16 ? "bf16" : "f32");
+  result.protocol = protocol_of(options);
   return result;
 }
 

@@ -16,8 +16,23 @@ namespace limbeck::apps {
 struct InferenceOptions {
   datasets::Normalisation normalisation;
   std::int64_t resize_h = 0, resize_w = 0;  ///< network input size; 0: the picture's own
+  std::int64_t short_side = 0;              ///< picture and labels are resized to this shorter side; 0: own size
+  std::int64_t crop_h = 0, crop_w = 0;      ///< then only their middle counts; 0: all of it
   bool align_corners = false;               ///< of the final resize of the logits
   bool bf16 = false;
+};
+
+/// Eval mode for a scope; a frozen teacher stays as it is.
+class EvalMode {
+ public:
+  explicit EvalMode(nn::Module& module) : module_(module), training_(module.is_training()) { module_.eval(); }
+  EvalMode(const EvalMode&) = delete;
+  EvalMode& operator=(const EvalMode&) = delete;
+  ~EvalMode() { module_.train(training_); }
+
+ private:
+  nn::Module& module_;
+  bool training_;
 };
 
 /// Segments one picture of any size: logits are resized to the picture's size before the argmax.
@@ -33,12 +48,18 @@ struct Evaluation {
   std::string protocol;  ///< "whole image, own size, single scale, no flip, f32"
 };
 
+/// The sample as evaluate() shows it to the network: resized to the shorter side, cropped to its middle.
+/// Scores of a smaller label map are not those of the whole one; Evaluation::protocol says which was used.
+[[nodiscard]] datasets::Sample prepare_sample(datasets::Sample sample, const InferenceOptions& options);
+/// "whole image, own size, single scale, no flip, f32"
+[[nodiscard]] std::string protocol_of(const InferenceOptions& options);
+
 /// Called with every sample and its prediction, in order; for pictures in reports.
 using PredictionHook = std::function<void(std::size_t index, const datasets::Sample&, const datasets::Mask&)>;
 
 /// Scores `model` on up to `limit` samples (0: all). Switches the model to eval mode and back.
 /// One confusion matrix over the whole set; truth and prediction at the size of the labels.
-/// Throws: DataError when the data set's classes do not match the model's.
+/// Throws: DataError when the data set's classes do not match the model's, or whole pictures have the classes.
 [[nodiscard]] Evaluation evaluate(models::Model& model, const datasets::Dataset& dataset,
                                   const InferenceOptions& options, std::size_t limit = 0,
                                   const PredictionHook& hook = {});

@@ -21,7 +21,7 @@ std::array<std::int64_t, 2> read_size(const Config& section, std::string_view ke
 ModelSettings read_model(const Config& section, const ModelSettings& defaults) {
   ModelSettings m = defaults;
   m.spec.name = section.get<std::string>("name");
-  m.spec.classes = section.get_in_range<std::int64_t>("classes", std::int64_t{0}, std::int64_t{0}, std::int64_t{255});
+  m.spec.classes = section.get_in_range<std::int64_t>("classes", std::int64_t{0}, std::int64_t{0}, std::int64_t{100000});
   m.spec.output_stride = section.get_in_range<std::int64_t>("output_stride", m.spec.output_stride, std::int64_t{4}, std::int64_t{32});
   m.spec.width = section.get_in_range<double>("width", m.spec.width, 0.05, 4.0);
   m.spec.aux = section.get<bool>("aux", m.spec.aux);
@@ -42,6 +42,17 @@ ModelSettings read_model(const Config& section, const ModelSettings& defaults) {
   return m;
 }
 
+/// `palette: [r, g, b, r, g, b, ...]`, three numbers per class.
+std::vector<datasets::Rgb> read_palette(const Config& data) {
+  const auto numbers = data.get("palette", std::vector<std::int64_t>{});
+  if (numbers.size() % 3 != 0 || std::any_of(numbers.begin(), numbers.end(), [](auto v) { return v < 0 || v > 255; })) {
+    data.reject("palette", "expected [r, g, b, r, g, b, ...]: three numbers from 0 to 255 per class");
+  }
+  std::vector<datasets::Rgb> colours(numbers.size() / 3);
+  for (std::size_t i = 0; i < numbers.size(); ++i) colours[i / 3][i % 3] = static_cast<std::uint8_t>(numbers[i]);
+  return colours;
+}
+
 datasets::DatasetSpec read_dataset(const Config& data, std::string split) {
   datasets::DatasetSpec d;
   d.kind = data.get<std::string>("kind");
@@ -57,6 +68,10 @@ datasets::DatasetSpec read_dataset(const Config& data, std::string split) {
   d.num_classes = data.get_in_range<std::int64_t>("num_classes", std::int64_t{0}, std::int64_t{0}, std::int64_t{255});
   d.ignore_index = static_cast<int>(data.get_in_range<std::int64_t>("ignore_index", std::int64_t{255}, std::int64_t{-1}, std::int64_t{65535}));
   d.reduce_zero_label = data.get<bool>("reduce_zero_label", false);
+  const std::string decode = data.choice("mask_decode", "index", {"index", "first_channel", "colour"});
+  if (decode == "first_channel") d.mask_decode = datasets::MaskDecode::kFirstChannel;
+  if (decode == "colour") d.mask_decode = datasets::MaskDecode::kColour;
+  d.palette = read_palette(data);
   d.seed = static_cast<std::uint64_t>(data.get_in_range<std::int64_t>("scene_seed", std::int64_t{0}, std::int64_t{0}, std::int64_t{1} << 62));
   const auto size = read_size(data, "scene_size");
   if (size[0] > 0) {
@@ -100,6 +115,15 @@ datasets::TransformOptions read_transform(const Config& data) {
   t.brightness = data.get_in_range<double>("brightness", 0.0, 0.0, 1.0);
   t.contrast = data.get_in_range<double>("contrast", 0.0, 0.0, 1.0);
   t.saturation = data.get_in_range<double>("saturation", 0.0, 0.0, 1.0);
+  const auto area = data.get("area", std::vector<double>{0.0, 0.0});
+  if (area.size() != 2) data.reject("area", "expected [smallest, largest] share of the picture");
+  t.area_min = area[0];
+  t.area_max = area[1];
+  t.aspect = data.get_in_range<double>("aspect", t.aspect, 1.0, 10.0);
+  t.photometric = data.get<bool>("photometric", false);
+  const std::string pad = data.choice("pad", "mean", {"mean", "black", "zero"});
+  if (pad == "black") t.pad_colour = {0, 0, 0};
+  t.pad_zero = pad == "zero";
   t.blur = data.get_in_range<double>("blur", 0.0, 0.0, 1.0);
   t.blur_sigma = data.get_in_range<double>("blur_sigma", 1.0, 0.01, 20.0);
   return t;
@@ -167,6 +191,18 @@ std::vector<distill::Term> read_terms(const Config& distill) {
 
 }  // namespace
 
+InferenceOptions evaluation_options(const DataSettings& data, bool align_corners) {
+  InferenceOptions o;
+  o.normalisation = data.transform.normalisation;
+  o.resize_h = data.eval_h;
+  o.resize_w = data.eval_w;
+  o.short_side = data.eval_short_side;
+  o.crop_h = data.eval_crop_h;
+  o.crop_w = data.eval_crop_w;
+  o.align_corners = align_corners;
+  return o;
+}
+
 datasets::Normalisation parse_normalisation(const std::string& name) { return datasets::Normalisation::parse(name); }
 
 DataSettings read_data(const Config& config) {
@@ -182,11 +218,15 @@ DataSettings read_data(const Config& config) {
   d.train.samples = limit("scene_train");
   d.val.samples = limit("scene_val");
   d.transform = read_transform(data);
-  d.normalisation = data.choice("normalisation", "imagenet", {"imagenet", "symmetric"});
+  d.normalisation = data.choice("normalisation", "imagenet", {"imagenet", "symmetric", "bgr_mean"});
   d.transform.normalisation = parse_normalisation(d.normalisation);
   const auto eval = read_size(data, "eval_resize");
   d.eval_h = eval[0];
   d.eval_w = eval[1];
+  d.eval_short_side = data.get_in_range<std::int64_t>("eval_short_side", std::int64_t{0}, std::int64_t{0}, std::int64_t{1} << 16);
+  const auto crop = read_size(data, "eval_crop");
+  d.eval_crop_h = crop[0];
+  d.eval_crop_w = crop[1];
   d.workers = data.get_in_range<std::int64_t>("workers", std::int64_t{2}, std::int64_t{0}, std::int64_t{256});
   return d;
 }

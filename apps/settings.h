@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "apps/evaluate.h"
 #include "core/config.h"
 #include "datasets/dataset.h"
 #include "datasets/transforms.h"
@@ -30,8 +31,10 @@ struct DataSettings {
   datasets::DatasetSpec train;
   datasets::DatasetSpec val;
   datasets::TransformOptions transform;       ///< of training samples
-  std::string normalisation = "imagenet";     ///< imagenet | symmetric
+  std::string normalisation = "imagenet";     ///< imagenet | symmetric | bgr_mean
   std::int64_t eval_h = 0, eval_w = 0;        ///< resize for evaluation; 0: own size
+  std::int64_t eval_short_side = 0;           ///< picture and labels of this shorter side for evaluation; 0: own size
+  std::int64_t eval_crop_h = 0, eval_crop_w = 0;  ///< then their middle; 0: all of it
   std::int64_t workers = 2;
 };
 
@@ -85,6 +88,9 @@ struct Settings {
 
 /// The `data:` section alone, for eval and check-data.
 [[nodiscard]] DataSettings read_data(const Config& config);
+
+/// How networks are scored on the validation split: size, crop and input scaling of `data:`.
+[[nodiscard]] InferenceOptions evaluation_options(const DataSettings& data, bool align_corners);
 
 /// The classes the configuration gives, or those of the data set.
 [[nodiscard]] datasets::Normalisation parse_normalisation(const std::string& name);

@@ -92,9 +92,7 @@ std::shared_ptr<models::Model> load_teacher(const Settings& settings, const data
   loaded.model->freeze();
   log_info("teacher: {} from {}, {} parameters, frozen", want.name, loaded.file.string(), loaded.model->parameter_count());
   if (settings.teacher.min_miou > 0) {
-    InferenceOptions options;
-    options.normalisation = settings.data.transform.normalisation;
-    options.align_corners = loaded.card.align_corners;
+    const auto options = evaluation_options(settings.data, loaded.card.align_corners);
     const auto e = evaluate(*loaded.model, val, options, static_cast<std::size_t>(settings.teacher.gate_images));
     const double miou = 100 * e.metrics.miou;
     if (miou < settings.teacher.min_miou) {

@@ -214,12 +214,7 @@ void Trainer::log_step(std::int64_t step, const StepResult& result) {
 }
 
 InferenceOptions Trainer::inference_options() const {
-  InferenceOptions o;
-  o.normalisation = settings_.data.transform.normalisation;
-  o.resize_h = settings_.data.eval_h;
-  o.resize_w = settings_.data.eval_w;
-  o.align_corners = settings_.train.align_corners;
-  return o;
+  return evaluation_options(settings_.data, settings_.train.align_corners);
 }
 
 Evaluation Trainer::evaluate_student(const datasets::Dataset& dataset, const PredictionHook& hook) {

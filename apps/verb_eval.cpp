@@ -40,11 +40,8 @@ int run_eval(const EvalArgs& args) {
     fail<WeightsError>("eval", "{} has {} classes, the data set {}", loaded.file.string(), loaded.card.spec.classes,
                        dataset->classes().count());
   }
-  InferenceOptions options;
+  InferenceOptions options = evaluation_options(data, loaded.card.align_corners);
   options.normalisation = parse_normalisation(loaded.card.normalisation);
-  options.align_corners = loaded.card.align_corners;
-  options.resize_h = data.eval_h;
-  options.resize_w = data.eval_w;
   options.bf16 = config.has("eval.precision") && config.get<std::string>("eval.precision") == "bf16";
   const Evaluation e = evaluate(*loaded.model, *dataset, options);
   const std::string protocol = fmt::format("{} {}, {}", data.val.kind, data.val.split, e.protocol);

@@ -11,6 +11,7 @@
 #include "core/safetensors.h"
 #include "core/torch_file.h"
 #include "datasets/palettes.h"
+#include "datasets/transforms.h"
 #include "models/weights.h"
 
 namespace limbeck::apps {
@@ -24,6 +25,10 @@ datasets::ClassInfo usual_classes(std::int64_t count) {
     case 11: return datasets::camvid_classes();
     case 19: return datasets::cityscapes_classes();
     case 21: return datasets::voc_classes();
+    case 59: return datasets::pascal_context_classes(false);
+    case 60: return datasets::pascal_context_classes(true);
+    case 150: return datasets::ade20k_classes();
+    case 171: return datasets::coco_stuff_classes();
     default: return datasets::numbered_classes(count);
   }
 }
@@ -43,9 +48,7 @@ ModelCard make_card(const ImportArgs& args, const std::map<std::string, std::str
   }
   card.normalisation = !args.normalisation.empty() ? args.normalisation : entry("normalisation");
   if (card.normalisation.empty()) card.normalisation = "imagenet";
-  if (card.normalisation != "imagenet" && card.normalisation != "symmetric") {
-    fail<ConfigError>("import", "--normalisation {}, expected imagenet or symmetric", card.normalisation);
-  }
+  static_cast<void>(datasets::Normalisation::parse(card.normalisation));  // throws for an unknown word
   card.classes = usual_classes(card.spec.classes);
   return card;
 }

@@ -12,7 +12,6 @@
 #include "datasets/check_scan.h"
 #include "datasets/image_io.h"
 #include "datasets/readers.h"
-#include "datasets/scenes.h"
 
 namespace limbeck::datasets {
 namespace {
@@ -89,7 +88,7 @@ SampleScan scan_pair(const Source& source, const Pair& pair) {
   return scan;
 }
 
-/// Data sets without files (scenes): the samples as load() gives them.
+/// Data sets without mask files (scenes, class folders): the samples as load() gives them.
 SampleScan scan_loaded(const Dataset& dataset, std::size_t index) {
   SampleScan scan;
   scan.name = dataset.name(index);
@@ -99,6 +98,12 @@ SampleScan scan_loaded(const Dataset& dataset, std::size_t index) {
     const Sample sample = dataset.load(index);
     scan.h = sample.image.h;
     scan.w = sample.image.w;
+    if (sample.label >= 0) {
+      scan.format = "none";
+      scan.whole_label = sample.label;
+      scan.hash = hash_pixels(sample.image);
+      return scan;
+    }
     scan.mask_h = sample.mask.h;
     scan.mask_w = sample.mask.w;
     scan.hash = hash_pixels(sample.image);
@@ -144,10 +149,12 @@ Opened open_split(const DatasetSpec& spec, const CheckOptions& options, std::vec
   opened.scan.name = spec.split;
   opened.scan.kind = spec.kind;
   try {
-    if (spec.kind == "scenes") {
-      opened.generated = make_scenes(spec);
+    if (spec.kind == "scenes" || spec.kind == "image_folder") {
+      opened.generated = make_dataset(spec);
       opened.source.classes = opened.generated->classes();
-      opened.source.maps = {LabelMap(opened.source.classes.count())};
+      if (opened.generated->target() == Target::kPixels) {
+        opened.source.maps = {LabelMap(opened.source.classes.count())};
+      }
       opened.scan.listed = opened.generated->size();
     } else {
       opened.source = open_source(spec);

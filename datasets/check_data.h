@@ -34,6 +34,7 @@ struct Finding {
 /// Numbers about one split.
 struct SplitReport {
   std::string name;
+  bool whole_images = false;                                ///< one class per picture: "pixels" below are pictures
   std::size_t listed = 0;                                   ///< pairs in the split
   std::size_t scanned = 0;                                  ///< of these, looked at
   std::int64_t min_h = 0, min_w = 0, max_h = 0, max_w = 0;  ///< image sizes

@@ -175,17 +175,20 @@ void judge_balance(const SplitScan& scan, const SplitReport& report, const Class
     if (report.class_pixels[k] == 0) absent.push_back(fmt::format("{} ({})", classes.names[k], k));
     if (labelled > 0 && static_cast<double>(report.class_pixels[k]) > 0.95 * static_cast<double>(labelled) &&
         report.class_pixels.size() > 1) {
-      findings.push_back(
-          {false, "one-class", scan.name,
-           fmt::format("class {} ({}) covers {:.1f} % of the labelled pixels", k, classes.names[k],
-                       100 * static_cast<double>(report.class_pixels[k]) / static_cast<double>(labelled)),
-           "a network can win by predicting only this class: use class weights, and watch mIoU, not "
-           "pixel accuracy"});
+      findings.push_back({false, "one-class", scan.name,
+                          fmt::format("class {} ({}) covers {:.1f} % of the {}", k, classes.names[k],
+                                      100 * static_cast<double>(report.class_pixels[k]) / static_cast<double>(labelled),
+                                      report.whole_images ? "pictures" : "labelled pixels"),
+                          report.whole_images
+                              ? "a network can win by predicting only this class: use class weights"
+                              : "a network can win by predicting only this class: use class weights, and watch mIoU, "
+                                "not pixel accuracy"});
     }
   }
   if (!absent.empty()) {
     findings.push_back({false, "absent-class", scan.name, with_examples("classes never occur", absent),
-                        "they are left out of mIoU; check the class list and `label_map`"});
+                        report.whole_images ? "put pictures into their folders, or take the folders away"
+                                            : "they are left out of mIoU; check the class list and `label_map`"});
   }
 }
 
@@ -209,6 +212,12 @@ SplitReport summarise(const SplitScan& scan, std::int64_t classes) {
       r.max_w = std::max(r.max_w, s.w);
     }
     if (!s.format.empty()) ++r.mask_formats[s.format];
+    if (s.whole_label >= 0) {
+      r.whole_images = true;
+      ++r.pixels;
+      ++r.class_pixels[static_cast<std::size_t>(s.whole_label)];
+      ++r.class_images[static_cast<std::size_t>(s.whole_label)];
+    }
     if (!s.has_ids) continue;
     std::vector<std::uint64_t> here(256, 0);  // by train id
     for (int id = 0; id < 256; ++id) {
@@ -224,6 +233,7 @@ SplitReport summarise(const SplitScan& scan, std::int64_t classes) {
       r.class_image_pixels[k] += static_cast<std::uint64_t>(s.mask_h * s.mask_w);
     }
   }
+  if (r.whole_images) r.class_image_pixels.assign(count, r.pixels);  // a frequency is a share of all pictures
   return r;
 }
 

@@ -55,6 +55,11 @@ std::vector<double> median_frequency_weights(const SplitReport& split) {
 std::string to_text(const CheckReport& report) {
   std::string text = fmt::format("data set {} {}\n", report.kind, report.root);
   for (const auto& s : report.splits) {
+    if (s.whole_images) {
+      text += fmt::format("split {}: {}{}, {}, one class per picture\n", s.name, plural(s.listed, "picture"),
+                          s.scanned < s.listed ? fmt::format(" ({} looked at)", s.scanned) : "", size_text(s));
+      continue;
+    }
     std::vector<std::string> formats;
     for (const auto& [name, files] : s.mask_formats) formats.push_back(name);
     text += fmt::format("split {}: {}{}, {}, {:.1f} M pixels, {:.2f} % ignored, masks {}\n", s.name,

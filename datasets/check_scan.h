@@ -27,6 +27,7 @@ struct SampleScan {
   std::array<std::uint32_t, 256> histogram{};  ///< of the ids in the file
   std::array<std::uint32_t, 256> first{};      ///< index of the first pixel with that id
   bool has_ids = false;
+  std::int64_t whole_label = -1;  ///< class of the picture where there is no mask
 };
 
 struct SplitScan {

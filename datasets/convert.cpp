@@ -17,9 +17,7 @@ Tensor to_tensor(const Image& image, const Normalisation& normalisation, std::in
   for (std::int64_t y = 0; y < h; ++y) {
     for (std::int64_t x = 0; x < w; ++x, p += 3) {
       const std::uint8_t* source = y < image.h && x < image.w ? image.at(y, x) : pad_colour.data();
-      for (std::size_t c = 0; c < 3; ++c) {
-        p[c] = static_cast<float>(source[c]) * normalisation.scale[c] + normalisation.shift[c];
-      }
+      normalisation.apply(source, p);
     }
   }
   return out;
@@ -36,7 +34,7 @@ Image to_image(const Tensor& images, std::int64_t n, const Normalisation& normal
       for (std::int64_t c = 0; c < 3; ++c) {
         const auto k = static_cast<std::size_t>(c);
         const float value = (v.at<float>(n, c, y, x) - normalisation.shift[k]) / normalisation.scale[k];
-        out.at(y, x)[c] = static_cast<std::uint8_t>(std::clamp(value + 0.5F, 0.0F, 255.0F));
+        out.at(y, x)[normalisation.bgr ? 2 - c : c] = static_cast<std::uint8_t>(std::clamp(value + 0.5F, 0.0F, 255.0F));
       }
     }
   }
@@ -78,13 +76,14 @@ Tensor to_tensor(const Mask& mask) {
 
 Sample centre_crop(const Sample& sample, std::int64_t h, std::int64_t w, Rgb pad_colour) {
   LIMBECK_CHECK(h > 0 && w > 0, "centre_crop", "window {}x{}, expected positive numbers", w, h);
-  Sample out{Image(h, w, pad_colour), Mask(h, w), sample.name};
+  const bool masked = sample.label < 0;
+  Sample out{Image(h, w, pad_colour), masked ? Mask(h, w) : Mask(), sample.name, sample.label};
   const std::int64_t top = (sample.image.h - h) / 2;
   const std::int64_t left = (sample.image.w - w) / 2;
   for (std::int64_t y = std::max<std::int64_t>(0, -top); y < std::min(h, sample.image.h - top); ++y) {
     for (std::int64_t x = std::max<std::int64_t>(0, -left); x < std::min(w, sample.image.w - left); ++x) {
       std::copy_n(sample.image.at(y + top, x + left), 3, out.image.at(y, x));
-      out.mask.at(y, x) = sample.mask.at(y + top, x + left);
+      if (masked) out.mask.at(y, x) = sample.mask.at(y + top, x + left);
     }
   }
   return out;

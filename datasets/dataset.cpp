@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "datasets/class_folder.h"
 #include "datasets/image_io.h"
 #include "datasets/readers.h"
 #include "datasets/scenes.h"
@@ -28,13 +29,19 @@ Scan scan_of(const std::string& kind) {
   if (kind == "cityscapes") return scan_cityscapes;
   if (kind == "folder") return scan_folder;
   if (kind == "list") return scan_list;
+  if (kind == "pascal_context" || kind == "pascal_context59") return scan_pascal_context;
+  if (kind == "coco_stuff" || kind == "coco_stuff10k") return scan_coco_stuff;
+  if (kind == "coco_voc") return scan_coco_voc;
+  if (kind == "ade20k") return scan_ade20k;
   return nullptr;
 }
 
 }  // namespace
 
 const std::vector<std::string>& dataset_kinds() {
-  static const std::vector<std::string> kinds{"camvid", "voc2012", "cityscapes", "folder", "list", "scenes"};
+  static const std::vector<std::string> kinds{"camvid",     "voc2012",       "cityscapes", "pascal_context", "pascal_context59",
+                                              "coco_stuff", "coco_stuff10k", "coco_voc",   "ade20k",         "image_folder",
+                                              "folder",     "list",          "scenes"};
   return kinds;
 }
 
@@ -91,6 +98,7 @@ Sample FileDataset::load(std::size_t index) const {
 
 std::shared_ptr<const Dataset> make_dataset(const DatasetSpec& spec) {
   if (spec.kind == "scenes") return make_scenes(spec);
+  if (spec.kind == "image_folder") return std::make_shared<ClassFolderDataset>(spec);
   return std::make_shared<FileDataset>(open_source(spec), fmt::format("{} {}", spec.kind, spec.split));
 }
 

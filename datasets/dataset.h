@@ -49,11 +49,12 @@ struct Mask {
   friend bool operator==(const Mask&, const Mask&) = default;
 };
 
-/// A picture with its labels; both have the same size.
+/// A picture with its labels: a mask of the same size, or one class for the whole picture.
 struct Sample {
   Image image;
-  Mask mask;
+  Mask mask;  ///< empty where the whole picture has one class
   std::string name;
+  std::int64_t label = -1;  ///< class of the whole picture; -1 where the mask says it pixel by pixel
 };
 
 /// Names and display colours of the K classes; entry k belongs to train id k.
@@ -61,6 +62,12 @@ struct ClassInfo {
   std::vector<std::string> names;
   std::vector<Rgb> palette;
   [[nodiscard]] std::int64_t count() const noexcept { return static_cast<std::int64_t>(names.size()); }
+};
+
+/// What the labels of a data set belong to.
+enum class Target : std::uint8_t {
+  kPixels,  ///< segmentation: Sample::mask
+  kImage    ///< classification: Sample::label
 };
 
 /// A fixed list of samples. load() may be called from many threads at once.
@@ -72,6 +79,7 @@ class Dataset {
   [[nodiscard]] virtual Sample load(std::size_t index) const = 0;
   [[nodiscard]] virtual std::string name(std::size_t index) const = 0;
   [[nodiscard]] virtual const ClassInfo& classes() const = 0;
+  [[nodiscard]] virtual Target target() const { return Target::kPixels; }
 };
 
 /// How the pixels of a mask file become ids.
@@ -84,7 +92,7 @@ enum class MaskDecode : std::uint8_t {
 /// Everything make_dataset() needs. The keys of the `data:` block of a configuration are named after the fields
 /// (`label_map_other` is the key `other` inside `label_map`).
 struct DatasetSpec {
-  std::string kind = "camvid";  ///< camvid | voc2012 | cityscapes | folder | list | scenes
+  std::string kind = "camvid";  ///< one of dataset_kinds()
   std::filesystem::path root;   ///< folder of the data set (not used by scenes)
   std::string split = "train";  ///< name of the part; parts are joined with '+', e.g. "train+val"
   std::size_t limit = 0;        ///< keep only the first samples; 0 keeps all

@@ -134,17 +134,23 @@ struct Loader::Impl {
         s.sizes[item] = size;
         if (!s.images.defined()) {
           s.images = Tensor::empty({n, 3, size[0], size[1]});
-          s.labels = Tensor::empty({n, size[0], size[1]}, DType::kU8);
+          s.labels = dataset->target() == Target::kImage ? Tensor::empty({n}, DType::kI64)
+                                                         : Tensor::empty({n, size[0], size[1]}, DType::kU8);
         }
         images = s.images;
         labels = s.labels;
       }
       if (images.size(2) != size[0] || images.size(3) != size[1]) return;  // next() reports it
       const std::int64_t pixels = size[0] * size[1];
+      std::uint8_t* mask = nullptr;
+      if (dataset->target() == Target::kImage) {
+        labels.data<std::int64_t>()[item] = sample.label;
+      } else {
+        mask = labels.data<std::uint8_t>() + static_cast<std::int64_t>(item) * pixels;
+      }
       transform_sample(sample, options.transform,
                        augmentation_stream(options.seed, static_cast<std::uint64_t>(s.epoch), index),
-                       images.data<float>() + static_cast<std::int64_t>(item) * pixels * 3,
-                       labels.data<std::uint8_t>() + static_cast<std::int64_t>(item) * pixels);
+                       images.data<float>() + static_cast<std::int64_t>(item) * pixels * 3, mask);
     } catch (...) {
       s.errors[item] = named_exception(name, index);  // each item has its own entry: no lock needed
     }

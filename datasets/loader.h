@@ -32,7 +32,8 @@ struct LoaderOptions {
   TransformOptions transform;
 };
 
-/// Shapes:  images f32 [N,3,H,W] (channels-last), labels u8 [N,H,W] with kIgnoreId.
+/// Shapes:  images f32 [N,3,H,W] (channels-last), labels u8 [N,H,W] with kIgnoreId; i64 [N] where whole pictures have a
+///          class.
 /// Units:   normalised colours; train ids.
 struct Batch {
   Tensor images;

@@ -55,8 +55,8 @@ Mask narrow(const MaskFile& file, const std::filesystem::path& path) {
       const auto [x, y] = position(i, file.w);
       fail<DataError>("mask", "{}: 16-bit mask with value {} at pixel x={} y={}, expected ids up to 255; {}",
                       path.string(), value, x, y,
-                      value >= 1000U ? "values of 1000 and more look like instance ids (class * 1000 + instance): use "
-                                       "the label id files"
+                      value >= 1000U ? "values of 1000 and more look like instance ids (class * 1000 + instance) or "
+                                       "depths: use the label id files"
                                      : "convert it to 8-bit ids");
     }
     ids[i] = static_cast<std::uint8_t>(value);

@@ -91,5 +91,9 @@ void scan_voc(const DatasetSpec& spec, const std::string& part, Source& source);
 void scan_cityscapes(const DatasetSpec& spec, const std::string& part, Source& source);
 void scan_folder(const DatasetSpec& spec, const std::string& part, Source& source);
 void scan_list(const DatasetSpec& spec, const std::string& part, Source& source);
+void scan_pascal_context(const DatasetSpec& spec, const std::string& part, Source& source);  // 60 or 59 classes
+void scan_coco_stuff(const DatasetSpec& spec, const std::string& part, Source& source);      // 164k or 10k
+void scan_coco_voc(const DatasetSpec& spec, const std::string& part, Source& source);
+void scan_ade20k(const DatasetSpec& spec, const std::string& part, Source& source);
 
 }  // namespace limbeck::datasets

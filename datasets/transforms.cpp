@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "datasets/photometric.h"
 #include "datasets/resample.h"
 
 namespace limbeck::datasets {
@@ -23,10 +24,19 @@ Normalisation Normalisation::from_mean_std(const std::array<double, 3>& mean, co
 Normalisation Normalisation::imagenet() { return from_mean_std({0.485, 0.456, 0.406}, {0.229, 0.224, 0.225}); }
 Normalisation Normalisation::symmetric() { return from_mean_std({0.5, 0.5, 0.5}, {0.5, 0.5, 0.5}); }
 
+Normalisation Normalisation::bgr_mean() {
+  Normalisation n;
+  n.scale = {1, 1, 1};
+  n.shift = {-104.00698793F, -116.66876762F, -122.67891434F};
+  n.bgr = true;
+  return n;
+}
+
 Normalisation Normalisation::parse(const std::string& name) {
   if (name == "imagenet") return imagenet();
   if (name == "symmetric") return symmetric();
-  fail<ConfigError>("data", "normalisation '{}' is unknown, expected imagenet or symmetric", name);
+  if (name == "bgr_mean") return bgr_mean();
+  fail<ConfigError>("data", "normalisation '{}' is unknown, expected imagenet, symmetric or bgr_mean", name);
 }
 
 TransformOptions TransformOptions::training(std::int64_t crop_h, std::int64_t crop_w) {
@@ -62,6 +72,11 @@ void check_options(const TransformOptions& o) {
   need(!(scaled && o.short_side_max > 0), "scale range and short side range exclude each other");
   need(o.crop_h > 0 || (!scaled && o.short_side_max == 0),
        "random scale gives pictures of different sizes; set a crop size");
+  need(o.area_min >= 0 && o.area_max >= o.area_min && o.area_max <= 1 && (o.area_min > 0) == (o.area_max > 0),
+       "area range: expected 0 < area_min <= area_max <= 1");
+  need(o.area_max == 0 || (!scaled && o.short_side_max == 0 && o.crop_h > 0),
+       "area range needs a crop size, and excludes scale range and short side range");
+  need(o.aspect >= 1 && o.aspect <= 10, "aspect is in [1, 10]");
   const auto share = [](double p) { return p >= 0 && p <= 1; };
   need(share(o.flip) && share(o.blur), "flip and blur are probabilities in [0, 1]");
   need(share(o.brightness) && share(o.contrast) && share(o.saturation),
@@ -111,6 +126,42 @@ Window scaled_size(const Image& image, const TransformOptions& o, double u) {
   return window;
 }
 
+/// A region of random area and aspect that fills the output, as a window of the picture resized by its two factors.
+/// Source: the behaviour of torchvision's RandomResizedCrop; positions are rounded to whole output pixels.
+Window area_window(const Image& image, const TransformOptions& o, Generator g) {
+  const auto h = static_cast<double>(image.h);
+  const auto w = static_cast<double>(image.w);
+  const double log_aspect = std::log(o.aspect);
+  double rows = 0;
+  double columns = 0;
+  bool fits = false;
+  for (int attempt = 0; attempt < 10 && !fits; ++attempt) {
+    const double area = h * w * g.uniform(o.area_min, o.area_max);
+    const double aspect = std::exp(g.uniform(-log_aspect, log_aspect));
+    rows = std::round(std::sqrt(area / aspect));
+    columns = std::round(std::sqrt(area * aspect));
+    fits = rows >= 1 && columns >= 1 && rows <= h && columns <= w;
+  }
+  double top = std::floor(g.uniform() * (h - rows + 1));
+  double left = std::floor(g.uniform() * (w - columns + 1));
+  if (!fits) {  // the middle, as much of it as the aspect allows
+    rows = std::min(h, std::round(w * o.aspect));
+    columns = std::min(w, std::round(h * o.aspect));
+    top = std::floor((h - rows) / 2);
+    left = std::floor((w - columns) / 2);
+  }
+  const double scale_y = static_cast<double>(o.crop_h) / rows;
+  const double scale_x = static_cast<double>(o.crop_w) / columns;
+  Window win{};
+  win.h = std::max(o.crop_h, static_cast<std::int64_t>(std::llround(h * scale_y)));
+  win.w = std::max(o.crop_w, static_cast<std::int64_t>(std::llround(w * scale_x)));
+  win.top = std::min<std::int64_t>(std::llround(top * scale_y), win.h - o.crop_h);
+  win.left = std::min<std::int64_t>(std::llround(left * scale_x), win.w - o.crop_w);
+  win.rows = o.crop_h;
+  win.columns = o.crop_w;
+  return win;
+}
+
 void take_labels(const Mask& mask, const Window& win, std::int64_t h, std::int64_t w, std::uint8_t* labels) {
   std::fill_n(labels, h * w, kIgnoreId);
   const auto rows = nearest_indices(mask.h, win.h, win.top, win.rows);
@@ -134,94 +185,26 @@ double largest_share(const std::uint8_t* labels, std::int64_t count) {
   return static_cast<double>(*std::max_element(histogram.begin(), histogram.end())) / static_cast<double>(labelled);
 }
 
-// --- colour; `pixels` is the window's part of the output, rows of `columns` pixels, `stride` floats apart ------------
-
-struct Block {
-  float* pixels;
-  std::int64_t rows, columns, stride;
-};
-
-float grey_of(const float* p) noexcept { return 0.299F * p[0] + 0.587F * p[1] + 0.114F * p[2]; }
-
-void jitter(const Block& b, float brightness, float contrast, float saturation) {
-  double sum = 0;
-  for (std::int64_t y = 0; y < b.rows; ++y) {
-    float row_sum = 0;
-    for (std::int64_t x = 0; x < b.columns; ++x) row_sum += grey_of(b.pixels + y * b.stride + 3 * x);
-    sum += static_cast<double>(row_sum);
-  }
-  const auto mean =
-      brightness * static_cast<float>(sum / static_cast<double>(std::max<std::int64_t>(1, b.rows * b.columns)));
-  for (std::int64_t y = 0; y < b.rows; ++y) {
-    float* row = b.pixels + y * b.stride;
-    for (std::int64_t x = 0; x < b.columns; ++x) {
-      float* p = row + 3 * x;
-      const float grey = grey_of(p);
-      for (int c = 0; c < 3; ++c) {
-        const float saturated = grey + saturation * (p[c] - grey);
-        const float v = (saturated * brightness - mean) * contrast + mean;
-        p[c] = std::min(std::max(v, 0.0F), 255.0F);
-      }
-    }
-  }
-}
-
-/// Separable Gaussian; the border pixel repeats.
-void blur(const Block& b, double sigma) {
-  const auto radius = static_cast<std::int64_t>(std::ceil(2.5 * sigma));
-  std::vector<float> kernel(static_cast<std::size_t>(2 * radius + 1));
-  float sum = 0;
-  for (std::int64_t i = -radius; i <= radius; ++i) {
-    const double d = static_cast<double>(i) / sigma;
-    sum += kernel[static_cast<std::size_t>(i + radius)] = static_cast<float>(std::exp(-0.5 * d * d));
-  }
-  for (auto& k : kernel) k /= sum;
-
-  const std::int64_t n = b.columns * 3;
-  std::vector<float> temp(static_cast<std::size_t>(b.rows * n));
-  for (std::int64_t y = 0; y < b.rows; ++y) {  // along rows, into temp
-    const float* row = b.pixels + y * b.stride;
-    for (std::int64_t x = 0; x < b.columns; ++x) {
-      float acc[3] = {0, 0, 0};
-      for (std::int64_t k = -radius; k <= radius; ++k) {
-        const float* p = row + 3 * std::clamp<std::int64_t>(x + k, 0, b.columns - 1);
-        const float weight = kernel[static_cast<std::size_t>(k + radius)];
-        for (int c = 0; c < 3; ++c) acc[c] += weight * p[c];
-      }
-      std::copy_n(acc, 3, temp.data() + y * n + 3 * x);
-    }
-  }
-  for (std::int64_t y = 0; y < b.rows; ++y) {  // along columns, back
-    float* row = b.pixels + y * b.stride;
-    std::fill_n(row, n, 0.0F);
-    for (std::int64_t k = -radius; k <= radius; ++k) {
-      const float* p = temp.data() + std::clamp<std::int64_t>(y + k, 0, b.rows - 1) * n;
-      const float weight = kernel[static_cast<std::size_t>(k + radius)];
-#pragma omp simd
-      for (std::int64_t i = 0; i < n; ++i) row[i] += weight * p[i];
-    }
-  }
-}
-
-/// Bytes -> network input over the whole output. Pixels outside the block become the pad colour.
-void finish(const Block& b, const TransformOptions& o, float* image, std::int64_t h, std::int64_t w) {
-  const auto& [scale, shift] = o.normalisation;
+/// Bytes -> network input over the whole output. Pixels outside the block become the padding.
+void finish(const PixelBlock& b, const TransformOptions& o, float* image, std::int64_t h, std::int64_t w) {
   std::array<float, 3> pad{};
-  for (std::size_t c = 0; c < 3; ++c) pad[c] = static_cast<float>(o.pad_colour[c]) * scale[c] + shift[c];
+  if (!o.pad_zero) o.normalisation.apply(o.pad_colour.data(), pad.data());
   const std::int64_t first = (b.pixels - image) / 3 % w;  // 0, or the padding on the left after a flip
   for (std::int64_t y = 0; y < h; ++y) {
     float* row = image + y * w * 3;
     for (std::int64_t x = 0; x < w; ++x) {
-      const bool inside = y < b.rows && x >= first && x < first + b.columns;
-      for (std::size_t c = 0; c < 3; ++c) {
-        float& v = row[3 * x + static_cast<std::int64_t>(c)];
-        v = inside ? v * scale[c] + shift[c] : pad[c];
+      float* p = row + 3 * x;
+      if (y < b.rows && x >= first && x < first + b.columns) {
+        const std::array<float, 3> rgb{p[0], p[1], p[2]};
+        o.normalisation.apply(rgb.data(), p);
+      } else {
+        std::copy(pad.begin(), pad.end(), p);
       }
     }
   }
 }
 
-void mirror(const Block& b) {
+void mirror(const PixelBlock& b) {
   for (std::int64_t y = 0; y < b.rows; ++y) {
     float* row = b.pixels + y * b.stride;
     for (std::int64_t l = 0, r = b.columns - 1; l < r; ++l, --r)
@@ -229,39 +212,61 @@ void mirror(const Block& b) {
   }
 }
 
+/// Draws where the window lies until the labels inside are mixed enough, and writes them.
+void place_window(const Sample& sample, const TransformOptions& o, Generator& g, Window& win, std::int64_t h,
+                  std::int64_t w, std::uint8_t* labels) {
+  win.rows = std::min(h, win.h);
+  win.columns = std::min(w, win.w);
+  constexpr int kTries = 11;  // a first crop and up to 10 more
+  for (int attempt = 0; attempt < kTries; ++attempt) {
+    win.top = static_cast<std::int64_t>(g.below(static_cast<std::uint64_t>(win.h - win.rows + 1)));
+    win.left = static_cast<std::int64_t>(g.below(static_cast<std::uint64_t>(win.w - win.columns + 1)));
+    if (labels == nullptr) break;
+    take_labels(sample.mask, win, h, w, labels);
+    if (o.max_class_share >= 1 || largest_share(labels, h * w) <= o.max_class_share) break;
+  }
+}
+
+/// A stream beside that of the sample, for options that came later: its draws leave the older ones as they were.
+Generator side_stream(const Generator& g, std::uint64_t use) {
+  return Generator(g.seed(), mix_stream(g.stream(), use));
+}
+
 }  // namespace
 
 void transform_sample(const Sample& sample, const TransformOptions& o, Generator g, float* image,
                       std::uint8_t* labels) {
   const auto [h, w] = output_size(o, sample.image.h, sample.image.w);
-  LIMBECK_CHECK(sample.image.h == sample.mask.h && sample.image.w == sample.mask.w, "transform",
+  const bool masked = sample.label < 0;
+  LIMBECK_CHECK(!masked || (sample.image.h == sample.mask.h && sample.image.w == sample.mask.w), "transform",
                 "sample '{}': image {}x{}, mask {}x{}", sample.name, sample.image.w, sample.image.h, sample.mask.w,
                 sample.mask.h);
+  if (!masked) labels = nullptr;
   // The order of the draws is part of the contract, see Note [repeatable augmentation].
+  const Generator start = g;
   Window win = scaled_size(sample.image, o, g.uniform());
-  win.flip = g.uniform() < o.flip;
+  const bool flip = g.uniform() < o.flip;
   const auto factor = [&](double range) { return static_cast<float>(1 + range * g.uniform(-1, 1)); };
   const float brightness = factor(o.brightness);
   const float contrast = factor(o.contrast);
   const float saturation = factor(o.saturation);
   const bool blurred = g.uniform() < o.blur;
   const double sigma = o.blur_sigma * (1 - g.uniform());  // (0, blur_sigma]
-
-  win.rows = std::min(h, win.h);
-  win.columns = std::min(w, win.w);
-  constexpr int kTries = 10;
-  for (int attempt = 0; attempt < kTries; ++attempt) {
-    win.top = static_cast<std::int64_t>(g.below(static_cast<std::uint64_t>(win.h - win.rows + 1)));
-    win.left = static_cast<std::int64_t>(g.below(static_cast<std::uint64_t>(win.w - win.columns + 1)));
-    take_labels(sample.mask, win, h, w, labels);
-    if (o.max_class_share >= 1 || largest_share(labels, h * w) <= o.max_class_share) break;
+  if (o.area_max > 0) {
+    win = area_window(sample.image, o, side_stream(start, 1));
+    win.flip = flip;
+    if (labels != nullptr) take_labels(sample.mask, win, h, w, labels);
+  } else {
+    win.flip = flip;
+    place_window(sample, o, g, win, h, w, labels);
   }
 
   const std::int64_t left_padding = win.flip ? w - win.columns : 0;
-  const Block block{image + left_padding * 3, win.rows, win.columns, w * 3};
+  const PixelBlock block{image + left_padding * 3, win.rows, win.columns, w * 3};
   resample_image(sample.image, ResampleAxis(sample.image.h, win.h, win.top, win.rows),
                  ResampleAxis(sample.image.w, win.w, win.left, win.columns), block.pixels, block.stride);
   if (win.flip) mirror(block);
+  if (o.photometric) PhotometricDistortion::draw(side_stream(start, 2)).apply(block);
   if (o.brightness > 0 || o.contrast > 0 || o.saturation > 0) jitter(block, brightness, contrast, saturation);
   if (blurred) blur(block, sigma);
   finish(block, o, image, h, w);

@@ -8,8 +8,8 @@
 //   borders are the first class.
 // Note [repeatable augmentation]
 //   All random numbers of a sample come from Generator(seed, mix_stream(epoch, index, ..)) and are drawn in a fixed
-//   order, used or not. Results do not depend on threads or ranks, and switching one augmentation on leaves the
-//   others as they were.
+//   order, used or not; area crops and the photometric distortion have streams of their own. Results do not depend on
+//   threads or ranks, and switching one augmentation on leaves the others as they were.
 #pragma once
 
 #include <array>
@@ -21,18 +21,29 @@
 
 namespace limbeck::datasets {
 
-/// Network input from byte values: y = x * scale + shift per channel.
+/// Network input from byte values: y = x * scale + shift per channel of the network, which are red, green, blue, or
+/// blue, green, red.
 struct Normalisation {
   std::array<float, 3> scale{};
   std::array<float, 3> shift{};
+  bool bgr = false;  ///< the network's first channel is blue
+
+  /// Writes the network input of one RGB pixel. The two must not overlap.
+  template <class T>
+  void apply(const T* rgb, float* out) const noexcept {
+    for (std::size_t c = 0; c < 3; ++c) out[c] = static_cast<float>(rgb[bgr ? 2 - c : c]) * scale[c] + shift[c];
+  }
   /// y = (x / 255 - mean) / stddev with the ImageNet statistics; what torchvision's weights expect.
   [[nodiscard]] static Normalisation imagenet();
   /// y = x / 127.5 - 1.
   [[nodiscard]] static Normalisation symmetric();
+  /// y = x - (104.00698793, 116.66876762, 122.67891434) for blue, green, red: Caffe's habit, kept by the code bases of
+  /// channel-wise and structured distillation.
+  [[nodiscard]] static Normalisation bgr_mean();
   /// y = (x / 255 - mean) / stddev; mean and stddev in units of [0, 1].
   [[nodiscard]] static Normalisation from_mean_std(const std::array<double, 3>& mean,
                                                    const std::array<double, 3>& stddev);
-  /// "imagenet" or "symmetric"; ConfigError otherwise.
+  /// "imagenet", "symmetric" or "bgr_mean"; ConfigError otherwise.
   [[nodiscard]] static Normalisation parse(const std::string& name);
   friend bool operator==(const Normalisation&, const Normalisation&) = default;
 };
@@ -44,17 +55,21 @@ struct TransformOptions {
   double scale_min = 1, scale_max = 1;                  ///< random scale range
   double scale_step = 0;                                ///< 0: uniform; else scales are scale_min + k * scale_step
   std::int64_t short_side_min = 0, short_side_max = 0;  ///< instead of a scale: random length of the shorter side
-  double flip = 0;                                      ///< probability of a horizontal flip
+  double area_min = 0, area_max = 0;  ///< instead of a scale: share of the picture that becomes the crop
+  double aspect = 4.0 / 3.0;          ///< with area: width / height changes by [1/aspect, aspect]
+  double flip = 0;                    ///< probability of a horizontal flip
   double max_class_share = 1;  ///< draw another crop (up to 10 times) while one class covers more than this share
 
   // colour; 0 = off
-  double brightness = 0;  ///< factor from [1 - b, 1 + b]
-  double contrast = 0;    ///< factor around the mean grey from [1 - c, 1 + c]
-  double saturation = 0;  ///< factor around each pixel's grey from [1 - s, 1 + s]
-  double blur = 0;        ///< probability of a Gaussian blur
-  double blur_sigma = 1;  ///< its standard deviation is uniform in (0, blur_sigma] pixels
+  double brightness = 0;     ///< factor from [1 - b, 1 + b]
+  double contrast = 0;       ///< factor around the mean grey from [1 - c, 1 + c]
+  double saturation = 0;     ///< factor around each pixel's grey from [1 - s, 1 + s]
+  bool photometric = false;  ///< the distortion of photometric.h, before the other colour changes
+  double blur = 0;           ///< probability of a Gaussian blur
+  double blur_sigma = 1;     ///< its standard deviation is uniform in (0, blur_sigma] pixels
 
-  Rgb pad_colour{124, 116, 104};  ///< ImageNet mean: 0 after imagenet normalisation
+  Rgb pad_colour{124, 116, 104};  ///< ImageNet mean: 0 after imagenet normalisation, but for rounding
+  bool pad_zero = false;          ///< pad with exactly 0 behind the normalisation instead
   Normalisation normalisation = Normalisation::imagenet();
 
   /// Scale 0.5..2, crop, flip 0.5, jitter 0.3, as most recipes use.
@@ -74,6 +89,7 @@ void check_options(const TransformOptions& options);
 
 /// Writes the transformed sample.
 /// Shapes:  image [h, w, 3] floats, labels [h, w] bytes, both dense, h and w = output_size(...): one entry of a batch.
+///          `labels` is not touched for a sample with one class for the whole picture and may be null then.
 /// Units:   normalised colours; train ids with kIgnoreId.
 void transform_sample(const Sample& sample, const TransformOptions& options, Generator generator, float* image,
                       std::uint8_t* labels);

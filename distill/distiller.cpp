@@ -7,6 +7,7 @@
 #include "core/log.h"
 #include "core/nearest_word.h"
 #include "core/rng.h"
+#include "ops/copy.h"
 #include "ops/elementwise.h"
 #include "ops/interpolate.h"
 
@@ -44,6 +45,14 @@ Tensor resize_to(const Tensor& x, const Tensor& like, bool align_corners) {
   return ops::resize_bilinear(x, {like.size(2), like.size(3)}, align_corners);
 }
 
+/// See Note [one pixel].
+models::Output as_maps(models::Output output) {
+  for (Tensor* t : {&output.logits, &output.aux}) {
+    if (t->defined() && t->ndim() == 2) *t = ops::reshape(*t, {t->size(0), t->size(1), 1, 1});
+  }
+  return output;
+}
+
 }  // namespace
 
 Distiller::Distiller(std::shared_ptr<models::Model> student, std::shared_ptr<models::Model> teacher,
@@ -54,6 +63,7 @@ Distiller::Distiller(std::shared_ptr<models::Model> student, std::shared_ptr<mod
       options_(std::move(options)),
       alignment_logged_(terms_.size(), false) {
   LIMBECK_CHECK(student_ != nullptr, "distiller", "there is no student");
+  if (options_.whole_images) options_.cross_entropy.ignore_index = -1;  // class 255 of 1000 is a class
   register_module("student", *student_);
   if (!teacher_ && !terms_.empty()) {
     fail<ConfigError>("distiller", "{} distillation terms but no teacher", terms_.size());
@@ -102,16 +112,17 @@ double Distiller::weight_at(const WeightSchedule& weight, std::int64_t step, std
   return weight.at(step, total_steps, steps_per_epoch_);
 }
 
-Objective Distiller::forward(const Tensor& images, const Tensor& labels, std::int64_t step, std::int64_t total_steps) {
+Objective Distiller::forward(const Tensor& images, const Tensor& given, std::int64_t step, std::int64_t total_steps) {
+  const Tensor labels = options_.whole_images ? ops::reshape(given, {given.size(0), 1, 1}) : given;
   models::Output teacher;
   const bool need_teacher = std::any_of(terms_.begin(), terms_.end(), [&](const Term& term) {
     return weight_at(term.weight, step, total_steps) > 0;
   });
   if (need_teacher) {
     const NoGradGuard off;
-    teacher = teacher_->forward(images, teacher_taps_);
+    teacher = as_maps(teacher_->forward(images, teacher_taps_));
   }
-  const models::Output student = student_->forward(images, student_taps_);
+  const models::Output student = as_maps(student_->forward(images, student_taps_));
 
   Objective objective;
   objective.terms.reserve(terms_.size() + 2);
@@ -178,8 +189,12 @@ void Distiller::after_step(std::int64_t step, std::int64_t total_steps) {
 
 std::vector<std::string> Distiller::describe() const {
   std::vector<std::string> lines;
-  lines.push_back(fmt::format("ce: weight {}, mean over labelled pixels, logits resized bilinearly, align_corners={}",
-                              options_.ce_weight.describe(), options_.align_corners));
+  if (options_.whole_images) {
+    lines.push_back(fmt::format("ce: weight {}, mean over pictures", options_.ce_weight.describe()));
+  } else {
+    lines.push_back(fmt::format("ce: weight {}, mean over labelled pixels, logits resized bilinearly, align_corners={}",
+                                options_.ce_weight.describe(), options_.align_corners));
+  }
   for (const Term& term : terms_) {
     lines.push_back(fmt::format("{}: weight {}, {}, student '{}' <- teacher '{}'", term.name, term.weight.describe(),
                                 term.loss->describe(), term.student_tap, term.teacher_tap));

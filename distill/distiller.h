@@ -41,6 +41,7 @@ struct ObjectiveOptions {
   double aux_weight = 0.4;      ///< of the auxiliary head's cross entropy, where the student has one
   bool align_corners = false;   ///< of every bilinear resize here
   std::uint64_t seed = 0;       ///< of the initial values of trainable parts of losses
+  bool whole_images = false;    ///< classification: labels [N], one class per picture, none of them ignored
 };
 
 /// Value of one term in one step, before and after weighting.
@@ -55,9 +56,13 @@ struct Objective {
   PooledVector<TermValue> terms;  ///< "ce" first, then "aux", then the terms in order
 };
 
+/// Note [one pixel]
+///   The logits [N,K] of a classification network are maps of one pixel, its labels [N] are masks of one pixel. Seen like
+///   that, the cross entropy, every loss, every weight and every adapter works for both tasks without knowing which.
+
 /// Student + frozen teacher + terms.
-/// Shapes:   images [N,3,H,W]; labels [N,H,W] u8 (255: ignored). Student logits [N,K,h,w] are resized to HxW before the
-///           cross entropy; terms see maps at their own size.
+/// Shapes:   images [N,3,H,W]; labels [N,H,W] u8 (255: ignored), or i64 [N] with whole_images. Student logits [N,K,h,w] are
+///           resized to HxW before the cross entropy; terms see maps at their own size, logits [N,K] as [N,K,1,1].
 /// Types:    runs under the caller's AutocastGuard; losses accumulate in f32.
 /// Gradient: with respect to the student and to connectors and losses with parameters. The teacher never enters the tape.
 /// Throws:   ConfigError for an unknown tap (with the list of taps) or an empty loss; Error when channels differ and the
