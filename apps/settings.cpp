@@ -250,6 +250,7 @@ Settings read_settings(const Config& config, bool distillation) {
   s.teacher.min_miou = teacher.get_in_range<double>("min_miou", 0.0, 0.0, 100.0);
   s.teacher.gate_images = teacher.get_in_range<std::int64_t>("gate_images", std::int64_t{50}, std::int64_t{1}, std::int64_t{1} << 40);
   s.terms = read_terms(config.section("distill"));
+  s.teacher_code = config.get("distill.autoencoder", "");
   return s;
 }
 

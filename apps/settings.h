@@ -78,6 +78,7 @@ struct Settings {
   DataSettings data;
   TrainSettings train;
   std::vector<distill::Term> terms;     ///< distill only
+  std::string teacher_code;             ///< distill.autoencoder: whose encoder gives the teacher's tap "code"; empty: none
   distill::WeightSchedule ce_weight{1.0};
   double aux_weight = 0.4;
 };

@@ -9,6 +9,7 @@
 #include "core/file_io.h"
 #include "core/log.h"
 #include "datasets/check_data.h"
+#include "distill/teacher_code.h"
 #include "models/weights.h"
 
 namespace limbeck::apps {
@@ -114,6 +115,9 @@ std::shared_ptr<distill::Distiller> build_objective(Settings& settings, const Tr
   objective.seed = settings.seed;
   objective.cross_entropy.label_smoothing = settings.train.label_smoothing;
   objective.cross_entropy.class_weights = inputs.class_weights;
+  if (!settings.teacher_code.empty()) {
+    objective.teacher_code = distill::load_teacher_code(find_weights(settings.teacher_code), *inputs.teacher);
+  }
   return std::make_shared<distill::Distiller>(std::move(student), inputs.teacher, settings.terms, objective);
 }
 

@@ -7,6 +7,7 @@
 #include "core/log.h"
 #include "core/nearest_word.h"
 #include "core/rng.h"
+#include "distill/teacher_code.h"
 #include "ops/copy.h"
 #include "ops/elementwise.h"
 #include "ops/interpolate.h"
@@ -61,6 +62,7 @@ Distiller::Distiller(std::shared_ptr<models::Model> student, std::shared_ptr<mod
       teacher_(std::move(teacher)),
       terms_(std::move(terms)),
       options_(std::move(options)),
+      reads_code_(terms_.size(), false),
       alignment_logged_(terms_.size(), false) {
   LIMBECK_CHECK(student_ != nullptr, "distiller", "there is no student");
   if (options_.whole_images) options_.cross_entropy.ignore_index = -1;  // class 255 of 1000 is a class
@@ -74,14 +76,12 @@ Distiller::Distiller(std::shared_ptr<models::Model> student, std::shared_ptr<mod
     Term& term = terms_[i];
     LIMBECK_CHECK(term.loss != nullptr, "distiller", "term '{}' has no loss", term.name);
     require_tap(*student_, term.student_tap, "student", term.name);
-    require_tap(*teacher_, term.teacher_tap, "teacher", term.name);
     add_tap(student_taps_, term.student_tap);
-    add_tap(teacher_taps_, term.teacher_tap);
+    add_teacher_tap(term.teacher_tap, i);
     for (const TapPair& pair : term.loss->more_taps()) {
       require_tap(*student_, pair.student, "student", term.name);
-      require_tap(*teacher_, pair.teacher, "teacher", term.name);
       add_tap(student_taps_, pair.student);
-      add_tap(teacher_taps_, pair.teacher);
+      add_teacher_tap(pair.teacher, i);
     }
     term.loss->connect(context_of(i));
     register_module(fmt::format("term{}", i), *term.loss);
@@ -89,11 +89,31 @@ Distiller::Distiller(std::shared_ptr<models::Model> student, std::shared_ptr<mod
   }
 }
 
+void Distiller::add_teacher_tap(const std::string& tap, std::size_t index) {
+  const std::string& term = terms_[index].name;
+  if (tap != kCodeTap) {
+    require_tap(*teacher_, tap, "teacher", term);
+    add_tap(teacher_taps_, tap);
+    return;
+  }
+  if (!options_.teacher_code) {
+    fail<ConfigError>("distiller",
+                      "term '{}': the teacher's tap 'code' is what an autoencoder makes of its feature; name the autoencoder's "
+                      "file or run with distill.autoencoder",
+                      term);
+  }
+  require_tap(*teacher_, options_.teacher_code->tap, "teacher", term);
+  add_tap(teacher_taps_, options_.teacher_code->tap);
+  reads_code_[index] = true;
+}
+
 LossContext Distiller::context_of(std::size_t index) const {
   const Term& term = terms_[index];
   LossContext context;
   context.student = tap_info_of(*student_, term.student_tap);
-  context.teacher = tap_info_of(*teacher_, term.teacher_tap);
+  context.teacher = term.teacher_tap == kCodeTap
+                        ? options_.teacher_code->info(tap_info_of(*teacher_, options_.teacher_code->tap))
+                        : tap_info_of(*teacher_, term.teacher_tap);
   context.teacher_model = teacher_.get();
   context.classes = student_->spec().classes;
   context.seed = mix_stream(options_.seed, index);
@@ -112,16 +132,27 @@ double Distiller::weight_at(const WeightSchedule& weight, std::int64_t step, std
   return weight.at(step, total_steps, steps_per_epoch_);
 }
 
+models::Output Distiller::run_teacher(const Tensor& images, bool with_code) {
+  const NoGradGuard off;
+  models::Output output = as_maps(teacher_->forward(images, teacher_taps_));
+  if (with_code) {
+    TeacherCode& code = *options_.teacher_code;
+    output.taps[kCodeTap] = (*code.encoder)(tap_of(output, code.tap));
+  }
+  return output;
+}
+
 Objective Distiller::forward(const Tensor& images, const Tensor& given, std::int64_t step, std::int64_t total_steps) {
   const Tensor labels = options_.whole_images ? ops::reshape(given, {given.size(0), 1, 1}) : given;
   models::Output teacher;
-  const bool need_teacher = std::any_of(terms_.begin(), terms_.end(), [&](const Term& term) {
-    return weight_at(term.weight, step, total_steps) > 0;
-  });
-  if (need_teacher) {
-    const NoGradGuard off;
-    teacher = as_maps(teacher_->forward(images, teacher_taps_));
+  bool need_teacher = false;
+  bool need_code = false;
+  for (std::size_t i = 0; i < terms_.size(); ++i) {
+    const bool counts = weight_at(terms_[i].weight, step, total_steps) > 0;
+    need_teacher = need_teacher || counts;
+    need_code = need_code || (counts && reads_code_[i]);
   }
+  if (need_teacher) teacher = run_teacher(images, need_code);
   const models::Output student = as_maps(student_->forward(images, student_taps_));
 
   Objective objective;
@@ -194,6 +225,11 @@ std::vector<std::string> Distiller::describe() const {
   } else {
     lines.push_back(fmt::format("ce: weight {}, mean over labelled pixels, logits resized bilinearly, align_corners={}",
                                 options_.ce_weight.describe(), options_.align_corners));
+  }
+  if (std::find(reads_code_.begin(), reads_code_.end(), true) != reads_code_.end()) {
+    const TeacherCode& code = *options_.teacher_code;
+    lines.push_back(fmt::format("code: {} channels, frozen encoder of {} on teacher '{}'",
+                                code.encoder->options().code_channels(), code.file, code.tap));
   }
   for (const Term& term : terms_) {
     lines.push_back(fmt::format("{}: weight {}, {}, student '{}' <- teacher '{}'", term.name, term.weight.describe(),

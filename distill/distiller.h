@@ -17,6 +17,8 @@
 
 namespace limbeck::distill {
 
+struct TeacherCode;
+
 /// What to do when the two maps of a term differ in height or width.
 enum class SizeAlign : std::uint8_t {
   kLarger,   ///< resize the larger map down to the smaller one (bilinear); the default
@@ -42,6 +44,8 @@ struct ObjectiveOptions {
   bool align_corners = false;   ///< of every bilinear resize here
   std::uint64_t seed = 0;       ///< of the initial values of trainable parts of losses
   bool whole_images = false;    ///< classification: labels [N], one class per picture, none of them ignored
+  /// Encoder behind the teacher's tap "code" (distill/teacher_code.h), run once per step for all terms that ask for it.
+  std::shared_ptr<TeacherCode> teacher_code = nullptr;
 };
 
 /// Value of one term in one step, before and after weighting.
@@ -98,6 +102,8 @@ class Distiller final : public nn::Module {
                                   const Tensor& labels, std::int64_t step, std::int64_t total_steps);
   [[nodiscard]] double weight_at(const WeightSchedule& weight, std::int64_t step, std::int64_t total_steps) const;
   [[nodiscard]] LossContext context_of(std::size_t index) const;
+  void add_teacher_tap(const std::string& tap, std::size_t term);
+  [[nodiscard]] models::Output run_teacher(const Tensor& images, bool with_code);
 
   std::shared_ptr<models::Model> student_;
   std::shared_ptr<models::Model> teacher_;
@@ -105,6 +111,7 @@ class Distiller final : public nn::Module {
   ObjectiveOptions options_;
   std::vector<std::string> student_taps_;  // without "logits", which is always there
   std::vector<std::string> teacher_taps_;
+  std::vector<bool> reads_code_;           // by term
   std::vector<bool> alignment_logged_;
   double steps_per_epoch_ = 0;
 };

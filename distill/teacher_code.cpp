@@ -55,6 +55,7 @@ std::shared_ptr<TeacherCode> load_teacher_code(const fs::path& path, const model
                        file.string(), key);
   };
   code->tap = text(kTeacherTap);
+  code->file = file.string();
   const std::string fingerprint = teacher_fingerprint(teacher);
   if (text(kFingerprint) != fingerprint) {
     fail<WeightsError>(

@@ -36,6 +36,7 @@ inline constexpr const char* kCodeTap = "code";
 struct TeacherCode {
   std::shared_ptr<models::FeatureEncoder> encoder;
   std::string tap;
+  std::string file = {};  ///< where the encoder came from; for logs
 
   /// Channels and stride of the code, given those of the tap.
   [[nodiscard]] models::TapInfo info(const models::TapInfo& source) const;

@@ -19,6 +19,9 @@
 #include "core/rng.h"
 #include "core/tensor.h"
 #include "distill/channel_kd.h"
+#include "distill/ka_adapt.h"
+#include "distill/ka_affinity.h"
+#include "distill/ka_autoencoder_loss.h"
 #include "distill/pixel_kd.h"
 #include "ops/cross_entropy.h"
 
@@ -28,6 +31,7 @@ namespace {
 
 struct Maps {
   Tensor student, teacher, labels;
+  Tensor code;  ///< half the student's channels; only the autoencoder's loss differentiates it
 };
 
 Maps make_maps(const Shape& shape, DType type) {
@@ -43,6 +47,10 @@ Maps make_maps(const Shape& shape, DType type) {
   }
   Maps m{s.copy_as(type), t.copy_as(type), Tensor::from(ids, {shape[0], shape[2], shape[3]})};
   m.student.set_requires_grad(true);
+  m.code = Tensor::empty({shape[0], (shape[1] + 1) / 2, shape[2], shape[3]});
+  fill_normal_(m.code, g, 0, 1);
+  m.code = m.code.copy_as(type);
+  m.code.set_requires_grad(true);
   return m;
 }
 
@@ -68,6 +76,20 @@ std::vector<Benchmark> benchmarks() {
     }
   }
   all.push_back({"channel_kd_4x512x64x64_f32", {4, 512, 64, 64}, DType::kF32, 5, cwd});
+  const Shape features{4, 256, 64, 128};
+  const auto ae = [](const Maps& m) { return distill::ka_autoencoder_loss(m.student, m.code, m.teacher); };
+  const auto adapt = [](const Maps& m) { return distill::ka_adapt(m.student, m.teacher); };
+  const auto affinity = [](distill::KaAffinityReduce reduce) {
+    return [reduce](const Maps& m) { return distill::ka_affinity(m.student, m.teacher, {.reduce = reduce}); };
+  };
+  for (const DType type : {DType::kF32, DType::kBF16}) {
+    const std::string tail = fmt::format("_4x256x64x128_{}", name_of(type));
+    all.push_back({"ka_autoencoder" + tail, features, type, 4, ae});
+    all.push_back({"ka_adapt" + tail, features, type, 7, adapt});
+    all.push_back({"ka_affinity" + tail, features, type, 5, affinity(distill::KaAffinityReduce::kMeanSquare)});
+    all.push_back({"ka_affinity_rownorm" + tail, features, type, 7, affinity(distill::KaAffinityReduce::kRowNorm)});
+    all.push_back({"ka_affinity_tdl" + tail, features, type, 7, affinity(distill::KaAffinityReduce::kTdl)});
+  }
   return all;
 }
 
@@ -75,6 +97,7 @@ double run_ms(const Benchmark& b, const Maps& maps) {
   const auto start = std::chrono::steady_clock::now();
   backward(b.loss(maps));
   maps.student.set_grad({});
+  maps.code.set_grad({});
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
 }
 

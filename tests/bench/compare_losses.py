@@ -39,7 +39,38 @@ def channel_kd(s, t, labels):
     return kl * (TAU * TAU / (n * c))
 
 
-LOSSES = {"cross_entropy": cross_entropy, "pixel_kd": pixel_kd, "channel_kd": channel_kd}
+def ka_autoencoder(s, t, code):
+    return F.mse_loss(s, t) + 1e-7 / s.shape[0] * code.abs().sum()
+
+
+def ka_adapt(s, t, labels):
+    return F.l1_loss(F.normalize(s.flatten(1)), F.normalize(t.flatten(1)))
+
+
+def affinity_difference(s, t):
+    s, t = F.normalize(s.flatten(2), dim=1), F.normalize(t.flatten(2), dim=1)
+    return s.transpose(1, 2) @ s - t.transpose(1, 2) @ t
+
+
+def ka_affinity(s, t, labels):
+    return affinity_difference(s, t).square().mean()
+
+
+def ka_affinity_rownorm(s, t, labels):
+    return affinity_difference(s, t).norm(dim=2).mean()
+
+
+def ka_affinity_tdl(s, t, labels):
+    """Not with a matrix of all pairs per channel, as torchdistill does: that would take minutes and gigabytes."""
+    a, b = F.normalize(s.flatten(2), dim=2), F.normalize(t.flatten(2), dim=2)
+    squares = (a * a).sum(2) ** 2 + (b * b).sum(2) ** 2 - 2 * (a * b).sum(2) ** 2
+    return squares.clamp_min(0).sqrt().sum() / (a.shape[0] * a.shape[2])
+
+
+LOSSES = {"cross_entropy": cross_entropy, "pixel_kd": pixel_kd, "channel_kd": channel_kd,
+          "ka_autoencoder": ka_autoencoder, "ka_adapt": ka_adapt, "ka_affinity": ka_affinity,
+          "ka_affinity_rownorm": ka_affinity_rownorm, "ka_affinity_tdl": ka_affinity_tdl}
+KA = ["ka_autoencoder", "ka_adapt", "ka_affinity", "ka_affinity_rownorm", "ka_affinity_tdl"]
 
 
 class PyTorch:
@@ -53,14 +84,17 @@ class PyTorch:
             (2 * torch.randn(shape)).to(dtype=dtype, memory_format=layout) for _ in range(2))
         self.student.requires_grad_()
         labels = torch.randint(0, shape[1], (shape[0], shape[2], shape[3]))
-        self.labels = labels.masked_fill(torch.rand(labels.shape) < 0.05, 255)
+        self.extra = labels.masked_fill(torch.rand(labels.shape) < 0.05, 255)
+        if kind == "ka_autoencoder":
+            code = torch.randn(shape[0], shape[1] // 2, *shape[2:]).to(dtype=dtype, memory_format=layout)
+            self.extra = code.requires_grad_()
         self.time()
 
     def time(self):
         start = time.perf_counter()
-        self.loss(self.student, self.teacher, self.labels).backward()
+        self.loss(self.student, self.teacher, self.extra).backward()
         elapsed = (time.perf_counter() - start) * 1e3
-        self.student.grad = None
+        self.student.grad = self.extra.grad = None
         return elapsed
 
 
@@ -75,6 +109,7 @@ def main():
     listing = ["cross_entropy", "pixel_kd", "channel_kd"]
     names = [f"{loss}_{shape}_{dtype}" for shape in ("4x19x128x256", "4x19x512x512") for dtype in ("f32", "bf16")
              for loss in listing] + ["channel_kd_4x512x64x64_f32"]
+    names += [f"{loss}_4x256x64x128_{dtype}" for dtype in ("f32", "bf16") for loss in KA]
     rival = subprocess.Popen([args.program, "--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     for name in (n for n in names if args.filter in n):
         torches = {"nchw": PyTorch(name, torch.contiguous_format), "channels_last": PyTorch(name, torch.channels_last)}
