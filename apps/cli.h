@@ -73,6 +73,22 @@ struct ImportArgs : NetworkArgs {
   bool json = false;
 };
 
+struct ExportArgs {
+  std::string model;                   ///< run folder, step folder or .safetensors file
+  std::string out;
+  std::string format = "onnx";         ///< onnx | safetensors | pth-compatible
+  int opset = 17;
+  bool keep_batch_norm = false;
+  std::string size = "256x256";
+  std::int64_t batch = 1;
+  bool dynamic_batch = false;
+  bool dynamic_size = false;
+  bool normalise = false;              ///< input scaling inside: the file takes 0..255
+  std::string output;                  ///< logits | resized | ids; empty: resized (logits of a classification network)
+  std::vector<std::string> samples;    ///< pictures for the proof; empty: generated scenes
+  bool json = false;
+};
+
 struct BenchArgs {
   std::string what = "step";  ///< step | ops
   std::string dtype = "f32";
@@ -97,6 +113,7 @@ int run_predict(const PredictArgs& args);
 int run_summary(const SummaryArgs& args);
 int run_check_data(const CommonArgs& args);
 int run_import(const ImportArgs& args);
+int run_export(const ExportArgs& args);
 int run_bench(const BenchArgs& args);
 int run_init_config(const InitConfigArgs& args);
 int run_report(const std::string& run);

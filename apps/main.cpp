@@ -113,6 +113,23 @@ int run(int argc, char** argv) {
   import_verb->add_flag("--json", import.json, "print the report as JSON");
   verbs.emplace_back(import_verb, [&] { return run_import(import); });
 
+  ExportArgs exports;
+  auto* export_verb = app.add_subcommand("export", "write a trained network for other programs: ONNX, safetensors, .pth");
+  export_verb->add_option("model", exports.model, "run folder, step folder or .safetensors file")->required();
+  export_verb->add_option("-o,--out", exports.out, "file to write")->required();
+  export_verb->add_option("--format", exports.format, "onnx, safetensors or pth-compatible")->capture_default_str();
+  export_verb->add_option("--opset", exports.opset, "ONNX operator set, 13 to 17")->capture_default_str();
+  export_verb->add_flag("--keep-batch-norm", exports.keep_batch_norm, "do not fold batch norm into the convolutions");
+  export_verb->add_option("--size", exports.size, "input size HxW")->capture_default_str();
+  export_verb->add_option("--batch", exports.batch, "images per run")->capture_default_str();
+  export_verb->add_flag("--dynamic-batch", exports.dynamic_batch, "any number of images");
+  export_verb->add_flag("--dynamic-size", exports.dynamic_size, "any height and width");
+  export_verb->add_flag("--normalise", exports.normalise, "scale the input inside: the file takes RGB values 0..255");
+  export_verb->add_option("--output", exports.output, "logits (at the network's stride), resized (to the input, default) or ids (argmax)");
+  export_verb->add_option("--samples", exports.samples, "pictures for the proof (default: generated scenes)");
+  export_verb->add_flag("--json", exports.json, "print the proof as JSON");
+  verbs.emplace_back(export_verb, [&] { return run_export(exports); });
+
   BenchArgs bench;
   auto* bench_verb = app.add_subcommand("bench", "time the distillation step");
   bench_verb->add_option("what", bench.what, "step")->capture_default_str();

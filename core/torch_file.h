@@ -1,11 +1,12 @@
 // What this is: reading the tensors of PyTorch's weight files (.pth, .pt): the zip archives of torch.save since 1.6 and the
-//   older format of several pickles in a row. Nothing in them is executed (core/pickle.h).
+//   older format of several pickles in a row. Nothing in them is executed (core/pickle.h). And writing the former.
 // What it is not: the matching of names with a network (models/weights.h), or TorchScript (its code is ignored, and its archive
 //   usually refused because its classes are unknown).
 // Read next: core/torch_file.cpp.
 #pragma once
 
 #include <filesystem>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -31,5 +32,10 @@ struct TorchFile {
 ///         dictionary, contents that would unpack to more than 16 times the file (a zip bomb).
 /// Source: torch/serialization.py of PyTorch 0.3 to 2.x.
 [[nodiscard]] TorchFile load_torch_file(const std::filesystem::path& path);
+
+/// Writes what `torch.load(path, weights_only=True)` reads as a dictionary of tensors, in that order. Body: torch_file_write.cpp.
+/// Types:  f32, f64, bf16, i64, i32, u8.
+/// Throws: WeightsError for another type, an undefined tensor or a repeated name; Error naming path and reason if writing fails.
+void save_torch_file(const std::filesystem::path& path, std::span<const NamedTensor> tensors);
 
 }  // namespace limbeck

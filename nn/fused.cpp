@@ -94,25 +94,31 @@ Tensor run_folded(Conv2d& conv, const BatchNorm2d* bn, ops::Activation act, cons
 
 }  // namespace
 
-FoldedWeights fold(const Conv2d& conv, const BatchNorm2d* bn) {
-  const auto out = static_cast<std::size_t>(conv.weight().size(0));
-  std::vector<double> w = conv.weight().to_vector<double>();
-  std::vector<double> b = conv.bias().defined() ? conv.bias().to_vector<double>() : std::vector<double>(out, 0.0);
-  if (bn != nullptr) {
-    const auto gamma = bn->weight().to_vector<double>();
-    const auto beta = bn->bias().to_vector<double>();
-    const auto mean = bn->running_mean().to_vector<double>();
-    const auto var = bn->running_var().to_vector<double>();
-    const std::size_t per_channel = w.size() / out;
-    for (std::size_t o = 0; o < out; ++o) {
-      const double scale = gamma[o] / std::sqrt(var[o] + bn->eps());
-      for (std::size_t i = 0; i < per_channel; ++i) w[o * per_channel + i] *= scale;
-      b[o] = (b[o] - mean[o]) * scale + beta[o];
-    }
+FoldedWeights fold(const Tensor& weight, const Tensor& bias, const NormTensors& norm) {
+  const auto out = static_cast<std::size_t>(weight.size(0));
+  std::vector<double> w = weight.to_vector<double>();
+  std::vector<double> b = bias.defined() ? bias.to_vector<double>() : std::vector<double>(out, 0.0);
+  const auto gamma = norm.gamma.to_vector<double>();
+  const auto beta = norm.beta.to_vector<double>();
+  const auto mean = norm.mean.to_vector<double>();
+  const auto var = norm.var.to_vector<double>();
+  const std::size_t per_channel = w.size() / out;
+  for (std::size_t o = 0; o < out; ++o) {
+    const double scale = gamma[o] / std::sqrt(var[o] + norm.eps);
+    for (std::size_t i = 0; i < per_channel; ++i) w[o * per_channel + i] *= scale;
+    b[o] = (b[o] - mean[o]) * scale + beta[o];
   }
   const std::vector<float> wf(w.begin(), w.end());
   const std::vector<float> bf(b.begin(), b.end());
-  return {Tensor::from(wf, conv.weight().shape()), Tensor::from(bf, Shape{conv.weight().size(0)})};
+  return {Tensor::from(wf, weight.shape()), Tensor::from(bf, Shape{weight.size(0)})};
+}
+
+FoldedWeights fold(const Conv2d& conv, const BatchNorm2d* bn) {
+  if (bn != nullptr) {
+    return fold(conv.weight(), conv.bias(), {bn->weight(), bn->bias(), bn->running_mean(), bn->running_var(), bn->eps()});
+  }
+  const Tensor bias = conv.bias().defined() ? conv.bias().copy_as(DType::kF32) : Tensor::zeros({conv.weight().size(0)});
+  return {conv.weight().copy_as(DType::kF32), bias};
 }
 
 Tensor activate(const Tensor& x, ops::Activation act) {

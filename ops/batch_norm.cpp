@@ -7,6 +7,7 @@
 #include "core/autograd.h"
 #include "ops/batch_norm_kernels.h"
 #include "ops/copy.h"
+#include "ops/observer.h"
 
 namespace limbeck::ops {
 namespace {
@@ -176,6 +177,8 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, cons
     node->options = options;
     node->attach(y);
   }
+  observe(kName, {&x, &gamma, &beta, &running_mean, &running_var, &residual_any}, y,
+          BatchNormCall{options.eps, options.act, options.training});
   return y;
 }
 

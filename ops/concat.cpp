@@ -5,6 +5,7 @@
 #include "core/autograd.h"
 #include "ops/copy.h"
 #include "ops/copy_kernels.h"
+#include "ops/observer.h"
 #include "ops/slice_view.h"
 
 namespace limbeck::ops {
@@ -67,6 +68,7 @@ Tensor concat(std::span<const Tensor> tensors, std::int64_t dim) {
     node->sizes = std::move(sizes);
     node->attach(y);
   }
+  observe("concat", inputs, y, DimCall{static_cast<std::int64_t>(d)});
   return y;
 }
 

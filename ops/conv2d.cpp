@@ -6,6 +6,7 @@
 #include "ops/conv2d_kernels.h"
 #include "ops/copy.h"
 #include "ops/depthwise.h"
+#include "ops/observer.h"
 
 namespace limbeck::ops {
 namespace {
@@ -100,6 +101,7 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& b, const Conv2dOpt
     if (b.defined()) node->bias_dtype = b.dtype();
     node->attach(y);
   }
+  observe(kName, {&x, &w, &b}, y, options);
   return y;
 }
 

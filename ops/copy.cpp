@@ -5,6 +5,7 @@
 
 #include "core/autograd.h"
 #include "ops/copy_kernels.h"
+#include "ops/observer.h"
 
 namespace limbeck::ops {
 namespace {
@@ -146,6 +147,7 @@ Tensor reshape(const Tensor& x, const Shape& shape) {
     node->shape = x.shape();
     node->attach(y);
   }
+  observe("reshape", {&x}, y);
   return y;
 }
 

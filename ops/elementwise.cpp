@@ -5,6 +5,7 @@
 #include "core/autograd.h"
 #include "ops/copy.h"
 #include "ops/elementwise_kernels.h"
+#include "ops/observer.h"
 #include "ops/reduce_kernels.h"
 #include "ops/strided_loop.h"
 
@@ -37,6 +38,7 @@ Tensor unary(const Tensor& input, const UnaryArgs& args = {}) {
     node->args = args;
     node->attach(y);
   }
+  observe(Op::name, {&input}, y, ScalarCall{{args.a, args.b}});
   return y;
 }
 
@@ -92,6 +94,7 @@ Tensor binary(const Tensor& a_in, const Tensor& b_in) {
     node->b_shape = b.shape();
     node->attach(y);
   }
+  observe(Op::name, {&a_in, &b_in}, y);
   return y;
 }
 

@@ -5,6 +5,7 @@
 #include "core/autograd.h"
 #include "ops/copy.h"
 #include "ops/interpolate_kernels.h"
+#include "ops/observer.h"
 
 namespace limbeck::ops {
 namespace {
@@ -63,6 +64,7 @@ Tensor resize_bilinear(const Tensor& x, std::array<std::int64_t, 2> size, bool a
     node->align_corners = align_corners;
     node->attach(y);
   }
+  observe(kOp, {&x}, y, ResizeCall{align_corners});
   return y;
 }
 
@@ -83,6 +85,7 @@ Tensor resize_nearest(const Tensor& x, std::array<std::int64_t, 2> size) {
     node->x_shape = x.shape();
     node->attach(y);
   }
+  observe(kOp, {&x}, y, ResizeCall{});
   return y;
 }
 

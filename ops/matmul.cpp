@@ -5,6 +5,7 @@
 #include "ops/copy.h"
 #include "ops/copy_kernels.h"
 #include "ops/matmul_kernels.h"
+#include "ops/observer.h"
 #include "ops/reduce_kernels.h"
 #include "ops/strided_loop.h"
 
@@ -143,6 +144,7 @@ Tensor linear(const Tensor& x_in, const Tensor& w, const Tensor& b) {
     if (b.defined()) node->bias_dtype = b.dtype();
     node->attach(y);
   }
+  observe("linear", {&x, &w, &b}, y);
   return y;
 }
 

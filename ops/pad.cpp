@@ -3,6 +3,7 @@
 
 #include "core/autograd.h"
 #include "ops/copy_kernels.h"
+#include "ops/observer.h"
 #include "ops/slice_view.h"
 
 namespace limbeck::ops {
@@ -51,6 +52,7 @@ Tensor pad2d(const Tensor& x, const Pad2d& pad, double value) {
     node->pad = pad;
     node->attach(y);
   }
+  observe("pad2d", {&x}, y, PadCall{pad, value});
   return y;
 }
 

@@ -4,6 +4,7 @@
 
 #include "core/autograd.h"
 #include "ops/copy.h"
+#include "ops/observer.h"
 #include "ops/pool2d_kernels.h"
 
 namespace limbeck::ops {
@@ -107,13 +108,16 @@ Tensor max_pool2d(const Tensor& x, const Pool2dOptions& options) {
     node->columns = columns;
     node->attach(y);
   }
+  observe(kOp, {&x}, y, options);
   return y;
 }
 
 Tensor avg_pool2d(const Tensor& x, const Pool2dOptions& options) {
   constexpr const char* kOp = "avg_pool2d";
   check_input(kOp, x);
-  return average(kOp, x, strided_axis(kOp, x, options, 0), strided_axis(kOp, x, options, 1));
+  const Tensor y = average(kOp, x, strided_axis(kOp, x, options, 0), strided_axis(kOp, x, options, 1));
+  observe(kOp, {&x}, y, options);
+  return y;
 }
 
 Tensor adaptive_avg_pool2d(const Tensor& x, std::array<std::int64_t, 2> size) {
@@ -121,13 +125,17 @@ Tensor adaptive_avg_pool2d(const Tensor& x, std::array<std::int64_t, 2> size) {
   check_input(kOp, x);
   LIMBECK_CHECK(size[0] >= 1 && size[1] >= 1, kOp, "got an output size of {} x {}, expected at least 1 x 1", size[0],
                 size[1]);
-  return average(kOp, x, {.in = x.size(2), .out = size[0]}, {.in = x.size(3), .out = size[1]});
+  const Tensor y = average(kOp, x, {.in = x.size(2), .out = size[0]}, {.in = x.size(3), .out = size[1]});
+  observe(kOp, {&x}, y);
+  return y;
 }
 
 Tensor global_avg_pool2d(const Tensor& x) {
   constexpr const char* kOp = "global_avg_pool2d";
   check_input(kOp, x);
-  return average(kOp, x, {.in = x.size(2), .out = 1}, {.in = x.size(3), .out = 1});
+  const Tensor y = average(kOp, x, {.in = x.size(2), .out = 1}, {.in = x.size(3), .out = 1});
+  observe(kOp, {&x}, y);
+  return y;
 }
 
 }  // namespace limbeck::ops

@@ -11,6 +11,7 @@ packages=(
   libdnnl-dev                                      # oneDNN: convolutions and matrix products on the CPU
   libstb-dev libspng-dev zlib1g-dev                # images; masks (PNG with palette)
   libzip-dev                                       # PyTorch weight files
+  libonnx-dev libprotobuf-dev protobuf-compiler    # ONNX files
   libfmt-dev libyaml-cpp-dev nlohmann-json3-dev libcli11-dev
   doctest-dev libbenchmark-dev                     # tests
 )

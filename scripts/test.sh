@@ -84,5 +84,28 @@ if [ "$preset" = release ]; then
   check "another project can use an installed limbeck" scripts/check_install.sh "$build"
 fi
 
+# Checks against other programs, for which a Python with their packages must be there.
+python=${LIMBECK_PYTHON:-python3}
+oracle() { # NAME PACKAGES COMMAND...
+  local name=$1 packages=$2
+  shift 2
+  if "$python" -c "import $packages" 2>/dev/null; then
+    check "$name" "$python" "$@"
+  else
+    echo "== $name"
+    echo "   skipped: $python has no $packages; set LIMBECK_PYTHON to one that has"
+  fi
+}
+if [ "$preset" = release ]; then
+  if grep -q '^LIMBECK_ONNX:[A-Z]*=OFF' "$build/CMakeCache.txt"; then
+    echo "== ONNX Runtime computes what limbeck computes"
+    echo "   skipped: this build is without ONNX"
+  else
+    oracle "ONNX Runtime computes what limbeck computes" "numpy, onnxruntime" tests/golden/check_onnx.py "$build/tests/export_zoo"
+  fi
+  oracle "torchvision computes what limbeck computes with exported weights" "torch, torchvision, safetensors" \
+    tests/golden/check_weights.py "$build/tests/export_zoo"
+fi
+
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

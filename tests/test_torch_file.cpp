@@ -135,3 +135,29 @@ TEST_CASE("pickles: what does not fit is refused with its position") {
   CHECK(load_pickle(nested, "deep").root->items.size() == 1);
   refused(std::string(600000, 'N') + ".", "more than");
 }
+
+TEST_CASE("a written torch file reads back to the same tensors, of every type") {
+  const test::TempDir dir;
+  const auto path = dir.path() / "w.pth";
+  Generator g(3);
+  const Tensor map = Tensor::empty({2, 3, 4, 5});
+  fill_normal_(map, g, 0.0, 1.0);
+  const std::vector<NamedTensor> tensors{{"conv.weight", map},
+                                         {"half", map.copy_as(DType::kBF16)},
+                                         {"double", Tensor::from(std::vector<double>{0.1, -2}, {2})},
+                                         {"count", Tensor::from(std::vector<std::int64_t>{std::int64_t{1} << 40}, Shape{})},
+                                         {"ids", Tensor::from(std::vector<std::uint8_t>{1, 255}, {1, 2})}};
+  save_torch_file(path, tensors);
+  CHECK(is_torch_file(path));
+  const TorchFile back = load_torch_file(path);
+  REQUIRE(back.tensors.size() == tensors.size());
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    CHECK(back.tensors[i].name == tensors[i].name);
+    CHECK(back.tensors[i].tensor.dtype() == tensors[i].tensor.dtype());
+    CHECK(back.tensors[i].tensor.shape() == tensors[i].tensor.shape());
+    CHECK(back.tensors[i].tensor.to_vector<double>() == tensors[i].tensor.to_vector<double>());
+  }
+  const std::vector<NamedTensor> twice{{"a", map}, {"a", map}};
+  test::check_throws<WeightsError>([&] { save_torch_file(path, twice); }, {"'a'"});
+  test::check_throws<Error>([&] { save_torch_file(dir.path() / "no" / "w.pth", tensors); }, {"w.pth"});
+}

@@ -1,0 +1,61 @@
+// What this is: a network with its card as a file for other programs, and the comparison of such a file with the network.
+// Read next: onnx_file.h, verb_export.cpp.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <span>
+#include <string>
+
+#include "apps/model_io.h"
+#include "apps/onnx_file.h"
+#include "datasets/dataset.h"
+
+namespace limbeck::apps {
+
+/// What the file returns.
+enum class ExportOutput : std::uint8_t {
+  kLogits,   ///< scores at the network's stride, [N, K, h, w] (or [N, K])
+  kResized,  ///< scores at the size of the input, [N, K, H, W]
+  kIds       ///< class ids at the size of the input, i64 [N, H, W] (or [N])
+};
+
+struct OnnxExport {
+  int opset = kMaxOpset;
+  bool fold = true;  ///< batch norm into the convolutions
+  std::int64_t batch = 1, height = 256, width = 256;
+  bool dynamic_batch = false, dynamic_size = false;
+  bool normalise = false;  ///< the file takes RGB values 0..255 and scales them itself
+  ExportOutput output = ExportOutput::kResized;
+  std::map<std::string, std::string> metadata = {};  ///< provenance; the card is added
+};
+
+/// "logits", "resized", "ids"; empty: resized, or logits for a classification network.
+[[nodiscard]] ExportOutput parse_output(const std::string& text, const models::ModelSpec& spec);
+[[nodiscard]] std::string to_string(ExportOutput output);
+
+/// Writes the network. The model must be in eval mode.
+void export_onnx(const std::filesystem::path& path, models::Model& model, const ModelCard& card, const OnnxExport& what);
+
+/// Less agreement than this means that the file is another network.
+inline constexpr double kRequiredAgreement = 0.9999;
+
+struct Proof {
+  std::int64_t images = 0;
+  std::int64_t pixels = 0;
+  double max_difference = 0;  ///< of the scores
+  double max_logit = 0;       ///< to judge it by
+  double agreement = 1;       ///< share of pixels with the same largest score
+  [[nodiscard]] bool passed() const noexcept { return pixels > 0 && agreement >= kRequiredAgreement; }
+  void add(const Proof& other);
+};
+
+/// Reads the file back, runs it with limbeck's own kernels on pictures of one size, and compares with the network.
+[[nodiscard]] Proof prove_onnx(const std::filesystem::path& path, models::Model& model, const ModelCard& card, const OnnxExport& what,
+                               std::span<const datasets::Image> images);
+
+/// Weights alone, under torchvision's names: safetensors, or a file for torch.load().
+void export_weights(const std::filesystem::path& path, const models::Model& model, const ModelCard& card, bool pth);
+
+}  // namespace limbeck::apps

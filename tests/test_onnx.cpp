@@ -1,0 +1,114 @@
+// What this is: ONNX files: written, read back, run by limbeck's kernels, compared; and files that must be refused. What ONNX Runtime
+//   says about the same networks: tests/golden/check_onnx.py.
+#include <doctest/doctest.h>
+
+#include <fstream>
+
+#include "apps/export.h"
+#include "core/file_io.h"
+#include "datasets/palettes.h"
+#include "datasets/scenes.h"
+#include "ops/elementwise.h"
+#include "tests/harness/op_case.h"
+#include "tests/harness/random_network.h"
+#include "tests/harness/temp_dir.h"
+
+using namespace limbeck;
+using test::check_throws;
+
+namespace {
+
+apps::ModelCard card_of(const models::Model& model) {
+  apps::ModelCard card;
+  card.spec = model.spec();
+  card.classes = datasets::numbered_classes(card.spec.classes);
+  return card;
+}
+
+std::vector<datasets::Image> pictures(std::int64_t h, std::int64_t w) {
+  return {datasets::make_scene({.seed = 3, .height = h, .width = w}, 0).image};
+}
+
+/// The cases below are about a build with libonnx.
+bool skip() {
+  if (!apps::onnx_available()) MESSAGE("skipped: this build has no libonnx");
+  return !apps::onnx_available();
+}
+
+}  // namespace
+
+TEST_CASE("every network: read back, the file computes what the network computes") {
+  if (skip()) return;
+  const test::TempDir dir;
+  for (const std::string& name : models::model_names()) {
+    if (name.ends_with("resnet101") || name.ends_with("resnet34")) continue;  // more of the same
+    CAPTURE(name);
+    const auto model = test::random_network(name);
+    const apps::ModelCard card = card_of(*model);
+    const auto file = dir.path() / "m.onnx";
+    const bool map = !models::is_classification(name);
+    apps::OnnxExport what{.height = 64, .width = 80, .output = map ? apps::ExportOutput::kResized : apps::ExportOutput::kLogits};
+    apps::export_onnx(file, *model, card, what);
+    const apps::Proof fixed = apps::prove_onnx(file, *model, card, what, pictures(64, 80));
+    CHECK(fixed.passed());
+    CHECK(fixed.max_difference < 1e-4 * fixed.max_logit);
+    what = {.opset = 13, .fold = false, .batch = 2, .height = 64, .width = 80, .dynamic_size = true, .normalise = true, .output = apps::ExportOutput::kIds};
+    apps::export_onnx(file, *model, card, what);
+    const apps::Proof free = apps::prove_onnx(file, *model, card, what, pictures(72, 56));
+    CHECK(free.passed());
+    CHECK(free.max_difference < 1e-4 * free.max_logit);
+    CHECK(free.pixels == (map ? 2 * 72 * 56 : 2));
+    const apps::OnnxProgram program(file);
+    CHECK(program.outputs() == std::vector<std::string>{"ids"});
+    CHECK(program.metadata().at("model") == name);
+    CHECK(program.metadata().at("mean") == "[0.485,0.456,0.406]");
+    CHECK(program.metadata().at("std") == "[0.229,0.224,0.225]");
+    CHECK(program.metadata().at("class_names").find("class 4") != std::string::npos);
+  }
+}
+
+TEST_CASE("a file that holds other numbers does not pass") {
+  if (skip()) return;
+  const test::TempDir dir;
+  const auto file = dir.path() / "m.onnx";
+  const auto model = test::random_network("mobilenet_v2_seg", 1);
+  const auto other = test::random_network("mobilenet_v2_seg", 2);
+  const apps::OnnxExport what{.height = 64, .width = 64};
+  apps::export_onnx(file, *model, card_of(*model), what);
+  CHECK(apps::prove_onnx(file, *model, card_of(*model), what, pictures(64, 64)).passed());
+  CHECK(!apps::prove_onnx(file, *other, card_of(*model), what, pictures(64, 64)).passed());
+  CHECK(!apps::Proof{}.passed());  // nothing compared is nothing proved
+}
+
+TEST_CASE("what cannot be written or read says why") {
+  if (skip()) return;
+  const test::TempDir dir;
+  const auto file = dir.path() / "m.onnx";
+  const auto model = test::random_network("mobilenet_v2_seg");
+  const auto card = card_of(*model);
+  check_throws<ConfigError>([&] { apps::export_onnx(file, *model, card, {.opset = 12}); }, {"opset 12", "13 to 17"});
+  check_throws<ConfigError>([&] { apps::export_onnx(file, *model, card, {.opset = 18}); }, {"opset 18"});
+  CHECK(!std::filesystem::exists(file));
+  apps::export_onnx(file, *model, card, {.height = 64, .width = 64});
+  const std::string bytes = read_file(file);
+  const auto damaged = [&](const std::string& text) {
+    const auto path = dir.path() / "damaged.onnx";
+    write_file_atomic(path, text);
+    return [path] {
+      const apps::OnnxProgram program(path);
+      static_cast<void>(program.run(Tensor::zeros({1, 3, 64, 64}), {"logits"}));
+    };
+  };
+  check_throws<WeightsError>(damaged(bytes.substr(0, bytes.size() / 2)), {"damaged.onnx"});
+  check_throws<WeightsError>(damaged("not a network"), {"damaged.onnx"});
+  check_throws<WeightsError>(damaged(""), {"damaged.onnx", "0 inputs"});
+  std::string renamed = bytes;
+  renamed.replace(renamed.find("\x22\x04" "Conv") + 2, 4, "Conx");  // the type of a node: field 4, four letters
+  check_throws<WeightsError>(damaged(renamed), {"Conx", "does not run"});
+  std::string lost = bytes;
+  lost.replace(lost.find("value3"), 6, "valueX");
+  check_throws<WeightsError>(damaged(lost), {"damaged.onnx", "value"});
+  const apps::OnnxProgram program(file);
+  check_throws<WeightsError>([&] { static_cast<void>(program.run(Tensor::zeros({1, 4, 64, 64}), {"logits"})); }, {"Conv"});
+  check_throws<WeightsError>([&] { static_cast<void>(program.run(Tensor::zeros({1, 3, 64, 64}), {"scores"})); }, {"'scores'"});
+}
