@@ -34,7 +34,16 @@ struct AblateArgs : CommonArgs {
   bool force = false;             ///< train finished runs again
 };
 
+/// How pictures are segmented, see inference.h.
+struct ProtocolArgs {
+  std::string scales;           ///< "0.75,1,1.25"
+  bool flip = false;
+  std::string tile;             ///< HxW
+  std::int64_t overlap = -1;    ///< negative: a quarter of the tile
+};
+
 struct EvalArgs : CommonArgs {
+  ProtocolArgs protocol;
   std::string model;  ///< run folder, step folder or .safetensors file
   std::string split;  ///< overrides data.val_split
 };
@@ -42,6 +51,10 @@ struct EvalArgs : CommonArgs {
 struct PredictArgs : CommonArgs {
   std::string model;
   std::vector<std::string> images;  ///< files or folders
+  std::string frames;               ///< WxH: raw RGB frames of this size come on standard input
+  bool overlay = false;             ///< pictures with the mask's colours mixed in as well
+  bool bf16 = false;
+  ProtocolArgs protocol;
 };
 
 /// Which network, as options of a command line. They mean what models/model.h says.

@@ -4,27 +4,11 @@
 #include <cmath>
 #include <future>
 
-#include "core/autocast.h"
-#include "core/autograd.h"
 #include "core/log.h"
 #include "datasets/convert.h"
 #include "datasets/resample.h"
-#include "ops/copy.h"
-#include "ops/interpolate.h"
-#include "ops/reduce.h"
 
 namespace limbeck::apps {
-
-datasets::Mask predict_mask(models::Model& model, const datasets::Image& image, const InferenceOptions& options) {
-  const NoGradGuard off;
-  const AutocastGuard precision(options.bf16);
-  Tensor x = datasets::to_tensor(image, options.normalisation);
-  if (options.resize_h > 0) x = ops::resize_bilinear(x, {options.resize_h, options.resize_w}, false);
-  const models::Output output = model.forward(x);
-  const Tensor logits =
-      ops::resize_bilinear(ops::cast(output.logits, DType::kF32), {image.h, image.w}, options.align_corners);
-  return datasets::to_mask(ops::argmax(logits, 1));
-}
 
 datasets::Sample prepare_sample(datasets::Sample sample, const InferenceOptions& options) {
   if (options.short_side > 0) {
@@ -38,15 +22,6 @@ datasets::Sample prepare_sample(datasets::Sample sample, const InferenceOptions&
     if (sample.label < 0) sample.mask = datasets::resize(sample.mask, h, w);
   }
   return options.crop_h > 0 ? datasets::centre_crop(sample, options.crop_h, options.crop_w) : sample;
-}
-
-std::string protocol_of(const InferenceOptions& options) {
-  std::string size = "own size";
-  if (options.resize_h > 0) size = fmt::format("input {}x{}", options.resize_h, options.resize_w);
-  if (options.short_side > 0) size = fmt::format("picture and labels with shorter side {}", options.short_side);
-  const std::string part =
-      options.crop_h > 0 ? fmt::format("centre crop {}x{}", options.crop_h, options.crop_w) : std::string("whole image");
-  return fmt::format("{}, {}, single scale, no flip, {}", part, size, options.bf16 ? "bf16" : "f32");
 }
 
 Evaluation evaluate(models::Model& model, const datasets::Dataset& dataset, const InferenceOptions& options,

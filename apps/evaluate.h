@@ -1,26 +1,17 @@
-// What this is: scoring a network on a data set, and the prediction of one picture that it is made of.
-// Read next: verb_eval.cpp, verb_predict.cpp.
+// What this is: scoring a network on a data set.
+// Read next: inference.h (the prediction of one picture), verb_eval.cpp.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <string>
 
+#include "apps/inference.h"
 #include "datasets/dataset.h"
 #include "datasets/metrics.h"
-#include "datasets/transforms.h"
 #include "models/model.h"
 
 namespace limbeck::apps {
-
-struct InferenceOptions {
-  datasets::Normalisation normalisation;
-  std::int64_t resize_h = 0, resize_w = 0;  ///< network input size; 0: the picture's own
-  std::int64_t short_side = 0;              ///< picture and labels are resized to this shorter side; 0: own size
-  std::int64_t crop_h = 0, crop_w = 0;      ///< then only their middle counts; 0: all of it
-  bool align_corners = false;               ///< of the final resize of the logits
-  bool bf16 = false;
-};
 
 /// Eval mode for a scope; a frozen teacher stays as it is.
 class EvalMode {
@@ -35,11 +26,6 @@ class EvalMode {
   bool training_;
 };
 
-/// Segments one picture of any size: logits are resized to the picture's size before the argmax.
-/// The model must be in eval mode.
-[[nodiscard]] datasets::Mask predict_mask(models::Model& model, const datasets::Image& image,
-                                          const InferenceOptions& options);
-
 struct Evaluation {
   datasets::ConfusionMatrix matrix;
   datasets::Metrics metrics;
@@ -51,9 +37,6 @@ struct Evaluation {
 /// The sample as evaluate() shows it to the network: resized to the shorter side, cropped to its middle.
 /// Scores of a smaller label map are not those of the whole one; Evaluation::protocol says which was used.
 [[nodiscard]] datasets::Sample prepare_sample(datasets::Sample sample, const InferenceOptions& options);
-/// "whole image, own size, single scale, no flip, f32"
-[[nodiscard]] std::string protocol_of(const InferenceOptions& options);
-
 /// Called with every sample and its prediction, in order; for pictures in reports.
 using PredictionHook = std::function<void(std::size_t index, const datasets::Sample&, const datasets::Mask&)>;
 

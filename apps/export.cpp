@@ -33,7 +33,9 @@ std::map<std::string, std::string> metadata_of(const ModelCard& card, const Onnx
     deviation[c] = 1.0 / (255.0 * static_cast<double>(scaling.scale[c]));
     mean[c] = -static_cast<double>(scaling.shift[c]) * deviation[c];
   }
-  const auto list = [](const std::array<double, 3>& v) { return fmt::format("[{:.6g},{:.6g},{:.6g}]", v[0], v[1], v[2]); };
+  const auto list = [](const std::array<double, 3>& v) {
+    return fmt::format("[{:.6g},{:.6g},{:.6g}]", v[0], v[1], v[2]);
+  };
   metadata["mean"] = list(mean);
   metadata["std"] = list(deviation);
   metadata["input"] = what.normalise ? "RGB, 0..255, NCHW; scaled inside" : "RGB, (x / 255 - mean) / std, NCHW";
@@ -59,7 +61,8 @@ ExportOutput parse_output(const std::string& text, const models::ModelSpec& spec
   if (text == "logits") return ExportOutput::kLogits;
   if (text == "ids") return ExportOutput::kIds;
   if (text != "resized") fail<ConfigError>("export", "--output {}, expected logits, resized or ids", text);
-  if (classifier) fail<ConfigError>("export", "--output resized: {} gives one class per image; use logits or ids", spec.name);
+  if (classifier)
+    fail<ConfigError>("export", "--output resized: {} gives one class per image; use logits or ids", spec.name);
   return ExportOutput::kResized;
 }
 
@@ -72,7 +75,8 @@ std::string to_string(ExportOutput output) {
   return "?";
 }
 
-void export_onnx(const std::filesystem::path& path, models::Model& model, const ModelCard& card, const OnnxExport& what) {
+void export_onnx(const std::filesystem::path& path, models::Model& model, const ModelCard& card,
+                 const OnnxExport& what) {
   nn::Graph graph = nn::capture([&](const Tensor& x) { return model.forward(x).logits; });
   if (what.fold) graph = nn::fuse_epilogues(nn::fold_batch_norms(graph));
   const bool map = !models::is_classification(card.spec.name);
@@ -116,7 +120,8 @@ Proof prove_onnx(const std::filesystem::path& path, models::Model& model, const 
     };
     const Tensor expected = eager_scores(model, card, what.output, batch_of(scaling));
     const Tensor actual = program.run(batch_of(what.normalise ? bytes : scaling), {"logits"}).at(0);
-    LIMBECK_CHECK(actual.shape() == expected.shape(), "export", "{} gives {}, the network {}", path.string(), actual.shape(), expected.shape());
+    LIMBECK_CHECK(actual.shape() == expected.shape(), "export", "{} gives {}, the network {}", path.string(),
+                  actual.shape(), expected.shape());
     Proof one;
     const auto a = actual.to_vector<float>(), e = expected.to_vector<float>();
     for (std::size_t i = 0; i < a.size(); ++i) {
@@ -125,7 +130,8 @@ Proof prove_onnx(const std::filesystem::path& path, models::Model& model, const 
       one.max_difference = std::isnan(difference) ? difference : std::max(one.max_difference, difference);
       one.max_logit = std::max(one.max_logit, std::abs(static_cast<double>(e[i])));
     }
-    const auto ids = ops::argmax(actual, 1).to_vector<std::int64_t>(), truth = ops::argmax(expected, 1).to_vector<std::int64_t>();
+    const auto ids = ops::argmax(actual, 1).to_vector<std::int64_t>(),
+               truth = ops::argmax(expected, 1).to_vector<std::int64_t>();
     std::int64_t right = 0;
     for (std::size_t i = 0; i < ids.size(); ++i) right += ids[i] == truth[i] ? 1 : 0;
     one.images = 1;

@@ -36,7 +36,8 @@ struct OnnxExport {
 [[nodiscard]] std::string to_string(ExportOutput output);
 
 /// Writes the network. The model must be in eval mode.
-void export_onnx(const std::filesystem::path& path, models::Model& model, const ModelCard& card, const OnnxExport& what);
+void export_onnx(const std::filesystem::path& path, models::Model& model, const ModelCard& card,
+                 const OnnxExport& what);
 
 /// Less agreement than this means that the file is another network.
 inline constexpr double kRequiredAgreement = 0.9999;
@@ -52,8 +53,8 @@ struct Proof {
 };
 
 /// Reads the file back, runs it with limbeck's own kernels on pictures of one size, and compares with the network.
-[[nodiscard]] Proof prove_onnx(const std::filesystem::path& path, models::Model& model, const ModelCard& card, const OnnxExport& what,
-                               std::span<const datasets::Image> images);
+[[nodiscard]] Proof prove_onnx(const std::filesystem::path& path, models::Model& model, const ModelCard& card,
+                               const OnnxExport& what, std::span<const datasets::Image> images);
 
 /// Weights alone, under torchvision's names: safetensors, or a file for torch.load().
 void export_weights(const std::filesystem::path& path, const models::Model& model, const ModelCard& card, bool pth);

@@ -41,6 +41,13 @@ void add_network(CLI::App& verb, NetworkArgs& args) {
   verb.add_flag("--separable", args.separable, "DeepLab heads with separable convolutions");
 }
 
+void add_protocol(CLI::App& verb, ProtocolArgs& args) {
+  verb.add_option("--scales", args.scales, "several input scales, e.g. 0.75,1,1.25; class probabilities are averaged");
+  verb.add_flag("--flip", args.flip, "mirrored as well");
+  verb.add_option("--tile", args.tile, "sliding window HxW, for pictures of any size in bounded memory");
+  verb.add_option("--overlap", args.overlap, "pixels that neighbouring tiles share (default: a quarter of the tile)");
+}
+
 int run(int argc, char** argv) {
   CLI::App app{"limbeck distils big segmentation networks into small ones"};
   app.require_subcommand(1);
@@ -76,12 +83,17 @@ int run(int argc, char** argv) {
   eval_verb->add_option("model", eval.model, "run folder, step folder or .safetensors file")->required();
   add_common(*eval_verb, eval);
   add_overrides(*eval_verb, eval);
+  add_protocol(*eval_verb, eval.protocol);
   eval_verb->add_option("--split", eval.split, "part of the data set, e.g. val, test, train+val");
   verbs.emplace_back(eval_verb, [&] { return run_eval(eval); });
 
   PredictArgs predict;
   auto* predict_verb = app.add_subcommand("predict", "segment image files");
-  predict_verb->add_option("images", predict.images, "image files or folders")->required();
+  predict_verb->add_option("images", predict.images, "image files or folders");
+  predict_verb->add_option("--stdin", predict.frames, "WxH: segment raw RGB frames of this size from standard input");
+  predict_verb->add_flag("--overlay", predict.overlay, "write pictures with the mask's colours mixed in as well");
+  predict_verb->add_flag("--bf16", predict.bf16, "compute in bf16");
+  add_protocol(*predict_verb, predict.protocol);
   predict_verb->add_option("-m,--model", predict.model, "run folder, step folder or .safetensors file")->required();
   add_common(*predict_verb, predict);
   verbs.emplace_back(predict_verb, [&] { return run_predict(predict); });

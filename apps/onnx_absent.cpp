@@ -5,7 +5,8 @@ namespace limbeck::apps {
 namespace {
 
 [[noreturn]] void absent() {
-  fail<ConfigError>("onnx", "this limbeck was built without ONNX; install libonnx-dev, libprotobuf-dev and protobuf-compiler "
+  fail<ConfigError>("onnx",
+                    "this limbeck was built without ONNX; install libonnx-dev, libprotobuf-dev and protobuf-compiler "
                     "(scripts/setup.sh does), then configure and build again with LIMBECK_ONNX=ON");
 }
 

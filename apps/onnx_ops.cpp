@@ -122,18 +122,21 @@ Tensor resize(const Inputs& in, const OnnxAttributes& a) {
   if (mode == "nearest" && where == "asymmetric" && a.text("nearest_mode", "round_prefer_floor") == "floor") {
     return ops::resize_nearest(x, {sizes[2], sizes[3]});
   }
-  LIMBECK_CHECK(mode == "linear" && (where == "half_pixel" || where == "align_corners"), "onnx", "unknown resize mode {} {}", mode, where);
+  LIMBECK_CHECK(mode == "linear" && (where == "half_pixel" || where == "align_corners"), "onnx",
+                "unknown resize mode {} {}", mode, where);
   return ops::resize_bilinear(x, {sizes[2], sizes[3]}, where == "align_corners");
 }
 
 Tensor pad(const Inputs& in, const OnnxAttributes&) {
   const Integers p = integers(at(in, 1));
-  LIMBECK_CHECK(p.size() == 8 && p[0] == 0 && p[1] == 0 && p[4] == 0 && p[5] == 0, "onnx", "padding of batch or channels");
+  LIMBECK_CHECK(p.size() == 8 && p[0] == 0 && p[1] == 0 && p[4] == 0 && p[5] == 0, "onnx",
+                "padding of batch or channels");
   return ops::pad2d(at(in, 0), {.left = p[3], .right = p[7], .top = p[2], .bottom = p[6]}, number(at(in, 2)));
 }
 
 Tensor gemm(const Inputs& in, const OnnxAttributes& a) {
-  LIMBECK_CHECK(a.integer("transB", 0) == 1 && a.integer("transA", 0) == 0 && a.number("alpha", 1) == 1 && a.number("beta", 1) == 1,
+  LIMBECK_CHECK(a.integer("transB", 0) == 1 && a.integer("transA", 0) == 0 && a.number("alpha", 1) == 1 &&
+                    a.number("beta", 1) == 1,
                 "onnx", "a Gemm other than x w^T + b");
   return ops::linear(at(in, 0), at(in, 1), optional(in, 2));
 }
@@ -164,21 +167,23 @@ Tensor matmul(const Inputs& in, const OnnxAttributes&) {
 Tensor slice(const Inputs& in, const OnnxAttributes&) {
   const Integers all = integers(at(in, 0));
   const std::int64_t begin = integer(at(in, 1)), end = integer(at(in, 2));
-  LIMBECK_CHECK(begin >= 0 && begin <= end && end <= static_cast<std::int64_t>(all.size()), "onnx", "slice {}:{} of {} numbers", begin, end,
-                all.size());
+  LIMBECK_CHECK(begin >= 0 && begin <= end && end <= static_cast<std::int64_t>(all.size()), "onnx",
+                "slice {}:{} of {} numbers", begin, end, all.size());
   return list({all.begin() + begin, all.begin() + end});
 }
 
 Tensor gather(const Inputs& in, const OnnxAttributes&) {
   const Integers all = integers(at(in, 0));
   const std::int64_t index = integer(at(in, 1));
-  LIMBECK_CHECK(index >= 0 && index < static_cast<std::int64_t>(all.size()), "onnx", "element {} of {}", index, all.size());
+  LIMBECK_CHECK(index >= 0 && index < static_cast<std::int64_t>(all.size()), "onnx", "element {} of {}", index,
+                all.size());
   return Tensor::from(Integers{all[static_cast<std::size_t>(index)]}, Shape{});
 }
 
 Tensor range(const Inputs& in, const OnnxAttributes&) {
   const std::int64_t end = integer(at(in, 1));
-  LIMBECK_CHECK(integer(at(in, 0)) == 0 && integer(at(in, 2)) == 1 && end >= 0 && end < (1 << 24), "onnx", "range up to {}", end);
+  LIMBECK_CHECK(integer(at(in, 0)) == 0 && integer(at(in, 2)) == 1 && end >= 0 && end < (1 << 24), "onnx",
+                "range up to {}", end);
   Integers values(static_cast<std::size_t>(end));
   std::iota(values.begin(), values.end(), std::int64_t{0});
   return list(values);
@@ -187,7 +192,9 @@ Tensor range(const Inputs& in, const OnnxAttributes&) {
 using Op = std::function<Tensor(const Inputs&, const OnnxAttributes&)>;
 
 const std::map<std::string, Op>& table() {
-  const auto unary = [](Tensor (*f)(const Tensor&)) { return [f](const Inputs& in, const OnnxAttributes&) { return f(at(in, 0)); }; };
+  const auto unary = [](Tensor (*f)(const Tensor&)) {
+    return [f](const Inputs& in, const OnnxAttributes&) { return f(at(in, 0)); };
+  };
   const auto binary = [](OnMaps on_maps, std::int64_t (*f)(std::int64_t, std::int64_t)) {
     return [=](const Inputs& in, const OnnxAttributes&) { return arithmetic(in, on_maps, f); };
   };
@@ -209,8 +216,10 @@ const std::map<std::string, Op>& table() {
       {"Sqrt", unary(ops::sqrt)},
       {"Abs", unary(ops::abs)},
       {"Neg", unary(ops::neg)},
-      {"LeakyRelu", [](const Inputs& in, const OnnxAttributes& a) { return ops::leaky_relu(at(in, 0), a.number("alpha", 0.01)); }},
-      {"Clip", [](const Inputs& in, const OnnxAttributes&) { return ops::clamp(at(in, 0), number(at(in, 1)), number(at(in, 2))); }},
+      {"LeakyRelu",
+       [](const Inputs& in, const OnnxAttributes& a) { return ops::leaky_relu(at(in, 0), a.number("alpha", 0.01)); }},
+      {"Clip", [](const Inputs& in,
+                  const OnnxAttributes&) { return ops::clamp(at(in, 0), number(at(in, 1)), number(at(in, 2))); }},
       {"Add", binary(ops::add, [](std::int64_t a, std::int64_t b) { return a + b; })},
       {"Sub", binary(ops::sub, [](std::int64_t a, std::int64_t b) { return a - b; })},
       {"Mul", binary(ops::mul, [](std::int64_t a, std::int64_t b) { return a * b; })},
@@ -221,12 +230,15 @@ const std::map<std::string, Op>& table() {
       {"Less", compare([](std::int64_t a, std::int64_t b) { return a < b; })},
       {"And", compare([](std::int64_t a, std::int64_t b) { return a != 0 && b != 0; })},
       {"Concat", concat},
-      {"MaxPool", [](const Inputs& in, const OnnxAttributes& a) { return ops::max_pool2d(at(in, 0), pool_options(a)); }},
-      {"AveragePool", [](const Inputs& in, const OnnxAttributes& a) { return ops::avg_pool2d(at(in, 0), pool_options(a)); }},
+      {"MaxPool",
+       [](const Inputs& in, const OnnxAttributes& a) { return ops::max_pool2d(at(in, 0), pool_options(a)); }},
+      {"AveragePool",
+       [](const Inputs& in, const OnnxAttributes& a) { return ops::avg_pool2d(at(in, 0), pool_options(a)); }},
       {"GlobalAveragePool", unary(ops::global_avg_pool2d)},
       {"Resize", resize},
       {"Pad", pad},
-      {"Flatten", [](const Inputs& in, const OnnxAttributes& a) { return ops::flatten(at(in, 0), a.integer("axis", 1)); }},
+      {"Flatten",
+       [](const Inputs& in, const OnnxAttributes& a) { return ops::flatten(at(in, 0), a.integer("axis", 1)); }},
       {"ArgMax",
        [](const Inputs& in, const OnnxAttributes& a) {
          LIMBECK_CHECK(a.integer("keepdims", 1) == 0, "onnx", "ArgMax that keeps the dimension");
@@ -240,14 +252,19 @@ const std::map<std::string, Op>& table() {
       {"Slice", slice},
       {"Gather", gather},
       {"Range", range},
-      {"Cast", [](const Inputs& in, const OnnxAttributes& a) {
+      {"Cast",
+       [](const Inputs& in, const OnnxAttributes& a) {
          LIMBECK_CHECK(a.integer("to", 0) == 1, "onnx", "a cast to another type than float");
          return at(in, 0).copy_as(DType::kF32);
        }},
-      {"ReduceSum", [](const Inputs& in, const OnnxAttributes& a) {
+      {"ReduceSum",
+       [](const Inputs& in, const OnnxAttributes& a) {
          return ops::sum(at(in, 0), Shape(integers(at(in, 1))), a.integer("keepdims", 1) != 0);
        }},
-      {"Transpose", [](const Inputs& in, const OnnxAttributes& a) { return ops::permute(at(in, 0), Shape(a.integers("perm", {}))).dense(); }},
+      {"Transpose",
+       [](const Inputs& in, const OnnxAttributes& a) {
+         return ops::permute(at(in, 0), Shape(a.integers("perm", {}))).dense();
+       }},
   };
   return ops;
 }

@@ -23,7 +23,8 @@ Tensor read_tensor(const onnx::TensorProto& t, const std::string& file) {
   Shape shape;
   std::int64_t count = 1;
   for (const std::int64_t d : t.dims()) {
-    if (d < 0 || d > (std::int64_t{1} << 32) || (d > 0 && count > (std::int64_t{1} << 40) / d)) bad("has an impossible size");
+    if (d < 0 || d > (std::int64_t{1} << 32) || (d > 0 && count > (std::int64_t{1} << 40) / d))
+      bad("has an impossible size");
     shape.push_back(d);
     count *= d;
   }
@@ -60,13 +61,15 @@ class Attributes final : public OnnxAttributes {
     const auto* a = find(name, onnx::AttributeProto::STRING);
     return a != nullptr ? a->s() : otherwise;
   }
-  [[nodiscard]] std::vector<std::int64_t> integers(std::string_view name, std::vector<std::int64_t> otherwise) const override {
+  [[nodiscard]] std::vector<std::int64_t> integers(std::string_view name,
+                                                   std::vector<std::int64_t> otherwise) const override {
     const auto* a = find(name, onnx::AttributeProto::INTS);
     return a != nullptr ? std::vector<std::int64_t>(a->ints().begin(), a->ints().end()) : std::move(otherwise);
   }
 
  private:
-  [[nodiscard]] const onnx::AttributeProto* find(std::string_view name, onnx::AttributeProto::AttributeType type) const {
+  [[nodiscard]] const onnx::AttributeProto* find(std::string_view name,
+                                                 onnx::AttributeProto::AttributeType type) const {
     for (const auto& a : node_.attribute()) {
       if (a.name() != name) continue;
       LIMBECK_CHECK(a.type() == type, "onnx", "attribute '{}' of node '{}' has another type", name, node_.name());
@@ -93,15 +96,17 @@ OnnxProgram::OnnxProgram(const std::filesystem::path& path) : impl_(std::make_un
   const onnx::GraphProto& graph = impl_->model.graph();
   for (const auto& t : graph.initializer()) impl_->constants[t.name()] = read_tensor(t, impl_->file);
   if (graph.input_size() != 1 || graph.output_size() < 1) {
-    fail<WeightsError>("onnx", "{} has {} inputs and {} outputs, expected one input and at least one output", impl_->file,
-                       graph.input_size(), graph.output_size());
+    fail<WeightsError>("onnx", "{} has {} inputs and {} outputs, expected one input and at least one output",
+                       impl_->file, graph.input_size(), graph.output_size());
   }
   for (const auto& entry : impl_->model.metadata_props()) impl_->metadata[entry.key()] = entry.value();
   for (const auto& node : graph.node()) {
     if (!knows_onnx_op(node.op_type())) {
-      fail<WeightsError>("onnx", "{}: node '{}' is a {}, which limbeck does not run", impl_->file, node.name(), node.op_type());
+      fail<WeightsError>("onnx", "{}: node '{}' is a {}, which limbeck does not run", impl_->file, node.name(),
+                         node.op_type());
     }
-    if (node.output_size() != 1) fail<WeightsError>("onnx", "{}: node '{}' has {} outputs", impl_->file, node.name(), node.output_size());
+    if (node.output_size() != 1)
+      fail<WeightsError>("onnx", "{}: node '{}' has {} outputs", impl_->file, node.name(), node.output_size());
   }
 }
 

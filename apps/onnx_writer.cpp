@@ -52,7 +52,8 @@ class Writer {
     }
     const auto out = static_cast<std::size_t>(source_.output);
     const bool ids = out > 0 && std::holds_alternative<nn::ArgmaxStep>(source_.nodes[out - 1].step);
-    describe(graph_->add_output(), values_[out], ids ? onnx::TensorProto::INT64 : onnx::TensorProto::FLOAT, shapes_[out], false);
+    describe(graph_->add_output(), values_[out], ids ? onnx::TensorProto::INT64 : onnx::TensorProto::FLOAT,
+             shapes_[out], false);
     return std::move(model_);
   }
 
@@ -70,7 +71,8 @@ class Writer {
     }
   }
 
-  void describe(onnx::ValueInfoProto* info, const std::string& name, onnx::TensorProto::DataType type, const Shape& shape, bool input) {
+  void describe(onnx::ValueInfoProto* info, const std::string& name, onnx::TensorProto::DataType type,
+                const Shape& shape, bool input) {
     info->set_name(name);
     auto* tensor = info->mutable_type()->mutable_tensor_type();
     tensor->set_elem_type(type);
@@ -110,7 +112,8 @@ class Writer {
   }
   static const std::string& result(const onnx::NodeProto& node) { return node.output(0); }
 
-  static onnx::AttributeProto& attribute(onnx::NodeProto& node, const char* name, onnx::AttributeProto::AttributeType type) {
+  static onnx::AttributeProto& attribute(onnx::NodeProto& node, const char* name,
+                                         onnx::AttributeProto::AttributeType type) {
     auto* a = node.add_attribute();
     a->set_name(name);
     a->set_type(type);
@@ -141,7 +144,9 @@ class Writer {
     t->set_raw_data(values.data(), values.size() * sizeof(T));
     return t->name();
   }
-  std::string scalar(const std::string& name, double value) { return constant<float>(name, {static_cast<float>(value)}, {}); }
+  std::string scalar(const std::string& name, double value) {
+    return constant<float>(name, {static_cast<float>(value)}, {});
+  }
   std::string integer(const std::string& name, std::int64_t value) { return constant<std::int64_t>(name, {value}, {}); }
   std::string integers(const std::string& name, const std::vector<std::int64_t>& v) {
     return constant<std::int64_t>(name, v, {static_cast<std::int64_t>(v.size())});
@@ -151,7 +156,9 @@ class Writer {
     return constant<float>(name, t.to_vector<float>(), {dims.begin(), dims.end()});
   }
 
-  [[nodiscard]] const std::string& in(std::size_t i) const { return values_[static_cast<std::size_t>(node_->inputs[i])]; }
+  [[nodiscard]] const std::string& in(std::size_t i) const {
+    return values_[static_cast<std::size_t>(node_->inputs[i])];
+  }
   [[nodiscard]] const std::string& out() const { return values_[value_]; }
   [[nodiscard]] const Shape& in_shape() const { return shapes_[static_cast<std::size_t>(node_->inputs[0])]; }
   /// True if height or width of the node's input is not known when the file is written.
@@ -198,7 +205,8 @@ class Writer {
   }
   void write(const nn::BatchNormStep& s) {
     const std::vector<float> ones(static_cast<std::size_t>(s.mean.numel()), 1.0F), zeros(ones.size(), 0.0F);
-    const std::string gamma = s.gamma.defined() ? parameter("weight", s.gamma) : constant("weight", ones, {s.mean.numel()});
+    const std::string gamma =
+        s.gamma.defined() ? parameter("weight", s.gamma) : constant("weight", ones, {s.mean.numel()});
     const std::string beta = s.beta.defined() ? parameter("bias", s.beta) : constant("bias", zeros, {s.mean.numel()});
     const std::string mean = parameter("running_mean", s.mean);
     auto& node = emit("BatchNormalization", {in(0), gamma, beta, mean, parameter("running_var", s.var)});
@@ -211,8 +219,9 @@ class Writer {
     set(emit("Gemm", inputs, out()), "transB", std::int64_t{1});
   }
   void write(const nn::UnaryStep& s) {
-    static const std::map<std::string, const char*> plain{{"relu", "Relu"}, {"sigmoid", "Sigmoid"}, {"tanh", "Tanh"}, {"exp", "Exp"},
-                                                          {"log", "Log"},   {"sqrt", "Sqrt"},       {"abs", "Abs"},   {"neg", "Neg"}};
+    static const std::map<std::string, const char*> plain{{"relu", "Relu"}, {"sigmoid", "Sigmoid"}, {"tanh", "Tanh"},
+                                                          {"exp", "Exp"},   {"log", "Log"},         {"sqrt", "Sqrt"},
+                                                          {"abs", "Abs"},   {"neg", "Neg"}};
     if (const auto found = plain.find(s.op); found != plain.end()) {
       emit(found->second, {in(0)}, out());
     } else if (s.op == "relu6") {
@@ -244,7 +253,8 @@ class Writer {
     set(node, "strides", {stride(0), stride(1)});
     set(node, "pads", both_sides(o.padding));
     set(node, "ceil_mode", static_cast<std::int64_t>(o.ceil_mode));
-    if (std::string_view(type) == "AveragePool") set(node, "count_include_pad", static_cast<std::int64_t>(o.count_include_pad));
+    if (std::string_view(type) == "AveragePool")
+      set(node, "count_include_pad", static_cast<std::int64_t>(o.count_include_pad));
   }
   void write(const nn::MaxPoolStep& s) { pool("MaxPool", s.options); }
   void write(const nn::AvgPoolStep& s) { pool("AveragePool", s.options); }
@@ -275,7 +285,8 @@ class Writer {
       set(node, "nearest_mode", "floor");
     } else {
       set(node, "mode", "linear");
-      set(node, "coordinate_transformation_mode", s.mode == nn::ResizeStep::Mode::kAlignCorners ? "align_corners" : "half_pixel");
+      set(node, "coordinate_transformation_mode",
+          s.mode == nn::ResizeStep::Mode::kAlignCorners ? "align_corners" : "half_pixel");
     }
   }
   /// [N, C, OH, OW] as a constant, or put together from the shapes of other values.
@@ -289,7 +300,8 @@ class Writer {
       return result(emit("Slice", {shape, first, integers("end", {end})}));
     };
     const std::string head = part(in(0), 0, 2);
-    const std::string tail = follows ? part(values_[static_cast<std::size_t>(rule.like)], 2, 4) : integers("size", {y[2], y[3]});
+    const std::string tail =
+        follows ? part(values_[static_cast<std::size_t>(rule.like)], 2, 4) : integers("size", {y[2], y[3]});
     auto& node = emit("Concat", {head, tail});
     set(node, "axis", std::int64_t{0});
     return result(node);
@@ -322,7 +334,8 @@ class Writer {
       std::vector<float> matrix(static_cast<std::size_t>(count * size), 0.0F);
       for (std::int64_t i = 0; i < count; ++i) {
         const std::int64_t begin = i * size / count, end = ((i + 1) * size + count - 1) / count;
-        for (std::int64_t k = begin; k < end; ++k) matrix[static_cast<std::size_t>(i * size + k)] = 1.0F / static_cast<float>(end - begin);
+        for (std::int64_t k = begin; k < end; ++k)
+          matrix[static_cast<std::size_t>(i * size + k)] = 1.0F / static_cast<float>(end - begin);
       }
       return constant("bins", matrix, {count, size});
     }
@@ -331,11 +344,13 @@ class Writer {
       rows.push_back(i);
       next.push_back(i + 1);
     }
-    const std::string size = result(emit("Gather", {result(emit("Shape", {in(0)})), integer("axis", static_cast<std::int64_t>(axis))}));
+    const std::string size =
+        result(emit("Gather", {result(emit("Shape", {in(0)})), integer("axis", static_cast<std::int64_t>(axis))}));
     const std::string zero = integer("zero", 0);
     const std::string positions = result(emit("Range", {zero, size, integer("one", 1)}));
     const std::string total = integer("count", count);
-    const std::string begin = result(emit("Div", {result(emit("Mul", {constant("row", rows, {count, 1}), size})), total}));
+    const std::string begin =
+        result(emit("Div", {result(emit("Mul", {constant("row", rows, {count, 1}), size})), total}));
     const std::string past = result(emit("Mul", {constant("next", next, {count, 1}), size}));
     const std::string end = result(emit("Div", {result(emit("Add", {past, integer("round", count - 1)})), total}));
     const std::string from = result(emit("GreaterOrEqual", {positions, begin}));
@@ -373,7 +388,8 @@ void write_onnx(const std::filesystem::path& path, const nn::Graph& graph, const
     fail(kWhere, "{}: the ONNX checker refuses the graph: {}", path.string(), e.what());
   }
   std::string bytes;
-  if (!model.SerializeToString(&bytes)) fail(kWhere, "{}: the network does not fit into one ONNX file (2 GiB)", path.string());
+  if (!model.SerializeToString(&bytes))
+    fail(kWhere, "{}: the network does not fit into one ONNX file (2 GiB)", path.string());
   write_file_atomic(path, bytes);
 }
 

@@ -23,7 +23,10 @@ namespace fs = std::filesystem;
 std::vector<datasets::Image> sample_images(const ExportArgs& args, std::int64_t h, std::int64_t w) {
   std::vector<datasets::Image> images;
   for (const auto& file : args.samples) images.push_back(datasets::resize(datasets::read_image(file), h, w));
-  const datasets::SceneOptions scene{.seed = 1, .split = "export", .height = std::clamp<std::int64_t>(h, 16, 4096), .width = std::clamp<std::int64_t>(w, 16, 4096)};
+  const datasets::SceneOptions scene{.seed = 1,
+                                     .split = "export",
+                                     .height = std::clamp<std::int64_t>(h, 16, 4096),
+                                     .width = std::clamp<std::int64_t>(w, 16, 4096)};
   for (std::uint64_t k = 0; args.samples.empty() && k < 4; ++k) {
     images.push_back(datasets::resize(datasets::make_scene(scene, k).image, h, w));
   }
@@ -38,7 +41,8 @@ std::string proof_json(const ExportArgs& args, const OnnxExport& what, const Pro
       .add("batch_norm", args.keep_batch_norm ? "kept" : "folded")
       .add("output", to_string(what.output))
       .add("run_by", "limbeck")
-      .add("samples", args.samples.empty() ? std::string("generated scenes") : fmt::format("{} files", args.samples.size()))
+      .add("samples",
+           args.samples.empty() ? std::string("generated scenes") : fmt::format("{} files", args.samples.size()))
       .add("images", proof.images)
       .add("pixels", proof.pixels)
       .add("max_difference", proof.max_difference)
@@ -69,7 +73,8 @@ int export_onnx(const ExportArgs& args, const LoadedModel& loaded) {
   try {
     proof.add(prove_onnx(unproved, *loaded.model, loaded.card, what, sample_images(args, size[0], size[1])));
     if (args.dynamic_size) {  // another size: the arithmetic of sizes inside the file
-      proof.add(prove_onnx(unproved, *loaded.model, loaded.card, what, sample_images(args, size[0] + 24, size[1] + 40)));
+      proof.add(
+          prove_onnx(unproved, *loaded.model, loaded.card, what, sample_images(args, size[0] + 24, size[1] + 40)));
     }
   } catch (...) {
     fs::remove(unproved);
@@ -79,17 +84,22 @@ int export_onnx(const ExportArgs& args, const LoadedModel& loaded) {
   write_file_atomic(args.out + ".json", json + "\n");
   if (!proof.passed()) {
     fs::remove(unproved);
-    fail("export", "{}: read back, the file agrees with the network on {:.4f} % of the pixels, expected {} %; the file was removed, "
-         "the numbers are in {}.json", args.out, 100 * proof.agreement, 100 * kRequiredAgreement, args.out);
+    fail("export",
+         "{}: read back, the file agrees with the network on {:.4f} % of the pixels, expected {} %; the file was "
+         "removed, "
+         "the numbers are in {}.json",
+         args.out, 100 * proof.agreement, 100 * kRequiredAgreement, args.out);
   }
   fs::rename(unproved, file);
   if (args.json) {
     fmt::print("{}\n", json);
   } else {
-    fmt::print("{}: opset {}, batch norm {}, output {}\nread back and run on {} images: largest difference {:.2e} (largest logit {:.3g}), "
-               "argmax agrees on {:.4f} % of {} pixels\n",
-               args.out, args.opset, args.keep_batch_norm ? "kept" : "folded", to_string(what.output), proof.images,
-               proof.max_difference, proof.max_logit, 100 * proof.agreement, proof.pixels);
+    fmt::print(
+        "{}: opset {}, batch norm {}, output {}\nread back and run on {} images: largest difference {:.2e} (largest "
+        "logit {:.3g}), "
+        "argmax agrees on {:.4f} % of {} pixels\n",
+        args.out, args.opset, args.keep_batch_norm ? "kept" : "folded", to_string(what.output), proof.images,
+        proof.max_difference, proof.max_logit, 100 * proof.agreement, proof.pixels);
   }
   return 0;
 }

@@ -1,9 +1,10 @@
-// The verb `predict`: index masks and overlays of image files.
+// The verb `predict`: index masks of image files, or of frames on standard input.
+#include <cstdio>
 #include <filesystem>
 #include <set>
 
 #include "apps/cli.h"
-#include "apps/evaluate.h"
+#include "apps/inference.h"
 #include "apps/model_io.h"
 #include "core/json.h"
 #include "core/log.h"
@@ -30,53 +31,136 @@ std::vector<fs::path> collect(const std::vector<std::string>& arguments) {
   return files;
 }
 
+/// Where pictures come from, one after another.
+class Source {
+ public:
+  virtual ~Source() = default;
+  /// False at the end. `name` is what the picture is called in results, `stem` the beginning of its files.
+  virtual bool next(datasets::Image& image, std::string& name, std::string& stem) = 0;
+  [[nodiscard]] virtual std::int64_t count() const = 0;  ///< 0: unknown
+};
+
+class Files final : public Source {
+ public:
+  explicit Files(std::vector<fs::path> files) : files_(std::move(files)) {}
+  bool next(datasets::Image& image, std::string& name, std::string& stem) override {
+    if (at_ == files_.size()) return false;
+    const fs::path& file = files_[at_++];
+    image = datasets::read_image(file);
+    name = file.string();
+    stem = file.stem().string();
+    for (int k = 2; !used_.insert(stem).second; ++k) stem = fmt::format("{}_{}", file.stem().string(), k);
+    return true;
+  }
+  [[nodiscard]] std::int64_t count() const override { return static_cast<std::int64_t>(files_.size()); }
+
+ private:
+  std::vector<fs::path> files_;
+  std::set<std::string> used_;  // two inputs of the same name must not overwrite each other
+  std::size_t at_ = 0;
+};
+
+/// Raw RGB bytes, row by row, frame after frame, as `ffmpeg -f rawvideo -pix_fmt rgb24 -` writes them.
+class Frames final : public Source {
+ public:
+  Frames(std::int64_t w, std::int64_t h) : w_(w), h_(h) {}
+  bool next(datasets::Image& image, std::string& name, std::string& stem) override {
+    if (image.h != h_ || image.w != w_) image = datasets::Image(h_, w_);
+    const std::size_t got = std::fread(image.rgb.data(), 1, image.rgb.size(), stdin);
+    if (got == 0 && std::feof(stdin) != 0) return false;
+    if (got != image.rgb.size()) {
+      fail<DataError>("predict", "standard input ends inside frame {}: {} bytes, expected {} of a {}x{} RGB frame", at_,
+                      got, image.rgb.size(), w_, h_);
+    }
+    name = stem = fmt::format("frame_{:06}", at_++);
+    return true;
+  }
+  [[nodiscard]] std::int64_t count() const override { return 0; }
+
+ private:
+  std::int64_t w_, h_;
+  std::int64_t at_ = 0;
+};
+
+std::string shares_of(const datasets::Mask& mask, const datasets::ClassInfo& classes) {
+  std::vector<double> count(classes.names.size(), 0.0);
+  for (const auto id : mask.ids) count[id] += 1;
+  JsonObject shares;
+  for (std::size_t k = 0; k < count.size(); ++k) {
+    if (count[k] > 0) shares.add(classes.names[k], count[k] / static_cast<double>(mask.ids.size()));
+  }
+  return shares.str();
+}
+
+std::unique_ptr<Source> source_of(const PredictArgs& args) {
+  if (args.frames.empty() == args.images.empty()) {
+    fail<ConfigError>("predict", "give image files or folders, or --stdin WxH for frames on standard input");
+  }
+  if (args.frames.empty()) return std::make_unique<Files>(collect(args.images));
+  const auto size = parse_size(args.frames, "--stdin");
+  return std::make_unique<Frames>(size[0], size[1]);  // here width comes first, as video programs have it
+}
+
 }  // namespace
 
 int run_predict(const PredictArgs& args) {
-  if (args.out.empty()) fail<ConfigError>("predict", "--out is missing: the folder for the masks");
+  if (args.out.empty())
+    fail<ConfigError>("predict", "--out is missing: the folder for the masks, or - for raw ids on standard output");
+  const bool raw = args.out == "-";
+  if (raw && (args.json || args.overlay)) {
+    fail<ConfigError>("predict", "--out - writes raw ids to standard output; --json and --overlay need a folder");
+  }
+  const auto source = source_of(args);
   const LoadedModel loaded = load_model(args.model);
-  const auto files = collect(args.images);
-  std::error_code error;
-  fs::create_directories(args.out, error);
-  if (error) fail("predict", "cannot create {}: {}", args.out, error.message());
+  if (models::is_classification(loaded.card.spec.name)) {
+    fail<ConfigError>("predict", "{} classifies whole pictures; masks need a segmentation network",
+                      loaded.card.spec.name);
+  }
   InferenceOptions options;
   options.normalisation = datasets::Normalisation::parse(loaded.card.normalisation);
   options.align_corners = loaded.card.align_corners;
+  options.bf16 = args.bf16;
+  read_protocol(options, args.protocol.scales, args.protocol.flip, args.protocol.tile, args.protocol.overlap);
+  std::error_code error;
+  if (!raw) fs::create_directories(args.out, error);
+  if (error) fail("predict", "cannot create {}: {}", args.out, error.message());
 
   const auto& classes = loaded.card.classes;
-  std::set<std::string> used;  // two inputs of the same name must not overwrite each other
-  Progress progress("predict", static_cast<std::int64_t>(files.size()));
+  Progress progress("predict", source->count());
+  std::int64_t images = 0, pixels = 0;
+  double computing = 0;
   const double start = monotonic_seconds();
-  std::vector<std::string> lines;
-  for (const auto& file : files) {
-    const datasets::Image image = datasets::read_image(file);
+  datasets::Image image;
+  for (std::string name, stem; source->next(image, name, stem); ++images) {
+    const double begin = monotonic_seconds();
     const datasets::Mask mask = predict_mask(*loaded.model, image, options);
-    std::string stem = file.stem().string();
-    for (int k = 2; !used.insert(stem).second; ++k) stem = fmt::format("{}_{}", file.stem().string(), k);
-    const fs::path mask_file = fs::path(args.out) / (stem + ".png");
-    const fs::path overlay_file = fs::path(args.out) / (stem + "_overlay.png");
-    datasets::write_mask(mask_file, mask, classes.palette);
-    datasets::write_image(overlay_file, datasets::overlay(image, mask, classes.palette));
-    if (args.json) {
-      std::vector<double> count(classes.names.size(), 0.0);
-      for (const auto id : mask.ids) count[id] += 1;
-      JsonObject shares;
-      for (std::size_t k = 0; k < count.size(); ++k) {
-        if (count[k] > 0) shares.add(classes.names[k], count[k] / static_cast<double>(mask.ids.size()));
-      }
-      fmt::print("{}\n", JsonObject()
-                             .add("image", file.string())
-                             .add("mask", mask_file.string())
-                             .add("overlay", overlay_file.string())
-                             .add("shares", shares)
-                             .str());
+    computing += monotonic_seconds() - begin;
+    pixels += image.h * image.w;
+    JsonObject line;
+    line.add("image", name);
+    if (raw) {
+      if (std::fwrite(mask.ids.data(), 1, mask.ids.size(), stdout) != mask.ids.size())
+        fail("predict", "cannot write to standard output");
+    } else {
+      const fs::path mask_file = fs::path(args.out) / (stem + ".png");
+      datasets::write_mask(mask_file, mask, classes.palette);
+      line.add("mask", mask_file.string());
     }
+    if (args.overlay) {
+      const fs::path overlay_file = fs::path(args.out) / (stem + "_overlay.png");
+      datasets::write_image(overlay_file, datasets::overlay(image, mask, classes.palette));
+      line.add("overlay", overlay_file.string());
+    }
+    if (args.json) fmt::print("{}\n", line.add_raw("shares", shares_of(mask, classes)).str());
     progress.advance();
   }
   progress.finish();
+  if (raw && std::fflush(stdout) != 0) fail("predict", "cannot write to standard output");
   const double seconds = monotonic_seconds() - start;
-  log_info("{} images in {} ({:.2f} images/s), masks and overlays in {}", files.size(), format_duration(seconds),
-           static_cast<double>(files.size()) / seconds, args.out);
+  log_info("{} images in {} ({:.2f} images/s, {:.2f} Mpixel/s; {:.0f} % of the time in the network), {}; masks in {}",
+           images, format_duration(seconds), static_cast<double>(images) / seconds,
+           static_cast<double>(pixels) / seconds * 1e-6, 100 * computing / seconds, options.protocol(),
+           raw ? "standard output" : args.out);
   return 0;
 }
 

@@ -65,7 +65,9 @@ const char* storage_class(const NamedTensor& t) {
     case DType::kI64: return "LongStorage";
     case DType::kI32: return "IntStorage";
     case DType::kU8: return "ByteStorage";
-    default: fail<WeightsError>("torch", "tensor '{}' is {}, which torch files written here do not hold", t.name, name_of(t.tensor.dtype()));
+    default:
+      fail<WeightsError>("torch", "tensor '{}' is {}, which torch files written here do not hold", t.name,
+                         name_of(t.tensor.dtype()));
   }
 }
 
@@ -144,7 +146,8 @@ void save_torch_file(const std::filesystem::path& path, std::span<const NamedTen
   std::set<std::string> names;
   for (std::size_t k = 0; k < tensors.size(); ++k) {
     const NamedTensor& t = tensors[k];
-    if (!t.tensor.defined() || !t.tensor.device().is_cpu()) fail<WeightsError>("torch", "tensor '{}' has no data on the CPU", t.name);
+    if (!t.tensor.defined() || !t.tensor.device().is_cpu())
+      fail<WeightsError>("torch", "tensor '{}' has no data on the CPU", t.name);
     if (!names.insert(t.name).second) fail<WeightsError>("torch", "two tensors are called '{}'", t.name);
     pickle.text(t.name);
     write_tensor(pickle, t, k);

@@ -40,7 +40,9 @@ const std::map<std::string, Unary, std::less<>>& unary_ops() {
 }
 
 const std::map<std::string, Binary, std::less<>>& binary_ops() {
-  static const std::map<std::string, Binary, std::less<>> table{{"add", ops::add}, {"sub", ops::sub}, {"mul", ops::mul}, {"div", ops::div}, {"maximum", ops::maximum}, {"minimum", ops::minimum}};
+  static const std::map<std::string, Binary, std::less<>> table{{"add", ops::add},         {"sub", ops::sub},
+                                                                {"mul", ops::mul},         {"div", ops::div},
+                                                                {"maximum", ops::maximum}, {"minimum", ops::minimum}};
   return table;
 }
 
@@ -169,17 +171,21 @@ std::string act_text(ops::Activation act) {
 
 struct Describer {
   std::string operator()(const ConvStep& s) const {
-    return fmt::format("conv2d {}x{} {}->{} ({}){}", s.weight.size(2), s.weight.size(3), s.weight.size(1) * s.options.groups,
-                       s.weight.size(0), s.options.to_string(), act_text(s.act));
+    return fmt::format("conv2d {}x{} {}->{} ({}){}", s.weight.size(2), s.weight.size(3),
+                       s.weight.size(1) * s.options.groups, s.weight.size(0), s.options.to_string(), act_text(s.act));
   }
   std::string operator()(const BatchNormStep& s) const { return "batch_norm" + act_text(s.act); }
-  std::string operator()(const LinearStep& s) const { return fmt::format("linear {}->{}", s.weight.size(1), s.weight.size(0)); }
+  std::string operator()(const LinearStep& s) const {
+    return fmt::format("linear {}->{}", s.weight.size(1), s.weight.size(0));
+  }
   std::string operator()(const UnaryStep& s) const { return s.op; }
   std::string operator()(const BinaryStep& s) const { return s.op; }
   std::string operator()(const ConcatStep&) const { return "concat"; }
   std::string operator()(const MaxPoolStep& s) const { return fmt::format("max_pool2d {}", s.options.kernel[0]); }
   std::string operator()(const AvgPoolStep& s) const { return fmt::format("avg_pool2d {}", s.options.kernel[0]); }
-  std::string operator()(const AdaptivePoolStep& s) const { return fmt::format("adaptive_avg_pool2d {}x{}", s.size[0], s.size[1]); }
+  std::string operator()(const AdaptivePoolStep& s) const {
+    return fmt::format("adaptive_avg_pool2d {}x{}", s.size[0], s.size[1]);
+  }
   std::string operator()(const ResizeStep& s) const {
     return s.size.like < 0 ? fmt::format("resize to {}x{}", s.size.fixed[0], s.size.fixed[1])
                            : fmt::format("resize to the size of {}", s.size.like);
@@ -196,7 +202,8 @@ std::string to_string(const Graph& graph) {
   std::string out;
   for (std::size_t k = 0; k < graph.nodes.size(); ++k) {
     const GraphNode& node = graph.nodes[k];
-    out += fmt::format("{} {} ({}) {}\n", k + 1, std::visit(Describer{}, node.step), fmt::join(node.inputs, ", "), node.name);
+    out += fmt::format("{} {} ({}) {}\n", k + 1, std::visit(Describer{}, node.step), fmt::join(node.inputs, ", "),
+                       node.name);
   }
   return out;
 }

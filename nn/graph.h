@@ -96,8 +96,8 @@ struct ScaleStep {
 /// Class ids, [N, K, ...] to i64 [N, ...].
 struct ArgmaxStep {};
 
-using Step = std::variant<ConvStep, BatchNormStep, LinearStep, UnaryStep, BinaryStep, ConcatStep, MaxPoolStep, AvgPoolStep,
-                          AdaptivePoolStep, ResizeStep, PadStep, FlattenStep, ScaleStep, ArgmaxStep>;
+using Step = std::variant<ConvStep, BatchNormStep, LinearStep, UnaryStep, BinaryStep, ConcatStep, MaxPoolStep,
+                          AvgPoolStep, AdaptivePoolStep, ResizeStep, PadStep, FlattenStep, ScaleStep, ArgmaxStep>;
 
 struct GraphNode {
   Step step;

@@ -37,8 +37,11 @@ class Recorder final : public ops::OpObserver {
   [[nodiscard]] ValueId value_of(const Tensor& t, const char* reader) const {
     const auto found = values_.find(t.impl().get());
     if (found == values_.end()) {
-      fail(kWhere, "'{}' in {} reads a tensor {} that no known op made; a network that becomes a graph may use convolution, batch "
-           "norm, linear, pooling, resize, pad, concat, flatten and elementwise ops", reader, place(), t.describe());
+      fail(kWhere,
+           "'{}' in {} reads a tensor {} that no known op made; a network that becomes a graph may use convolution, "
+           "batch "
+           "norm, linear, pooling, resize, pad, concat, flatten and elementwise ops",
+           reader, place(), t.describe());
     }
     return found->second;
   }
@@ -61,7 +64,8 @@ class Recorder final : public ops::OpObserver {
     if (op == "linear") return LinearStep{in(1), in(2)};
     if (op == "batch_norm") {
       const auto& o = std::get<ops::BatchNormCall>(call.options);
-      LIMBECK_CHECK(!o.training, kWhere, "batch norm in {} is in training mode; call eval() before the capture", place());
+      LIMBECK_CHECK(!o.training, kWhere, "batch norm in {} is in training mode; call eval() before the capture",
+                    place());
       activations_ = {0, 5};
       return BatchNormStep{in(1), in(2), in(3), in(4), o.eps, o.act};
     }
@@ -87,8 +91,10 @@ class Recorder final : public ops::OpObserver {
       return PadStep{p.pad, p.value};
     }
     if (op == "reshape") {
-      LIMBECK_CHECK(y.size() == 2 && y[0] == in(0).size(0), kWhere, "reshape of {} to {} in {}, a graph knows only the flattening to "
-                    "[N, features]", in(0).shape(), y, place());
+      LIMBECK_CHECK(y.size() == 2 && y[0] == in(0).size(0), kWhere,
+                    "reshape of {} to {} in {}, a graph knows only the flattening to "
+                    "[N, features]",
+                    in(0).shape(), y, place());
       return FlattenStep{};
     }
     if (call.inputs.size() == 2) {
@@ -120,7 +126,8 @@ std::array<std::array<std::int64_t, 2>, 3> sizes_seen(const std::array<Graph, 3>
 Graph capture(const std::function<Tensor(const Tensor&)>& forward, std::int64_t channels) {
   const NoGradGuard off;
   std::array<Graph, 3> graphs;
-  std::vector<std::array<std::array<std::int64_t, 2>, 3>> sizes;  // of every 4-D value in every pass; {-1, -1} for others
+  std::vector<std::array<std::array<std::int64_t, 2>, 3>>
+      sizes;  // of every 4-D value in every pass; {-1, -1} for others
   for (std::size_t p = 0; p < kProbes.size(); ++p) {
     const Tensor x = Tensor::empty({1, channels, kProbes[p][0], kProbes[p][1]}, DType::kF32, kMeta);
     Recorder recorder(x);
@@ -128,13 +135,15 @@ Graph capture(const std::function<Tensor(const Tensor&)>& forward, std::int64_t 
     recorder.graph.output = recorder.value_of(y, "the output");
     recorder.graph.channels = channels;
     graphs[p] = std::move(recorder.graph);
-    LIMBECK_CHECK(graphs[p].nodes.size() == graphs[0].nodes.size() && graphs[p].output == graphs[0].output, kWhere,
-                  "the network runs {} ops for an input of {}x{} and {} for {}x{}; a graph needs the same ops for all sizes",
-                  graphs[0].nodes.size(), kProbes[0][0], kProbes[0][1], graphs[p].nodes.size(), kProbes[p][0], kProbes[p][1]);
+    LIMBECK_CHECK(
+        graphs[p].nodes.size() == graphs[0].nodes.size() && graphs[p].output == graphs[0].output, kWhere,
+        "the network runs {} ops for an input of {}x{} and {} for {}x{}; a graph needs the same ops for all sizes",
+        graphs[0].nodes.size(), kProbes[0][0], kProbes[0][1], graphs[p].nodes.size(), kProbes[p][0], kProbes[p][1]);
     sizes.resize(graphs[p].nodes.size() + 1);
     for (std::size_t v = 0; v < sizes.size(); ++v) {
       const Shape& shape = recorder.shape_of(static_cast<ValueId>(v));
-      sizes[v][p] = shape.size() == 4 ? std::array<std::int64_t, 2>{shape[2], shape[3]} : std::array<std::int64_t, 2>{-1, -1};
+      sizes[v][p] =
+          shape.size() == 4 ? std::array<std::int64_t, 2>{shape[2], shape[3]} : std::array<std::int64_t, 2>{-1, -1};
     }
   }
   Graph graph = graphs[0];
@@ -142,20 +151,22 @@ Graph capture(const std::function<Tensor(const Tensor&)>& forward, std::int64_t 
     GraphNode& node = graph.nodes[k];
     for (const Graph& other : graphs) {
       LIMBECK_CHECK(other.nodes[k].step.index() == node.step.index() && other.nodes[k].inputs == node.inputs, kWhere,
-                    "op {} in {} depends on the size of the input; a graph needs the same ops for all sizes", k, node.name);
+                    "op {} in {} depends on the size of the input; a graph needs the same ops for all sizes", k,
+                    node.name);
     }
     if (std::holds_alternative<AdaptivePoolStep>(node.step)) {
       const auto seen = sizes_seen<AdaptivePoolStep>(graphs, k);
-      LIMBECK_CHECK(seen[0] == seen[1] && seen[0] == seen[2], kWhere, "the bins of adaptive pooling in {} depend on the input",
-                    node.name);
+      LIMBECK_CHECK(seen[0] == seen[1] && seen[0] == seen[2], kWhere,
+                    "the bins of adaptive pooling in {} depend on the input", node.name);
     }
     if (auto* resize = std::get_if<ResizeStep>(&node.step)) {
       const auto seen = sizes_seen<ResizeStep>(graphs, k);
       if (seen[0] == seen[1] && seen[0] == seen[2]) continue;
       const auto found = std::find(sizes.begin(), sizes.begin() + static_cast<std::ptrdiff_t>(k) + 1, seen);
-      LIMBECK_CHECK(found != sizes.begin() + static_cast<std::ptrdiff_t>(k) + 1, kWhere,
-                    "the resize in {} goes to {}x{} for an input of {}x{}, which is neither fixed nor the size of an earlier map",
-                    node.name, seen[0][0], seen[0][1], kProbes[0][0], kProbes[0][1]);
+      LIMBECK_CHECK(
+          found != sizes.begin() + static_cast<std::ptrdiff_t>(k) + 1, kWhere,
+          "the resize in {} goes to {}x{} for an input of {}x{}, which is neither fixed nor the size of an earlier map",
+          node.name, seen[0][0], seen[0][1], kProbes[0][0], kProbes[0][1]);
       resize->size = {static_cast<ValueId>(found - sizes.begin()), {0, 0}};
     }
   }

@@ -66,7 +66,8 @@ Graph prune(const Graph& graph) {
   for (std::size_t k = graph.nodes.size(); k-- > 0;) {
     if (!needed[k + 1]) continue;
     for (const ValueId v : graph.nodes[k].inputs) needed[static_cast<std::size_t>(v)] = true;
-    if (const auto* resize = std::get_if<ResizeStep>(&graph.nodes[k].step); resize != nullptr && resize->size.like >= 0) {
+    if (const auto* resize = std::get_if<ResizeStep>(&graph.nodes[k].step);
+        resize != nullptr && resize->size.like >= 0) {
       needed[static_cast<std::size_t>(resize->size.like)] = true;
     }
   }
@@ -112,9 +113,11 @@ Graph fuse_epilogues(const Graph& graph) {
   const Graph summed = sums.run([&](const GraphNode& before, const GraphNode& node) -> ValueId {
     const auto* binary = std::get_if<BinaryStep>(&node.step);
     if (binary == nullptr || binary->op != "add" || node.inputs[0] == node.inputs[1]) return -1;
-    if (!(shapes[static_cast<std::size_t>(before.inputs[0])] == shapes[static_cast<std::size_t>(before.inputs[1])])) return -1;
+    if (!(shapes[static_cast<std::size_t>(before.inputs[0])] == shapes[static_cast<std::size_t>(before.inputs[1])]))
+      return -1;
     // The later of two convolutions takes the sum, since its partner is there already.
-    for (const std::size_t i : node.inputs[0] > node.inputs[1] ? std::array<std::size_t, 2>{0, 1} : std::array<std::size_t, 2>{1, 0}) {
+    for (const std::size_t i :
+         node.inputs[0] > node.inputs[1] ? std::array<std::size_t, 2>{0, 1} : std::array<std::size_t, 2>{1, 0}) {
       const GraphNode* conv = sums.lone_conv(before.inputs[i], node.inputs[i]);
       if (conv == nullptr || conv->inputs.size() > 1) continue;
       return sums.with_residual(node.inputs[i], node.inputs[1 - i], ops::Activation::kNone);
@@ -139,7 +142,8 @@ Graph scale_input(const Graph& graph, std::vector<double> scale, std::vector<dou
   out.add(ScaleStep{std::move(scale), std::move(shift)}, {0}, "input");
   for (GraphNode node : graph.nodes) {
     for (ValueId& v : node.inputs) ++v;
-    if (auto* resize = std::get_if<ResizeStep>(&node.step); resize != nullptr && resize->size.like >= 0) ++resize->size.like;
+    if (auto* resize = std::get_if<ResizeStep>(&node.step); resize != nullptr && resize->size.like >= 0)
+      ++resize->size.like;
     out.nodes.push_back(std::move(node));
   }
   out.output = graph.output + 1;

@@ -71,7 +71,8 @@ class OpObserver {
 /// Shapes:   any
 inline void observe(const char* op, std::span<const Tensor* const> inputs, const Tensor& output,
                     const CallOptions& options = {}) {
-  if (OpObserver* observer = OpObserver::active()) [[unlikely]] observer->called({op, inputs, output, options});
+  if (OpObserver* observer = OpObserver::active()) [[unlikely]]
+    observer->called({op, inputs, output, options});
 }
 inline void observe(const char* op, std::initializer_list<const Tensor*> inputs, const Tensor& output,
                     const CallOptions& options = {}) {

@@ -70,7 +70,7 @@ field() { sed -n "s/.*\"$1\":\([0-9.]*\).*/\1/p" "$2"; }
   done
 } >"$out/table.md"
 if [ -n "$data" ]; then
-  $limbeck predict -m "$out/distilled" -o "$out/predictions" "$data/val"
+  $limbeck predict --overlay -m "$out/distilled" -o "$out/predictions" "$data/val"
 fi
 echo
 cat "$out/table.md"

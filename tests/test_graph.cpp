@@ -94,13 +94,14 @@ TEST_CASE("a sum becomes a residual only where shapes agree and nobody else read
   };
   CHECK(nodes([&](const Tensor& x) { return ops::relu(ops::add(b(x), a(x))); }) == 2);
   CHECK(nodes([&](const Tensor& x) { return ops::relu6(ops::add(a(x), x)); }) == 1);
-  CHECK(nodes([&](const Tensor& x) { return ops::add(a(x), ops::global_avg_pool2d(x)); }) == 3);   // repeated over the map
+  CHECK(nodes([&](const Tensor& x) { return ops::add(a(x), ops::global_avg_pool2d(x)); }) ==
+        3);  // repeated over the map
   CHECK(nodes([&](const Tensor& x) {
           const Tensor y = a(x);
           return ops::mul(ops::relu(y), y);
         }) == 3);  // y itself is needed
   CHECK(nodes([&](const Tensor& x) {
-          const Tensor y = a(x);                       // computed before its partner is
+          const Tensor y = a(x);  // computed before its partner is
           const Tensor z = ops::leaky_relu(b(x), 0.1);
           return ops::add(y, z);
         }) == 3);
@@ -115,10 +116,14 @@ TEST_CASE("what cannot be a graph says why") {
     }
     return std::string();
   };
-  CHECK(message([](const Tensor& x) { return ops::relu(ops::relu(ops::softmax(x))); }).find("'relu'") != std::string::npos);
-  CHECK(message([](const Tensor& x) { return ops::resize_nearest(x, {x.size(2) / 3, 5}); }).find("neither fixed") != std::string::npos);
-  CHECK(message([](const Tensor& x) { return x.size(2) > 300 ? ops::relu(ops::relu(x)) : ops::relu(x); }).find("same ops") !=
+  CHECK(message([](const Tensor& x) { return ops::relu(ops::relu(ops::softmax(x))); }).find("'relu'") !=
         std::string::npos);
+  CHECK(message([](const Tensor& x) {
+          return ops::resize_nearest(x, {x.size(2) / 3, 5});
+        }).find("neither fixed") != std::string::npos);
+  CHECK(message([](const Tensor& x) {
+          return x.size(2) > 300 ? ops::relu(ops::relu(x)) : ops::relu(x);
+        }).find("same ops") != std::string::npos);
   nn::BatchNorm2d bn(3);
   CHECK(message([&](const Tensor& x) { return bn(x); }).find("training mode") != std::string::npos);
 }

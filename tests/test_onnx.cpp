@@ -47,12 +47,20 @@ TEST_CASE("every network: read back, the file computes what the network computes
     const apps::ModelCard card = card_of(*model);
     const auto file = dir.path() / "m.onnx";
     const bool map = !models::is_classification(name);
-    apps::OnnxExport what{.height = 64, .width = 80, .output = map ? apps::ExportOutput::kResized : apps::ExportOutput::kLogits};
+    apps::OnnxExport what{
+        .height = 64, .width = 80, .output = map ? apps::ExportOutput::kResized : apps::ExportOutput::kLogits};
     apps::export_onnx(file, *model, card, what);
     const apps::Proof fixed = apps::prove_onnx(file, *model, card, what, pictures(64, 80));
     CHECK(fixed.passed());
     CHECK(fixed.max_difference < 1e-4 * fixed.max_logit);
-    what = {.opset = 13, .fold = false, .batch = 2, .height = 64, .width = 80, .dynamic_size = true, .normalise = true, .output = apps::ExportOutput::kIds};
+    what = {.opset = 13,
+            .fold = false,
+            .batch = 2,
+            .height = 64,
+            .width = 80,
+            .dynamic_size = true,
+            .normalise = true,
+            .output = apps::ExportOutput::kIds};
     apps::export_onnx(file, *model, card, what);
     const apps::Proof free = apps::prove_onnx(file, *model, card, what, pictures(72, 56));
     CHECK(free.passed());
@@ -103,12 +111,23 @@ TEST_CASE("what cannot be written or read says why") {
   check_throws<WeightsError>(damaged("not a network"), {"damaged.onnx"});
   check_throws<WeightsError>(damaged(""), {"damaged.onnx", "0 inputs"});
   std::string renamed = bytes;
-  renamed.replace(renamed.find("\x22\x04" "Conv") + 2, 4, "Conx");  // the type of a node: field 4, four letters
+  renamed.replace(renamed.find("\x22\x04"
+                               "Conv") +
+                      2,
+                  4, "Conx");  // the type of a node: field 4, four letters
   check_throws<WeightsError>(damaged(renamed), {"Conx", "does not run"});
   std::string lost = bytes;
   lost.replace(lost.find("value3"), 6, "valueX");
   check_throws<WeightsError>(damaged(lost), {"damaged.onnx", "value"});
   const apps::OnnxProgram program(file);
-  check_throws<WeightsError>([&] { static_cast<void>(program.run(Tensor::zeros({1, 4, 64, 64}), {"logits"})); }, {"Conv"});
-  check_throws<WeightsError>([&] { static_cast<void>(program.run(Tensor::zeros({1, 3, 64, 64}), {"scores"})); }, {"'scores'"});
+  check_throws<WeightsError>(
+      [&] {
+        static_cast<void>(program.run(Tensor::zeros({1, 4, 64, 64}), {"logits"}));
+      },
+      {"Conv"});
+  check_throws<WeightsError>(
+      [&] {
+        static_cast<void>(program.run(Tensor::zeros({1, 3, 64, 64}), {"scores"}));
+      },
+      {"'scores'"});
 }

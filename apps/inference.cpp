@@ -1,0 +1,187 @@
+#include "apps/inference.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
+#include "apps/cli.h"
+#include "core/autocast.h"
+#include "core/autograd.h"
+#include "core/parallel.h"
+#include "datasets/convert.h"
+#include "ops/copy.h"
+#include "ops/elementwise.h"
+#include "ops/interpolate.h"
+#include "ops/reduce.h"
+#include "ops/softmax.h"
+
+namespace limbeck::apps {
+namespace {
+
+bool single(const InferenceOptions& o) { return o.scales.size() == 1 && o.scales[0] == 1.0 && !o.flip; }
+
+/// Left and right of an f32 map exchanged.
+Tensor mirrored(const Tensor& x) {
+  const Tensor source = x.dense();
+  const Tensor y = Tensor::empty(source.shape());
+  const std::int64_t rows = source.size(0) * source.size(2), width = source.size(3), channels = source.size(1);
+  parallel_for(rows, 16, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t r = begin; r < end; ++r) {
+      for (std::int64_t w = 0; w < width; ++w) {
+        const float* from = source.data<float>() + (r * width + w) * channels;
+        std::copy(from, from + channels, y.data<float>() + (r * width + (width - 1 - w)) * channels);
+      }
+    }
+  });
+  return y;
+}
+
+datasets::Image cut(const datasets::Image& image, std::int64_t y, std::int64_t x, std::int64_t h, std::int64_t w) {
+  datasets::Image out(h, w);
+  for (std::int64_t row = 0; row < h; ++row)
+    std::copy(image.at(y + row, x), image.at(y + row, x) + 3 * w, out.at(row, 0));
+  return out;
+}
+
+/// Adds a tile's scores to a row of tiles; both are channels-last.
+void add_tile(const Tensor& scores, std::int64_t x, std::int64_t width, std::vector<float>& band) {
+  const std::int64_t classes = scores.size(1), h = scores.size(2), w = scores.size(3);
+  const Tensor dense = scores.dense();
+  parallel_for(h, 8, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      const float* from = dense.data<float>() + row * w * classes;
+      float* to = band.data() + (row * width + x) * classes;
+      for (std::int64_t i = 0; i < w * classes; ++i) to[i] += from[i];
+    }
+  });
+}
+
+/// Every pixel has been covered by the same number of tiles for all its classes, so sums decide as averages do.
+void decide(const std::vector<float>& band, std::int64_t classes, std::int64_t rows, std::int64_t width,
+            std::uint8_t* ids) {
+  parallel_for(rows * width, 4096, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const float* s = band.data() + i * classes;
+      ids[i] = static_cast<std::uint8_t>(std::max_element(s, s + classes) - s);
+    }
+  });
+}
+
+datasets::Mask predict_tiles(const Network& network, const datasets::Image& image, const InferenceOptions& options) {
+  const std::int64_t th = std::min(options.tile_h, image.h), tw = std::min(options.tile_w, image.w);
+  const auto rows = tile_starts(image.h, th, options.overlap), columns = tile_starts(image.w, tw, options.overlap);
+  datasets::Mask mask(image.h, image.w);
+  std::vector<float> band;  // scores of the picture's rows [rows[i], rows[i] + th)
+  std::int64_t classes = 0;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    for (const std::int64_t x : columns) {
+      const Tensor scores = predict_scores(network, cut(image, rows[i], x, th, tw), options);
+      classes = scores.size(1);
+      LIMBECK_CHECK(classes <= 255, "predict", "{} classes, a mask holds at most 255", classes);
+      band.resize(static_cast<std::size_t>(th * image.w * classes), 0.0F);
+      add_tile(scores, x, image.w, band);
+    }
+    // Rows above the next tiles are complete.
+    const std::int64_t next = i + 1 < rows.size() ? rows[i + 1] : image.h;
+    const std::int64_t done = next - rows[i];
+    decide(band, classes, done, image.w, mask.ids.data() + rows[i] * image.w);
+    const auto used = static_cast<std::ptrdiff_t>(done * image.w * classes);
+    std::fill(std::copy(band.begin() + used, band.end(), band.begin()), band.end(), 0.0F);
+  }
+  return mask;
+}
+
+}  // namespace
+
+std::string InferenceOptions::protocol() const {
+  std::string scale = "single scale";
+  if (scales.size() != 1 || scales[0] != 1.0) scale = fmt::format("scales {}", fmt::join(scales, " "));
+  return fmt::format(
+      "{}, {}, {}, {}, {}",
+      tile_h > 0 ? fmt::format("tiles of {}x{} with overlap {}", tile_h, tile_w, overlap) : std::string("whole image"),
+      resize_h > 0 ? fmt::format("input {}x{}", resize_h, resize_w) : std::string("own size"), scale,
+      flip ? "flip" : "no flip", bf16 ? "bf16" : "f32");
+}
+
+void read_protocol(InferenceOptions& options, const std::string& scales, bool flip, const std::string& tile,
+                   std::int64_t overlap) {
+  options.flip = flip;
+  if (!scales.empty()) options.scales.clear();
+  for (std::size_t begin = 0; begin < scales.size();) {
+    const std::size_t end = std::min(scales.find(',', begin), scales.size());
+    double value = 0;
+    const auto [stop, error] = std::from_chars(scales.data() + begin, scales.data() + end, value);
+    if (error != std::errc() || stop != scales.data() + end || !(value >= 0.05 && value <= 20)) {
+      fail<ConfigError>("--scales", "got '{}', expected factors from 0.05 to 20 such as 0.75,1,1.25", scales);
+    }
+    options.scales.push_back(value);
+    begin = end + 1;
+  }
+  if (!tile.empty()) {
+    const auto size = parse_size(tile, "--tile");
+    options.tile_h = size[0];
+    options.tile_w = size[1];
+    options.overlap = overlap < 0 ? std::min(size[0], size[1]) / 4 : overlap;
+    if (options.overlap >= std::min(size[0], size[1])) {
+      fail<ConfigError>("--overlap", "{} pixels, expected less than a side of the tile, {}", options.overlap, tile);
+    }
+  } else if (overlap >= 0) {
+    fail<ConfigError>("--overlap", "there are no tiles to overlap; give --tile HxW");
+  }
+}
+
+std::vector<std::int64_t> tile_starts(std::int64_t size, std::int64_t tile, std::int64_t overlap) {
+  std::vector<std::int64_t> starts{0};
+  const std::int64_t step = std::max<std::int64_t>(tile - std::min(overlap, tile - 1), 1);
+  while (starts.back() + tile < size) starts.push_back(std::min(starts.back() + step, size - tile));
+  return starts;
+}
+
+Tensor predict_scores(const Network& network, const datasets::Image& image, const InferenceOptions& options) {
+  const NoGradGuard off;
+  const AutocastGuard precision(options.bf16);
+  const Tensor x = datasets::to_tensor(image, options.normalisation);
+  const double h = static_cast<double>(options.resize_h > 0 ? options.resize_h : image.h);
+  const double w = static_cast<double>(options.resize_h > 0 ? options.resize_w : image.w);
+  const auto scores_of = [&](const Tensor& input, bool mirror) {
+    Tensor logits = ops::cast(network(mirror ? mirrored(input) : input), DType::kF32);
+    LIMBECK_CHECK(logits.ndim() == 4, "predict", "the network gives {}, expected a score per class and pixel",
+                  logits.shape());
+    if (mirror) logits = mirrored(logits);
+    return ops::resize_bilinear(logits, {image.h, image.w}, options.align_corners);
+  };
+  Tensor sum;
+  for (const double scale : options.scales) {
+    const auto pixels = [&](double size) { return std::max<std::int64_t>(std::llround(size * scale), 1); };
+    const Tensor input = ops::resize_bilinear(x, {pixels(h), pixels(w)}, false);
+    for (const bool mirror : {false, true}) {
+      if (mirror && !options.flip) continue;
+      const Tensor scores = scores_of(input, mirror);
+      if (single(options)) return scores;
+      const Tensor probabilities = ops::softmax(scores);
+      if (sum.defined()) {
+        ops::add_(sum, probabilities);
+      } else {
+        sum = probabilities;
+      }
+    }
+  }
+  ops::mul_scalar_(sum, 1.0 / static_cast<double>(options.scales.size() * (options.flip ? 2 : 1)));
+  return sum;
+}
+
+datasets::Mask predict_mask(const Network& network, const datasets::Image& image, const InferenceOptions& options) {
+  if (options.tile_h > 0 && options.resize_h > 0) {
+    fail<ConfigError>("--tile", "tiles are cut from the picture as it is; remove the input size {}x{}",
+                      options.resize_h, options.resize_w);
+  }
+  if (options.tile_h > 0 && (options.tile_h < image.h || options.tile_w < image.w))
+    return predict_tiles(network, image, options);
+  return datasets::to_mask(ops::argmax(predict_scores(network, image, options), 1));
+}
+
+datasets::Mask predict_mask(models::Model& model, const datasets::Image& image, const InferenceOptions& options) {
+  return predict_mask([&](const Tensor& x) { return model.forward(x).logits; }, image, options);
+}
+
+}  // namespace limbeck::apps

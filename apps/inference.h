@@ -1,0 +1,65 @@
+// What this is: from a picture to class ids: input size, scales, flip, sliding window. eval and predict share it, so that a score
+//   and a mask mean the same thing.
+// What it is not: scoring (evaluate.h).
+// Read next: verb_predict.cpp, verb_eval.cpp.
+//
+// Note [protocol]
+//   whole picture   the scores are resized to the picture's size before the argmax
+//   scales, flip    the picture is segmented at every scale, and mirrored too; the average of the class probabilities decides.
+//                   With one scale and no flip the scores decide, which is the same.
+//   tiles           the picture is cut into overlapping tiles of one size (the last of a row or column is moved inside), each is
+//                   segmented as above, and where tiles overlap the average decides. Only one row of tiles is held in memory:
+//                   K x tile height x picture width numbers, besides the picture and its mask.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "core/tensor.h"
+#include "datasets/dataset.h"
+#include "datasets/transforms.h"
+#include "models/model.h"
+
+namespace limbeck::apps {
+
+struct InferenceOptions {
+  datasets::Normalisation normalisation;
+  std::int64_t resize_h = 0, resize_w = 0;  ///< network input size; 0: the picture's own
+  bool align_corners = false;               ///< of the final resize of the logits
+  bool bf16 = false;
+  std::vector<double> scales{1.0};      ///< of the network input
+  bool flip = false;                    ///< mirrored as well
+  std::int64_t tile_h = 0, tile_w = 0;  ///< sliding window; 0: whole picture
+  std::int64_t overlap = 0;             ///< pixels that neighbouring tiles share, at least
+
+  /// "whole image, own size, single scale, no flip, f32"
+  [[nodiscard]] std::string protocol() const;
+};
+
+/// Options of the command line as texts: "0.5,1,1.5", "512x512", and pixels.
+/// Throws: ConfigError naming the option.
+void read_protocol(InferenceOptions& options, const std::string& scales, bool flip, const std::string& tile,
+                   std::int64_t overlap);
+
+/// Images [1, 3, h, w] to logits [1, K, h', w'].
+using Network = std::function<Tensor(const Tensor&)>;
+
+/// Segments one picture of any size.
+/// Throws: ConfigError for tiles together with an input size.
+[[nodiscard]] datasets::Mask predict_mask(const Network& network, const datasets::Image& image,
+                                          const InferenceOptions& options);
+/// The same with a model, which must be in eval mode.
+[[nodiscard]] datasets::Mask predict_mask(models::Model& model, const datasets::Image& image,
+                                          const InferenceOptions& options);
+
+/// Scores (one scale, no flip) or probabilities of a whole picture at its own size.
+/// Shapes:  returns f32 [1, K, h, w]
+[[nodiscard]] Tensor predict_scores(const Network& network, const datasets::Image& image,
+                                    const InferenceOptions& options);
+
+/// Where the tiles along one axis begin: all inside [0, size), neighbours share at least `overlap`, the last ends at `size`.
+[[nodiscard]] std::vector<std::int64_t> tile_starts(std::int64_t size, std::int64_t tile, std::int64_t overlap);
+
+}  // namespace limbeck::apps
