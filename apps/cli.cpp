@@ -4,6 +4,8 @@
 #include <charconv>
 #include <string_view>
 
+#include "apps/inference.h"
+
 namespace limbeck::apps {
 
 namespace {
@@ -12,7 +14,8 @@ namespace {
 /// both on the command line stay, and the settings refuse them.
 void replace_length(Config& config, const std::vector<std::string>& overrides) {
   const auto given = [&](std::string_view key) {
-    return std::any_of(overrides.begin(), overrides.end(), [&](std::string_view text) { return text.starts_with(key); });
+    return std::any_of(overrides.begin(), overrides.end(),
+                       [&](std::string_view text) { return text.starts_with(key); });
   };
   const bool steps = given("train.steps=");
   const bool epochs = given("train.epochs=");
@@ -24,7 +27,8 @@ void replace_length(Config& config, const std::vector<std::string>& overrides) {
 
 Config load_config(const CommonArgs& args) {
   if (args.config.empty()) {
-    fail<ConfigError>("config", "no configuration: give one with -c FILE.yaml (`limbeck init-config` prints ready ones)");
+    fail<ConfigError>("config",
+                      "no configuration: give one with -c FILE.yaml (`limbeck init-config` prints ready ones)");
   }
   Config config = Config::load(args.config);
   apply_overrides(config, args.overrides);
@@ -49,6 +53,35 @@ std::array<std::int64_t, 2> parse_size(const std::string& text, const char* opti
   const auto x = all.find('x');
   if (x == std::string_view::npos) return {number(all), number(all)};
   return {number(all.substr(0, x)), number(all.substr(x + 1))};
+}
+
+void read_protocol(const ProtocolArgs& args, InferenceOptions& options) {
+  options.flip = args.flip;
+  const std::string& scales = args.scales;
+  const std::string& tile = args.tile;
+  const std::int64_t overlap = args.overlap;
+  if (!scales.empty()) options.scales.clear();
+  for (std::size_t begin = 0; begin < scales.size();) {
+    const std::size_t end = std::min(scales.find(',', begin), scales.size());
+    double value = 0;
+    const auto [stop, error] = std::from_chars(scales.data() + begin, scales.data() + end, value);
+    if (error != std::errc() || stop != scales.data() + end || !(value >= 0.05 && value <= 20)) {
+      fail<ConfigError>("--scales", "got '{}', expected factors from 0.05 to 20 such as 0.75,1,1.25", scales);
+    }
+    options.scales.push_back(value);
+    begin = end + 1;
+  }
+  if (!tile.empty()) {
+    const auto size = parse_size(tile, "--tile");
+    options.tile_h = size[0];
+    options.tile_w = size[1];
+    options.overlap = overlap < 0 ? std::min(size[0], size[1]) / 4 : overlap;
+    if (options.overlap >= std::min(size[0], size[1])) {
+      fail<ConfigError>("--overlap", "{} pixels, expected less than a side of the tile, {}", options.overlap, tile);
+    }
+  } else if (overlap >= 0) {
+    fail<ConfigError>("--overlap", "there are no tiles to overlap; give --tile HxW");
+  }
 }
 
 }  // namespace limbeck::apps

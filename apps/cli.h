@@ -36,9 +36,9 @@ struct AblateArgs : CommonArgs {
 
 /// How pictures are segmented, see inference.h.
 struct ProtocolArgs {
-  std::string scales;           ///< "0.75,1,1.25"
+  std::string scales = {};      ///< "0.75,1,1.25"
   bool flip = false;
-  std::string tile;             ///< HxW
+  std::string tile = {};        ///< HxW
   std::int64_t overlap = -1;    ///< negative: a quarter of the tile
 };
 
@@ -139,6 +139,10 @@ int run_report(const std::string& run);
 
 /// Applies KEY=VALUE assignments. A length in steps replaces one in epochs, and the other way round.
 void apply_overrides(Config& config, const std::vector<std::string>& overrides);
+
+struct InferenceOptions;  // inference.h
+/// Throws ConfigError naming the option.
+void read_protocol(const ProtocolArgs& args, InferenceOptions& options);
 
 /// "256x512" -> {256, 512} (height x width); one number means a square. Throws ConfigError.
 [[nodiscard]] std::array<std::int64_t, 2> parse_size(const std::string& text, const char* option);

@@ -1,10 +1,8 @@
 #include "apps/inference.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 
-#include "apps/cli.h"
 #include "core/autocast.h"
 #include "core/autograd.h"
 #include "core/parallel.h"
@@ -101,33 +99,6 @@ std::string InferenceOptions::protocol() const {
       tile_h > 0 ? fmt::format("tiles of {}x{} with overlap {}", tile_h, tile_w, overlap) : std::string("whole image"),
       resize_h > 0 ? fmt::format("input {}x{}", resize_h, resize_w) : std::string("own size"), scale,
       flip ? "flip" : "no flip", bf16 ? "bf16" : "f32");
-}
-
-void read_protocol(InferenceOptions& options, const std::string& scales, bool flip, const std::string& tile,
-                   std::int64_t overlap) {
-  options.flip = flip;
-  if (!scales.empty()) options.scales.clear();
-  for (std::size_t begin = 0; begin < scales.size();) {
-    const std::size_t end = std::min(scales.find(',', begin), scales.size());
-    double value = 0;
-    const auto [stop, error] = std::from_chars(scales.data() + begin, scales.data() + end, value);
-    if (error != std::errc() || stop != scales.data() + end || !(value >= 0.05 && value <= 20)) {
-      fail<ConfigError>("--scales", "got '{}', expected factors from 0.05 to 20 such as 0.75,1,1.25", scales);
-    }
-    options.scales.push_back(value);
-    begin = end + 1;
-  }
-  if (!tile.empty()) {
-    const auto size = parse_size(tile, "--tile");
-    options.tile_h = size[0];
-    options.tile_w = size[1];
-    options.overlap = overlap < 0 ? std::min(size[0], size[1]) / 4 : overlap;
-    if (options.overlap >= std::min(size[0], size[1])) {
-      fail<ConfigError>("--overlap", "{} pixels, expected less than a side of the tile, {}", options.overlap, tile);
-    }
-  } else if (overlap >= 0) {
-    fail<ConfigError>("--overlap", "there are no tiles to overlap; give --tile HxW");
-  }
 }
 
 std::vector<std::int64_t> tile_starts(std::int64_t size, std::int64_t tile, std::int64_t overlap) {

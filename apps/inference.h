@@ -38,11 +38,6 @@ struct InferenceOptions {
   [[nodiscard]] std::string protocol() const;
 };
 
-/// Options of the command line as texts: "0.5,1,1.5", "512x512", and pixels.
-/// Throws: ConfigError naming the option.
-void read_protocol(InferenceOptions& options, const std::string& scales, bool flip, const std::string& tile,
-                   std::int64_t overlap);
-
 /// Images [1, 3, h, w] to logits [1, K, h', w'].
 using Network = std::function<Tensor(const Tensor&)>;
 

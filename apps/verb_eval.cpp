@@ -43,7 +43,7 @@ int run_eval(const EvalArgs& args) {
   InferenceOptions options = evaluation_options(data, loaded.card.align_corners);
   options.normalisation = parse_normalisation(loaded.card.normalisation);
   options.bf16 = config.has("eval.precision") && config.get<std::string>("eval.precision") == "bf16";
-  read_protocol(options, args.protocol.scales, args.protocol.flip, args.protocol.tile, args.protocol.overlap);
+  read_protocol(args.protocol, options);
   const Evaluation e = evaluate(*loaded.model, *dataset, options);
   const std::string protocol = fmt::format("{} {}, {}", data.val.kind, data.val.split, e.protocol);
 

@@ -120,7 +120,7 @@ int run_predict(const PredictArgs& args) {
   options.normalisation = datasets::Normalisation::parse(loaded.card.normalisation);
   options.align_corners = loaded.card.align_corners;
   options.bf16 = args.bf16;
-  read_protocol(options, args.protocol.scales, args.protocol.flip, args.protocol.tile, args.protocol.overlap);
+  read_protocol(args.protocol, options);
   std::error_code error;
   if (!raw) fs::create_directories(args.out, error);
   if (error) fail("predict", "cannot create {}: {}", args.out, error.message());

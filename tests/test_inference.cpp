@@ -1,6 +1,7 @@
 // What this is: segmentation by tiles, scales and flip, against what it means.
 #include <doctest/doctest.h>
 
+#include "apps/cli.h"
 #include "apps/inference.h"
 #include "datasets/convert.h"
 #include "datasets/scenes.h"
@@ -152,12 +153,12 @@ TEST_CASE("several scales: the average of the probabilities at every scale") {
 TEST_CASE("the protocol says what was done, and its options are checked") {
   InferenceOptions o = options();
   CHECK(o.protocol() == "whole image, own size, single scale, no flip, f32");
-  apps::read_protocol(o, "0.75,1,1.5", true, "256x512", -1);
+  apps::read_protocol({.scales = "0.75,1,1.5", .flip = true, .tile = "256x512"}, o);
   CHECK(o.protocol() == "tiles of 256x512 with overlap 64, own size, scales 0.75 1 1.5, flip, f32");
   const auto bad = [](const std::string& scales, const std::string& tile, std::int64_t overlap) {
     return [=] {
       InferenceOptions any;
-      apps::read_protocol(any, scales, false, tile, overlap);
+      apps::read_protocol({.scales = scales, .tile = tile, .overlap = overlap}, any);
     };
   };
   test::check_throws<ConfigError>(bad("1,,2", "", -1), {"--scales", "1,,2"});
