@@ -37,6 +37,7 @@ struct Evaluation {
 /// The sample as evaluate() shows it to the network: resized to the shorter side, cropped to its middle.
 /// Scores of a smaller label map are not those of the whole one; Evaluation::protocol says which was used.
 [[nodiscard]] datasets::Sample prepare_sample(datasets::Sample sample, const InferenceOptions& options);
+
 /// Called with every sample and its prediction, in order; for pictures in reports.
 using PredictionHook = std::function<void(std::size_t index, const datasets::Sample&, const datasets::Mask&)>;
 

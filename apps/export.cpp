@@ -38,7 +38,9 @@ std::map<std::string, std::string> metadata_of(const ModelCard& card, const Onnx
   };
   metadata["mean"] = list(mean);
   metadata["std"] = list(deviation);
-  metadata["input"] = what.normalise ? "RGB, 0..255, NCHW; scaled inside" : "RGB, (x / 255 - mean) / std, NCHW";
+  const std::string channels = scaling.bgr ? "BGR" : "RGB";  // mean and std are in this order
+  metadata["channels"] = channels;
+  metadata["input"] = what.normalise ? "RGB, 0..255, NCHW; scaled inside" : channels + ", (x / 255 - mean) / std, NCHW";
   metadata["output"] = to_string(what.output);
   metadata["batch_norm"] = what.fold ? "folded" : "kept";
   metadata["exported_by"] = "limbeck " LIMBECK_VERSION;
@@ -84,7 +86,7 @@ void export_onnx(const std::filesystem::path& path, models::Model& model, const 
   if (what.output == ExportOutput::kIds) graph = nn::argmax_output(std::move(graph));
   if (what.normalise) {
     const auto scaling = datasets::Normalisation::parse(card.normalisation);
-    graph = nn::scale_input(graph, doubles(scaling.scale), doubles(scaling.shift));
+    graph = nn::scale_input(graph, {doubles(scaling.scale), doubles(scaling.shift), scaling.bgr});
   }
   write_onnx(path, graph,
              {.opset = what.opset,

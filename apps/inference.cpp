@@ -91,14 +91,15 @@ datasets::Mask predict_tiles(const Network& network, const datasets::Image& imag
 
 }  // namespace
 
-std::string InferenceOptions::protocol() const {
+std::string protocol_of(const InferenceOptions& o) {
   std::string scale = "single scale";
-  if (scales.size() != 1 || scales[0] != 1.0) scale = fmt::format("scales {}", fmt::join(scales, " "));
-  return fmt::format(
-      "{}, {}, {}, {}, {}",
-      tile_h > 0 ? fmt::format("tiles of {}x{} with overlap {}", tile_h, tile_w, overlap) : std::string("whole image"),
-      resize_h > 0 ? fmt::format("input {}x{}", resize_h, resize_w) : std::string("own size"), scale,
-      flip ? "flip" : "no flip", bf16 ? "bf16" : "f32");
+  if (o.scales.size() != 1 || o.scales[0] != 1.0) scale = fmt::format("scales {}", fmt::join(o.scales, " "));
+  std::string size = "own size";
+  if (o.resize_h > 0) size = fmt::format("input {}x{}", o.resize_h, o.resize_w);
+  if (o.short_side > 0) size = fmt::format("picture and labels with shorter side {}", o.short_side);
+  std::string part = o.crop_h > 0 ? fmt::format("centre crop {}x{}", o.crop_h, o.crop_w) : std::string("whole image");
+  if (o.tile_h > 0) part += fmt::format(" in tiles of {}x{} with overlap {}", o.tile_h, o.tile_w, o.overlap);
+  return fmt::format("{}, {}, {}, {}, {}", part, size, scale, o.flip ? "flip" : "no flip", o.bf16 ? "bf16" : "f32");
 }
 
 std::vector<std::int64_t> tile_starts(std::int64_t size, std::int64_t tile, std::int64_t overlap) {

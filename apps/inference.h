@@ -27,16 +27,18 @@ namespace limbeck::apps {
 struct InferenceOptions {
   datasets::Normalisation normalisation;
   std::int64_t resize_h = 0, resize_w = 0;  ///< network input size; 0: the picture's own
+  std::int64_t short_side = 0;              ///< evaluation: picture and labels get this shorter side; 0: own size
+  std::int64_t crop_h = 0, crop_w = 0;      ///< evaluation: then only their middle counts; 0: all of it
   bool align_corners = false;               ///< of the final resize of the logits
   bool bf16 = false;
   std::vector<double> scales{1.0};      ///< of the network input
   bool flip = false;                    ///< mirrored as well
   std::int64_t tile_h = 0, tile_w = 0;  ///< sliding window; 0: whole picture
   std::int64_t overlap = 0;             ///< pixels that neighbouring tiles share, at least
-
-  /// "whole image, own size, single scale, no flip, f32"
-  [[nodiscard]] std::string protocol() const;
 };
+
+/// "whole image, own size, single scale, no flip, f32"
+[[nodiscard]] std::string protocol_of(const InferenceOptions& options);
 
 /// Images [1, 3, h, w] to logits [1, K, h', w'].
 using Network = std::function<Tensor(const Tensor&)>;

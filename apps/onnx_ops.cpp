@@ -16,6 +16,7 @@
 #include "ops/pad.h"
 #include "ops/pool2d.h"
 #include "ops/reduce.h"
+#include "ops/slice.h"
 
 namespace limbeck::apps {
 namespace {
@@ -172,7 +173,14 @@ Tensor slice(const Inputs& in, const OnnxAttributes&) {
   return list({all.begin() + begin, all.begin() + end});
 }
 
-Tensor gather(const Inputs& in, const OnnxAttributes&) {
+/// One of several sizes, or the channels of a map in another order.
+Tensor gather(const Inputs& in, const OnnxAttributes& a) {
+  if (at(in, 0).dtype() == DType::kF32) {
+    LIMBECK_CHECK(a.integer("axis", 0) == 1, "onnx", "a Gather that does not take channels");
+    std::vector<Tensor> channels;
+    for (const std::int64_t c : integers(at(in, 1))) channels.push_back(ops::slice(in[0], 1, c, c + 1));
+    return ops::concat(channels, 1);
+  }
   const Integers all = integers(at(in, 0));
   const std::int64_t index = integer(at(in, 1));
   LIMBECK_CHECK(index >= 0 && index < static_cast<std::int64_t>(all.size()), "onnx", "element {} of {}", index,

@@ -267,7 +267,15 @@ class Writer {
     const auto values = [&](const char* name, const std::vector<double>& v) {
       return constant<float>(name, {v.begin(), v.end()}, {1, static_cast<std::int64_t>(v.size()), 1, 1});
     };
-    const std::string scaled = result(emit("Mul", {in(0), values("scale", s.scale)}));
+    std::string x = in(0);
+    if (s.reverse) {
+      std::vector<std::int64_t> order;
+      for (std::size_t c = s.scale.size(); c-- > 0;) order.push_back(static_cast<std::int64_t>(c));
+      auto& turned = emit("Gather", {x, integers("order", order)});
+      set(turned, "axis", std::int64_t{1});
+      x = result(turned);
+    }
+    const std::string scaled = result(emit("Mul", {x, values("scale", s.scale)}));
     emit("Add", {scaled, values("shift", s.shift)}, out());
   }
   void write(const nn::ArgmaxStep&) {

@@ -159,7 +159,7 @@ int run_predict(const PredictArgs& args) {
   const double seconds = monotonic_seconds() - start;
   log_info("{} images in {} ({:.2f} images/s, {:.2f} Mpixel/s; {:.0f} % of the time in the network), {}; masks in {}",
            images, format_duration(seconds), static_cast<double>(images) / seconds,
-           static_cast<double>(pixels) / seconds * 1e-6, 100 * computing / seconds, options.protocol(),
+           static_cast<double>(pixels) / seconds * 1e-6, 100 * computing / seconds, protocol_of(options),
            raw ? "standard output" : args.out);
   return 0;
 }

@@ -11,6 +11,7 @@
 #include "ops/interpolate.h"
 #include "ops/matmul.h"
 #include "ops/reduce.h"
+#include "ops/slice.h"
 
 namespace limbeck::nn {
 namespace {
@@ -91,7 +92,13 @@ struct Runner {
   Tensor operator()(const FlattenStep&) const { return ops::flatten(in[0]); }
   Tensor operator()(const ScaleStep& s) const {
     const Device device = in[0].device();
-    return ops::add(ops::mul(in[0], per_channel(s.scale, device)), per_channel(s.shift, device));
+    Tensor x = in[0];
+    if (s.reverse) {
+      std::vector<Tensor> channels;
+      for (std::int64_t c = x.size(1); c-- > 0;) channels.push_back(ops::slice(x, 1, c, c + 1));
+      x = ops::concat(channels, 1);
+    }
+    return ops::add(ops::mul(x, per_channel(s.scale, device)), per_channel(s.shift, device));
   }
   Tensor operator()(const ArgmaxStep&) const {
     if (in[0].device().is_meta()) {

@@ -92,6 +92,7 @@ struct FlattenStep {};
 /// x * scale + shift per channel of an [N, C, H, W] value: input scaling as part of the graph.
 struct ScaleStep {
   std::vector<double> scale, shift;
+  bool reverse = false;  ///< the channels first change places: RGB to BGR
 };
 /// Class ids, [N, K, ...] to i64 [N, ...].
 struct ArgmaxStep {};
@@ -143,8 +144,8 @@ struct Graph {
 /// A sum or an activation that alone reads a convolution becomes part of it.
 [[nodiscard]] Graph fuse_epilogues(const Graph& graph);
 
-/// The graph of f(x * scale + shift), with one number per input channel.
-[[nodiscard]] Graph scale_input(const Graph& graph, std::vector<double> scale, std::vector<double> shift);
+/// The graph of f(x * scale + shift), with one number per input channel of f.
+[[nodiscard]] Graph scale_input(const Graph& graph, ScaleStep scaling);
 /// With the output resized to the size of the input.
 [[nodiscard]] Graph resize_output(Graph graph, ResizeStep::Mode mode);
 /// With class ids in place of scores.

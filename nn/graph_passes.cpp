@@ -136,10 +136,10 @@ Graph fuse_epilogues(const Graph& graph) {
   });
 }
 
-Graph scale_input(const Graph& graph, std::vector<double> scale, std::vector<double> shift) {
+Graph scale_input(const Graph& graph, ScaleStep scaling) {
   Graph out;
   out.channels = graph.channels;
-  out.add(ScaleStep{std::move(scale), std::move(shift)}, {0}, "input");
+  out.add(std::move(scaling), {0}, "input");
   for (GraphNode node : graph.nodes) {
     for (ValueId& v : node.inputs) ++v;
     if (auto* resize = std::get_if<ResizeStep>(&node.step); resize != nullptr && resize->size.like >= 0)

@@ -75,6 +75,21 @@ TEST_CASE("every network: read back, the file computes what the network computes
   }
 }
 
+TEST_CASE("a network that wants blue first gets it") {
+  if (skip()) return;
+  const test::TempDir dir;
+  const auto file = dir.path() / "m.onnx";
+  const auto model = test::random_network("mobilenet_v2_seg");
+  apps::ModelCard card = card_of(*model);
+  card.normalisation = "bgr_mean";
+  const apps::OnnxExport what{.height = 64, .width = 64, .normalise = true};
+  apps::export_onnx(file, *model, card, what);
+  CHECK(apps::prove_onnx(file, *model, card, what, pictures(64, 64)).passed());
+  CHECK(apps::OnnxProgram(file).metadata().at("channels") == "BGR");
+  card.normalisation = "symmetric";
+  CHECK(!apps::prove_onnx(file, *model, card, what, pictures(64, 64)).passed());
+}
+
 TEST_CASE("a file that holds other numbers does not pass") {
   if (skip()) return;
   const test::TempDir dir;

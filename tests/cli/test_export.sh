@@ -27,4 +27,19 @@ if "$limbeck" export "$run" -o "$work/student.onnx" --size 64x96 >"$work/output"
 else
   expect 2 "built without ONNX" cat "$work/output"
 fi
+# --- predict and eval: protocol options
+picture=$run/pictures/val_000.png
+expect 2 "image files" "$limbeck" predict -m "$run" -o "$work/m"
+expect 2 "--scales" "$limbeck" predict -m "$run" -o "$work/m" "$picture" --scales big
+expect 2 "--tile" "$limbeck" predict -m "$run" -o "$work/m" "$picture" --tile 0
+expect 2 "--overlap" "$limbeck" predict -m "$run" -o "$work/m" "$picture" --overlap 3
+expect 0 '"shares"' "$limbeck" predict -m "$run" -o "$work/whole" "$picture" --json --overlay
+[ -e "$work/whole/val_000_overlay.png" ] || { failures=$((failures + 1)); echo "FAILED: no overlay"; }
+expect 0 "" "$limbeck" predict -m "$run" -o "$work/tiled" "$picture" --tile 4096x4096
+same "$work/whole/val_000.png" "$work/tiled/val_000.png"
+head -c $((48 * 64 * 3 * 2)) "$run/best/model.safetensors" >"$work/frames.rgb"
+"$limbeck" predict -m "$run" --stdin 64x48 -o - <"$work/frames.rgb" >"$work/ids"
+[ "$(stat -c %s "$work/ids")" = $((48 * 64 * 2)) ] || { failures=$((failures + 1)); echo "FAILED: two frames give two maps of ids"; }
+expect 3 "inside frame 1: 5 bytes" sh -c "head -c $((48 * 64 * 3 + 5)) '$work/frames.rgb' | '$limbeck' predict -m '$run' --stdin 64x48 -o '$work/m'"
+expect 0 "tiles of 32x32 with overlap 8, own size, scales 1 1.5, flip, f32" "$limbeck" eval "$run" --tile 32 --scales 1,1.5 --flip
 finish
