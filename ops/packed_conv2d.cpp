@@ -19,7 +19,8 @@ TensorView view_or_none(const Tensor& t) { return t.defined() ? t.view() : Tenso
 
 }  // namespace
 
-PackedConv2d::PackedConv2d(const Tensor& w, const Tensor& b, const Conv2dOptions& options, Activation act, DType compute)
+PackedConv2d::PackedConv2d(const Tensor& w, const Tensor& b, const Conv2dOptions& options, Activation act,
+                           DType compute)
     : options_(options), act_(act), compute_(compute) {
   LIMBECK_CHECK(is_floating(compute), kName, "compute type {}, expected f32 or bf16", name_of(compute));
   check_float(kName, w);
@@ -29,13 +30,21 @@ PackedConv2d::PackedConv2d(const Tensor& w, const Tensor& b, const Conv2dOptions
   LIMBECK_CHECK(w.dtype() == expected && (!b.defined() || b.dtype() == expected), kName,
                 "weight is {}, expected {} (bias too) to compute in {}", name_of(w.dtype()), name_of(expected),
                 name_of(compute));
-  LIMBECK_CHECK(!b.defined() || b.shape() == Shape({w.size(0)}), kName, "bias has shape {}, expected [{}] for weight {}",
-                b.shape(), w.size(0), w.shape());
+  LIMBECK_CHECK(!b.defined() || b.shape() == Shape({w.size(0)}), kName,
+                "bias has shape {}, expected [{}] for weight {}", b.shape(), w.size(0), w.shape());
   w_ = w.detach().dense();
   if (b.defined()) b_ = b.detach().dense();
 }
 
-Tensor PackedConv2d::operator()(const Tensor& x_any, const Tensor& residual_any) const {
+Tensor PackedConv2d::operator()(const Tensor& x, const Tensor& residual) const {
+  LIMBECK_CHECK(defined(), kName, "called without weights");
+  check_float(kName, x);
+  const Tensor y = Tensor::empty(conv2d_output_shape(kName, x.shape(), w_.shape(), options_), compute_, x.device());
+  run_into(x, residual, y);
+  return y;
+}
+
+void PackedConv2d::run_into(const Tensor& x_any, const Tensor& residual_any, const Tensor& y) const {
   LIMBECK_CHECK(defined(), kName, "called without weights");
   check_float(kName, x_any);
   LIMBECK_CHECK(!should_record({&x_any, &residual_any}), kName,
@@ -43,22 +52,24 @@ Tensor PackedConv2d::operator()(const Tensor& x_any, const Tensor& residual_any)
   const Shape y_shape = conv2d_output_shape(kName, x_any.shape(), w_.shape(), options_);
   LIMBECK_CHECK(!residual_any.defined() || residual_any.shape() == y_shape, kName,
                 "residual has shape {}, expected that of the result, {}", residual_any.shape(), y_shape);
+  LIMBECK_CHECK(y.defined() && y.shape() == y_shape && y.dtype() == compute_ && y.is_dense(), kName,
+                "got {} for the result, expected a dense {} {}", y.defined() ? y.describe() : "nothing",
+                name_of(compute_), y_shape);
+  if (x_any.device().is_meta()) return;
   const Tensor x = cast(x_any, compute_).dense();
   const Tensor residual = residual_any.defined() ? cast(residual_any, compute_).dense() : Tensor();
-  if (x.device().is_cpu() && use_reference(compute_)) return reference(x, residual, y_shape);
-
-  const Tensor y = Tensor::empty(y_shape, compute_, x.device());
-  if (x.device().is_meta()) return y;
   LIMBECK_CHECK(x.device().is_cpu(), kName, "no kernel for {}", x.device().to_string());
-  if (is_depthwise(x.shape(), w_.shape(), options_)) {
-    kDepthwiseForward(x.device(), compute_, x.view(), w_.view(), view_or_none(b_), view_or_none(residual), act_, options_,
-                      y.view());
+  y.bump_version();
+  if (use_reference(compute_)) {
+    y.copy_(reference(x, residual, y_shape));
+  } else if (is_depthwise(x.shape(), w_.shape(), options_)) {
+    kDepthwiseForward(x.device(), compute_, x.view(), w_.view(), view_or_none(b_), view_or_none(residual), act_,
+                      options_, y.view());
   } else if (use_onednn_conv(compute_)) {
     run_onednn(x.view(), view_or_none(residual), y.view());
   } else {
     run_tiles(x.view(), view_or_none(residual), y.view());
   }
-  return y;
 }
 
 /// The composition of the formula, with the plain loops.
@@ -72,7 +83,8 @@ Tensor PackedConv2d::reference(const Tensor& x, const Tensor& residual, const Sh
     using T = decltype(zero);
     T* values = y.data<T>();
     const T* add = rr.defined() ? rr.data<T>() : nullptr;
-    for (std::int64_t i = 0; i < y.numel(); ++i) values[i] = activate(act_, values[i] + (add != nullptr ? add[i] : T(0)));
+    for (std::int64_t i = 0; i < y.numel(); ++i)
+      values[i] = activate(act_, values[i] + (add != nullptr ? add[i] : T(0)));
   });
   return cast(y, compute_);
 }

@@ -29,6 +29,10 @@ class PackedConv2d {
   /// Not for use by two threads at once.
   [[nodiscard]] Tensor operator()(const Tensor& x, const Tensor& residual = {}) const;
 
+  /// The same into `y`, which must not share memory with x.
+  /// Shapes:   y [N,O,OH,OW], dense, of the compute type
+  void run_into(const Tensor& x, const Tensor& residual, const Tensor& y) const;
+
   [[nodiscard]] bool defined() const noexcept { return w_.defined(); }
   [[nodiscard]] DType compute_dtype() const noexcept { return compute_; }
   [[nodiscard]] const Conv2dOptions& options() const noexcept { return options_; }

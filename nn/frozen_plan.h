@@ -1,0 +1,58 @@
+// What this is: a network fixed for inference: batch norm folded, sums and activations fused, weights packed once, and the results
+//   of all convolutions in one block of memory whose parts are used again as soon as nobody reads them.
+// What it is not: aware of later changes of the network; a plan keeps the weights it was made from.
+// Read next: nn/graph.h, ops/packed_conv2d.h.
+//
+// Note [one block]
+//   A value lives from the node that makes it to the last node that reads it. For a given input size the lives and sizes of all
+//   values are known, so each gets a fixed place before anything runs: the largest first, at the lowest place that no value
+//   holds which lives at the same time.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "nn/graph.h"
+#include "ops/packed_conv2d.h"
+
+namespace limbeck::nn {
+
+/// The plan of a graph.
+/// Shapes: input [N, C, H, W], any; a layout is made for every new size, and the last few are kept
+/// Types:  f32 or bf16 inside; takes f32, gives f32 (class ids: i64)
+/// Error:  against the module: f32 2e-5, bf16 as the module under autocast
+/// Throws: as run() of nn/graph.h; a compute type other than f32 and bf16
+class FrozenPlan {
+ public:
+  explicit FrozenPlan(const Graph& graph, DType compute = DType::kF32);
+
+  /// Not for use by two threads at once.
+  [[nodiscard]] Tensor operator()(const Tensor& x);
+
+  struct Memory {
+    std::size_t block = 0;   ///< bytes of the block
+    std::size_t values = 0;  ///< bytes of the same values side by side
+  };
+  [[nodiscard]] Memory memory(const Shape& input);
+  [[nodiscard]] const Graph& graph() const noexcept { return graph_; }
+
+ private:
+  struct Layout {
+    Shape input;
+    std::vector<Shape> shapes;            // of every value
+    std::vector<std::ptrdiff_t> offsets;  // in the block; negative: not in it
+    Memory memory;
+  };
+  const Layout& layout_for(const Shape& input);
+  [[nodiscard]] Layout plan(const Shape& input) const;
+  [[nodiscard]] Tensor place(const Layout& layout, std::size_t value) const;
+
+  Graph graph_;
+  DType compute_;
+  std::vector<ops::PackedConv2d> packed_;  // by node; not defined for others
+  std::vector<std::size_t> last_reader_;   // by value: node after which it is free
+  std::vector<Layout> layouts_;            // newest last
+  Tensor block_;
+};
+
+}  // namespace limbeck::nn

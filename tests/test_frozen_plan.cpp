@@ -1,0 +1,111 @@
+// What this is: a network fixed for inference against the module it was made from.
+#include <doctest/doctest.h>
+
+#include "core/autocast.h"
+#include "core/autograd.h"
+#include "nn/frozen_plan.h"
+#include "ops/copy.h"
+#include "ops/elementwise.h"
+#include "ops/interpolate.h"
+#include "ops/packed_conv2d.h"
+#include "tests/harness/op_case.h"
+#include "tests/harness/random_network.h"
+#include "tests/harness/temp_dir.h"
+
+using namespace limbeck;
+
+namespace {
+
+Tensor random_input(const Shape& shape, std::uint64_t seed) {
+  Generator g(seed);
+  const Tensor x = Tensor::empty(shape);
+  fill_normal_(x, g, 0.0, 1.0);
+  return x;
+}
+
+nn::Graph capture(models::Model& model) {
+  return nn::capture([&](const Tensor& x) { return model.forward(x).logits; });
+}
+
+}  // namespace
+
+TEST_CASE("every network: the plan computes what the module computes, at sizes that take turns, in less memory") {
+  for (const std::string& name : models::model_names()) {
+    if (name.ends_with("resnet101") || name.ends_with("resnet34") || name.ends_with("xception65"))
+      continue;  // more of the same
+    CAPTURE(name);
+    const auto model = test::random_network(name);
+    nn::FrozenPlan plan(capture(*model));
+    const NoGradGuard off;
+    for (const Shape& shape : {Shape{1, 3, 65, 49}, Shape{2, 3, 96, 70}, Shape{1, 3, 65, 49}}) {
+      const Tensor x = random_input(shape, 5);
+      const Tensor y = plan(x);
+      CHECK(test::relative_error(y, model->forward(x).logits) < 2e-5);
+      const Tensor again = plan(random_input(shape, 6));  // what was returned is not the plan's memory
+      CHECK(test::relative_error(y, model->forward(x).logits) < 2e-5);
+      CHECK(test::relative_error(again, y) > 1e-3);
+    }
+    const auto memory = plan.memory({1, 3, 96, 96});
+    CHECK(memory.block * 3 < memory.values);
+  }
+}
+
+TEST_CASE("a plan in bf16 agrees with the module under autocast") {
+  for (const char* name : {"mobilenet_v2_seg", "deeplabv3_resnet18", "pspnet_mobilenet_v2"}) {
+    CAPTURE(name);
+    const auto model = test::random_network(name);
+    nn::FrozenPlan plan(capture(*model), DType::kBF16);
+    const NoGradGuard off;
+    const Tensor x = random_input({1, 3, 65, 81}, 5);
+    const Tensor y = plan(x);
+    CHECK(y.dtype() == DType::kF32);
+    const Tensor exact = model->forward(x).logits;
+    const AutocastGuard bf16(true);
+    const double module = test::relative_error(ops::cast(model->forward(x).logits, DType::kF32), exact);
+    CHECK(test::relative_error(y, exact) < 2 * module + 1e-3);
+  }
+}
+
+TEST_CASE("a plan keeps the weights it was made from") {
+  const auto model = test::random_network("mobilenet_v2_seg");
+  nn::FrozenPlan plan(capture(*model));
+  const Tensor x = random_input({1, 3, 33, 33}, 5);
+  const NoGradGuard off;
+  const Tensor before = model->forward(x).logits;
+  for (const auto& p : model->named_parameters()) p.tensor.fill_(0.01);
+  CHECK(test::relative_error(plan(x), before) < 2e-5);
+  CHECK(test::relative_error(model->forward(x).logits, before) > 0.01);
+}
+
+TEST_CASE("steps with nothing to do do not lend out memory that is used again") {
+  Generator g(1);
+  nn::Conv2d a({.in = 3, .out = 3, .kernel = 3, .padding = 1}, g), b({.in = 3, .out = 3, .kernel = 3, .padding = 1}, g);
+  a.eval();
+  b.eval();
+  const auto forward = [&](const Tensor& x) {
+    const Tensor kept = ops::resize_bilinear(a(x), {40, 40}, false);  // nothing to do for an input of 40x40
+    Tensor y = kept;
+    for (int k = 0; k < 4; ++k) y = b(y);
+    return ops::add(ops::leaky_relu(kept, 0.5), y);
+  };
+  nn::FrozenPlan plan(nn::capture(forward));
+  const NoGradGuard off;
+  for (const std::int64_t size : {40, 31}) {
+    const Tensor x = random_input({1, 3, size, size}, 5);
+    CHECK(test::relative_error(plan(x), forward(x)) < 2e-5);
+  }
+}
+
+TEST_CASE("a packed convolution into given memory refuses what does not fit") {
+  const ops::PackedConv2d conv(Tensor::full({4, 3, 1, 1}, 0.5), {}, {}, ops::Activation::kNone, DType::kF32);
+  const Tensor x = random_input({1, 3, 5, 5}, 1);
+  const Tensor y = Tensor::empty({1, 4, 5, 5});
+  const std::uint32_t version = y.version();
+  conv.run_into(x, {}, y);
+  CHECK(test::relative_error(y, conv(x)) == 0.0);
+  CHECK(y.version() != version);
+  test::check_throws<Error>([&] { conv.run_into(x, {}, Tensor::empty({1, 4, 5, 6})); }, {"[1, 4, 5, 5]"});
+  test::check_throws<Error>([&] { conv.run_into(x, {}, Tensor::empty({1, 4, 5, 5}, DType::kBF16)); }, {"f32"});
+  test::check_throws<Error>([&] { conv.run_into(x, {}, {}); }, {"nothing"});
+  test::check_throws<Error>([&] { nn::FrozenPlan plan(nn::Graph{}, DType::kF64); }, {"f64"});
+}
