@@ -46,7 +46,8 @@ TEST_CASE("every network: the graph, folded and fused, computes what the module 
     CHECK(count<nn::BatchNormStep>(plain) > 10);
     CHECK(count<nn::BatchNormStep>(folded) == 0);
     CHECK(count<nn::ConvStep>(folded) == count<nn::ConvStep>(plain));
-    CHECK(count<nn::UnaryStep>(folded) == 0);  // all networks here activate behind a convolution
+    // All networks activate behind a convolution, except that Xception also does in front of one.
+    CHECK((count<nn::UnaryStep>(folded) == 0) == (name.find("xception") == std::string::npos));
     const NoGradGuard off;
     for (const Shape& shape : {Shape{1, 3, 65, 49}, Shape{2, 3, 33, 70}}) {
       const Tensor x = random_input(shape, 5);
