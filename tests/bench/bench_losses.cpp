@@ -31,7 +31,7 @@ namespace {
 
 struct Maps {
   Tensor student, teacher, labels;
-  Tensor code;  ///< half the student's channels; only the autoencoder's loss differentiates it
+  Tensor code = {};  ///< half the student's channels; only the autoencoder's loss differentiates it
 };
 
 Maps make_maps(const Shape& shape, DType type) {
