@@ -12,6 +12,7 @@
 #include "core/memory.h"
 #include "core/parallel.h"
 #include "ops/pixel_tile.h"
+#include "ops/simd.h"
 
 namespace limbeck::distill {
 
@@ -85,26 +86,29 @@ void channel_gram(const T* x, std::int64_t pixels, std::int64_t c, double* k) {
   }
 }
 
-/// out[i][p] = sum_j d[i][j] x[j][p] for one tile.
+/// out[i][p] = sum_j d[i][j] x[j][p] for one tile: four rows at a time, whose sums stay in registers.
 /// Shapes:   d [c][c]; x, out [c][kTilePixels]
 inline void mix_tile(const float* d, const float* x, std::int64_t c, float* out) {
+  namespace simd = ops::simd;
   constexpr std::int64_t kP = ops::kTilePixels;
+  constexpr int kVectors = static_cast<int>(kP / simd::kLanes);
   for (std::int64_t i = 0; i < c; i += 4) {
     const std::int64_t rows = std::min<std::int64_t>(4, c - i);
-    float sum[4][kP] = {};
+    // Rows beyond the last repeat it; their sums are not stored.
+    const float* weights[4];
+    for (std::int64_t r = 0; r < 4; ++r) weights[r] = d + (i + std::min(r, rows - 1)) * c;
+    simd::Vec sum[4][kVectors] = {};
     for (std::int64_t j = 0; j < c; ++j) {
-      const float* row = x + j * kP;
-      float weight[4];
-      for (std::int64_t r = 0; r < 4; ++r) weight[r] = r < rows ? d[(i + r) * c + j] : 0.0F;
-#pragma omp simd
-      for (std::int64_t p = 0; p < kP; ++p) {
-        sum[0][p] += weight[0] * row[p];
-        sum[1][p] += weight[1] * row[p];
-        sum[2][p] += weight[2] * row[p];
-        sum[3][p] += weight[3] * row[p];
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) {
+        const simd::Vec column = simd::load(x + j * kP + v * simd::kLanes);
+#pragma GCC unroll 4
+        for (int r = 0; r < 4; ++r) sum[r][v] += simd::broadcast(weights[r][j]) * column;
       }
     }
-    for (std::int64_t r = 0; r < rows; ++r) std::memcpy(out + (i + r) * kP, sum[r], sizeof(sum[r]));
+    for (std::int64_t r = 0; r < rows; ++r) {
+      for (int v = 0; v < kVectors; ++v) simd::store(out + (i + r) * kP + v * simd::kLanes, sum[r][v]);
+    }
   }
 }
 

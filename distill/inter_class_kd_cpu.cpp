@@ -102,6 +102,7 @@ void run_sums(std::int64_t c, std::int64_t count, float inverse_tau, float* z, f
     float* zr = z + ch * kRun;
     float* er = e + ch * kRun;
     float top = zr[0];
+#pragma omp simd reduction(max : top)
     for (std::int64_t m = 1; m < count; ++m) top = zr[m] > top ? zr[m] : top;
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
