@@ -73,7 +73,7 @@ int run(int argc, char** argv) {
   auto* ablate_verb = app.add_subcommand("ablate", "compare distillation methods: same student, data order and seeds");
   add_common(*ablate_verb, ablate);
   add_overrides(*ablate_verb, ablate);
-  ablate_verb->add_option("--only", ablate.only, "run only these methods, e.g. --only alone,kd")->delimiter(',');
+  ablate_verb->add_option("--only", ablate.only, "run only these methods, e.g. --only alone,kd")->delimiter(',')->allow_extra_args(false);
   ablate_verb->add_flag("--force", ablate.force, "train again what is finished already");
   verbs.emplace_back(ablate_verb, [&] { return run_ablate(ablate); });
 
