@@ -3,32 +3,36 @@
 #include <algorithm>
 #include <charconv>
 #include <string_view>
+#include <utility>
 
 #include "apps/inference.h"
+#include "core/device.h"
 
 namespace limbeck::apps {
 
 namespace {
 
-/// A run's length is given as steps or as epochs. One of them on the command line replaces the other one of the file;
-/// both on the command line stay, and the settings refuse them.
+/// A run's length is given as steps or as epochs. One of them on the command line replaces the other one of the file, also
+/// below a stage (stages.teacher.train.steps); both on the command line stay, and the settings refuse them.
 void replace_length(Config& config, const std::vector<std::string>& overrides) {
-  const auto given = [&](std::string_view key) {
-    return std::any_of(overrides.begin(), overrides.end(),
-                       [&](std::string_view text) { return text.starts_with(key); });
+  const auto given = [&](const std::string& key) {
+    return std::any_of(overrides.begin(), overrides.end(), [&](const std::string& text) { return text.starts_with(key + '='); });
   };
-  const bool steps = given("train.steps=");
-  const bool epochs = given("train.epochs=");
-  if (steps && !epochs) config.override_with("train.epochs=0");
-  if (epochs && !steps) config.override_with("train.steps=0");
+  for (const std::string& text : overrides) {
+    const std::string key = text.substr(0, text.find('='));
+    for (const auto& [mine, other] : {std::pair{"train.steps", "train.epochs"}, std::pair{"train.epochs", "train.steps"}}) {
+      if (!key.ends_with(mine)) continue;
+      const std::string replaced = key.substr(0, key.size() - std::string_view(mine).size()) + other;
+      if (!given(replaced)) config.override_with(replaced + "=null");
+    }
+  }
 }
 
 }  // namespace
 
 Config load_config(const CommonArgs& args) {
   if (args.config.empty()) {
-    fail<ConfigError>("config",
-                      "no configuration: give one with -c FILE.yaml (`limbeck init-config` prints ready ones)");
+    fail<ConfigError>("config", "no configuration: give one with -c FILE.yaml (`limbeck init-config` prints ready ones)");
   }
   Config config = Config::load(args.config);
   apply_overrides(config, args.overrides);
@@ -38,6 +42,10 @@ Config load_config(const CommonArgs& args) {
 void apply_overrides(Config& config, const std::vector<std::string>& overrides) {
   for (const auto& assignment : overrides) config.override_with(assignment);
   replace_length(config, overrides);
+}
+
+void require_cpu(const std::string& device) {
+  if (!Device::parse(device).is_cpu()) fail<ConfigError>("device", "{} is not available in this build; use --device cpu", device);
 }
 
 std::array<std::int64_t, 2> parse_size(const std::string& text, const char* option) {

@@ -119,8 +119,11 @@ struct InitConfigArgs {
 };
 
 // Each verb returns the exit status; errors are exceptions that main() turns into the documented codes.
-int run_train(const TrainArgs& args, bool distillation);
+int run_train(const TrainArgs& args);
+int run_autoencoder(const TrainArgs& args);
+int run_distill(const TrainArgs& args);
 int run_ablate(const AblateArgs& args);
+int run_stages(const TrainArgs& args);
 int run_eval(const EvalArgs& args);
 int run_predict(const PredictArgs& args);
 int run_summary(const SummaryArgs& args);
@@ -139,6 +142,9 @@ int run_report(const std::string& run);
 
 /// Applies KEY=VALUE assignments. A length in steps replaces one in epochs, and the other way round.
 void apply_overrides(Config& config, const std::vector<std::string>& overrides);
+
+/// Throws ConfigError for a device that this build does not have.
+void require_cpu(const std::string& device);
 
 struct InferenceOptions;  // inference.h
 /// Throws ConfigError naming the option.

@@ -59,22 +59,28 @@ int run(int argc, char** argv) {
   std::vector<std::pair<CLI::App*, std::function<int()>>> verbs;
 
   TrainArgs train;
-  const auto add_training = [&](const char* name, const char* text, bool distillation) {
+  const auto add_training = [&](const char* name, const char* text, int (*action)(const TrainArgs&)) {
     auto* verb = app.add_subcommand(name, text);
     add_common(*verb, train);
     add_overrides(*verb, train);
-    verb->add_flag("--resume", train.resume, "continue the run in --out from its newest checkpoint, bit for bit");
     verb->add_flag("--force", train.force, "replace an existing run folder");
-    verbs.emplace_back(verb, [&train, distillation] { return run_train(train, distillation); });
+    verbs.emplace_back(verb, [&train, action] { return action(train); });
+    return verb;
   };
-  add_training("train", "train a network (a teacher, or a student alone)", false);
-  add_training("distill", "train a student from a frozen teacher", true);
+  const auto add_resumable = [&](const char* name, const char* text, int (*action)(const TrainArgs&)) {
+    add_training(name, text, action)
+        ->add_flag("--resume", train.resume, "continue the run in --out from its newest checkpoint, bit for bit");
+  };
+  add_resumable("train", "train a network (a teacher, or a student alone)", run_train);
+  add_resumable("autoencoder", "train the feature autoencoder of knowledge adaptation on a frozen teacher", run_autoencoder);
+  add_resumable("distill", "train a student from a frozen teacher", run_distill);
+  add_training("run", "run the stages of one file; started again, it goes on where it stopped", run_stages);
 
   AblateArgs ablate;
   auto* ablate_verb = app.add_subcommand("ablate", "compare distillation methods: same student, data order and seeds");
   add_common(*ablate_verb, ablate);
   add_overrides(*ablate_verb, ablate);
-  ablate_verb->add_option("--only", ablate.only, "run only these methods, e.g. --only alone,kd")->delimiter(',');
+  ablate_verb->add_option("--only", ablate.only, "run only these methods, e.g. --only alone,kd")->delimiter(',')->allow_extra_args(false);
   ablate_verb->add_flag("--force", ablate.force, "train again what is finished already");
   verbs.emplace_back(ablate_verb, [&] { return run_ablate(ablate); });
 

@@ -131,8 +131,8 @@ datasets::TransformOptions read_transform(const Config& data) {
 
 constexpr std::int64_t kMany = std::int64_t{1} << 40;
 
-TrainSettings read_train(const Config& section) {
-  TrainSettings t;
+TrainSettings read_train(const Config& section, const TrainSettings& defaults) {
+  TrainSettings t = defaults;
   const auto count = [&](std::string_view key, std::int64_t fallback, std::int64_t low, std::int64_t high = kMany) {
     return section.get_in_range<std::int64_t>(key, fallback, low, high);
   };
@@ -140,7 +140,7 @@ TrainSettings read_train(const Config& section) {
     return section.get_in_range<double>(key, fallback, low, high);
   };
   t.steps = count("steps", 0, 0);
-  t.epochs = count("epochs", 0, 0);
+  t.epochs = count("epochs", t.steps > 0 ? 0 : defaults.epochs, 0);
   if ((t.steps > 0) == (t.epochs > 0)) section.reject("steps", "give either train.steps or train.epochs");
   t.batch = count("batch", t.batch, 1, 4096);
   t.accumulate = count("accumulate", t.accumulate, 1, 4096);
@@ -189,6 +189,40 @@ std::vector<distill::Term> read_terms(const Config& distill) {
   return terms;
 }
 
+ModelSettings read_teacher(const Config& section) {
+  ModelSettings teacher = read_model(section, {});
+  if (teacher.init.empty()) section.reject("init", "the weights of the teacher are missing");
+  teacher.init_strict = true;
+  teacher.min_miou = section.get_in_range<double>("min_miou", 0.0, 0.0, 100.0);
+  teacher.gate_images = section.get_in_range<std::int64_t>("gate_images", std::int64_t{50}, std::int64_t{1}, kMany);
+  return teacher;
+}
+
+/// The published recipe: one epoch, learning rate 0.1.
+TrainSettings autoencoder_defaults() {
+  TrainSettings t;
+  t.epochs = 1;
+  t.lr = 0.1;
+  t.weight_decay = 1e-4;
+  return t;
+}
+
+AutoencoderSettings read_autoencoder(const Config& section) {
+  AutoencoderSettings a;
+  a.tap = section.get("tap", a.tap);
+  a.student_tap = section.get("student_tap", a.student_tap);
+  a.code = section.get_in_range<std::int64_t>("code", a.code, std::int64_t{0}, std::int64_t{65536});
+  a.released_code = section.choice("variant", "paper", {"paper", "released-code"}) == "released-code";
+  a.alpha = section.get_in_range<double>("alpha", a.alpha, 0.0, 1e6);
+  if (const auto strides = section.find<std::vector<std::int64_t>>("strides")) {
+    if (strides->size() != a.strides.size() || std::any_of(strides->begin(), strides->end(), [](auto v) { return v < 1 || v > 8; })) {
+      section.reject("strides", "expected three strides from 1 to 8");
+    }
+    std::copy(strides->begin(), strides->end(), a.strides.begin());
+  }
+  return a;
+}
+
 }  // namespace
 
 InferenceOptions evaluation_options(const DataSettings& data, bool align_corners) {
@@ -228,29 +262,45 @@ DataSettings read_data(const Config& config) {
   d.eval_crop_h = crop[0];
   d.eval_crop_w = crop[1];
   d.workers = data.get_in_range<std::int64_t>("workers", std::int64_t{2}, std::int64_t{0}, std::int64_t{256});
+  d.keep_in_memory = data.get<bool>("keep_in_memory", d.keep_in_memory);
   return d;
 }
 
-Settings read_settings(const Config& config, bool distillation) {
+const char* name_of(Verb verb) noexcept {
+  switch (verb) {
+    case Verb::kTrain: return "train";
+    case Verb::kAutoencoder: return "autoencoder";
+    case Verb::kDistill: break;
+  }
+  return "distill";
+}
+
+Settings read_settings(const Config& config, Verb verb) {
   Settings s;
+  s.verb = verb;
   s.seed = static_cast<std::uint64_t>(
       config.get_in_range<std::int64_t>("seed", std::int64_t{0}, std::int64_t{0}, std::int64_t{1} << 62));
-  s.model = read_model(config.section("model"), {});
-  s.model.init_strict = config.get<bool>("model.init_strict", false);
+  if (verb == Verb::kAutoencoder) {
+    s.autoencoder = read_autoencoder(config.section("autoencoder"));
+    s.train = read_train(config.section("train"), autoencoder_defaults());
+  } else {
+    s.train = read_train(config.section("train"), {});
+    s.aux_weight = config.get_in_range<double>("train.aux_weight", 0.4, 0.0, 100.0);
+    s.ce_weight = distill::WeightSchedule::from_config(config.section("train"), "ce_weight", 1.0);
+  }
+  // An autoencoder with strides of its own needs no student.
+  if (verb != Verb::kAutoencoder || config.has("model.name")) {
+    s.model = read_model(config.section("model"), {});
+    s.model.init_strict = config.get<bool>("model.init_strict", false);
+  }
   s.data = read_data(config);
   datasets::check_options(s.data.transform);
-  s.train = read_train(config.section("train"));
-  s.aux_weight = config.get_in_range<double>("train.aux_weight", 0.4, 0.0, 100.0);
-  s.ce_weight = distill::WeightSchedule::from_config(config.section("train"), "ce_weight", 1.0);
-  if (!distillation) return s;
-  const Config teacher = config.section("teacher");
-  s.teacher = read_model(teacher, {});
-  if (s.teacher.init.empty()) teacher.reject("init", "the weights of the teacher are missing");
-  s.teacher.init_strict = true;
-  s.teacher.min_miou = teacher.get_in_range<double>("min_miou", 0.0, 0.0, 100.0);
-  s.teacher.gate_images = teacher.get_in_range<std::int64_t>("gate_images", std::int64_t{50}, std::int64_t{1}, std::int64_t{1} << 40);
-  s.terms = read_terms(config.section("distill"));
-  s.teacher_code = config.get("distill.autoencoder", "");
+  if (verb != Verb::kTrain) s.teacher = read_teacher(config.section("teacher"));
+  if (verb == Verb::kDistill) {
+    s.terms = read_terms(config.section("distill"));
+    s.teacher_code = config.get("distill.autoencoder", "");
+    s.teacher_in_train_mode = config.section("distill").choice("variant", "paper", {"paper", "released-code"}) == "released-code";
+  }
   return s;
 }
 

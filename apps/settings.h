@@ -26,6 +26,16 @@ struct ModelSettings {
   std::int64_t gate_images = 50;
 };
 
+/// `autoencoder:`, of the verb with that name.
+struct AutoencoderSettings {
+  std::string tap = "aspp";               ///< of the teacher
+  std::string student_tap = "head";       ///< the code gets its stride, unless `strides` says otherwise
+  std::int64_t code = 0;                  ///< channels; 0: half of the tap's
+  std::array<std::int64_t, 3> strides{};  ///< of the encoder; zeros: from the strides of the two taps
+  bool released_code = false;             ///< variant: see Note [two forms] in models/autoencoder.h
+  double alpha = 1e-7;                    ///< weight of the code's magnitudes
+};
+
 /// `data:`.
 struct DataSettings {
   datasets::DatasetSpec train;
@@ -36,6 +46,7 @@ struct DataSettings {
   std::int64_t eval_short_side = 0;           ///< picture and labels of this shorter side for evaluation; 0: own size
   std::int64_t eval_crop_h = 0, eval_crop_w = 0;  ///< then their middle; 0: all of it
   std::int64_t workers = 2;
+  bool keep_in_memory = false;                ///< the training split, 4 bytes per pixel
 };
 
 /// `train:`.
@@ -70,22 +81,30 @@ struct TrainSettings {
   std::int64_t pictures = 4;        ///< validation pictures in the report
 };
 
-/// A whole training or distillation run.
+/// The verbs that train.
+enum class Verb : std::uint8_t { kTrain, kAutoencoder, kDistill };
+/// "train", "autoencoder", "distill".
+[[nodiscard]] const char* name_of(Verb verb) noexcept;
+
+/// A whole run of one of these verbs.
 struct Settings {
+  Verb verb = Verb::kTrain;
   std::uint64_t seed = 0;
-  ModelSettings model;
-  ModelSettings teacher;                ///< distill only
+  ModelSettings model;                  ///< autoencoder: the student that the code is for; its name may be empty
+  ModelSettings teacher;                ///< not for train
+  AutoencoderSettings autoencoder;      ///< autoencoder only
   DataSettings data;
   TrainSettings train;
   std::vector<distill::Term> terms;     ///< distill only
   std::string teacher_code;             ///< distill.autoencoder: whose encoder gives the teacher's tap "code"; empty: none
+  bool teacher_in_train_mode = false;   ///< distill.variant: released-code
   distill::WeightSchedule ce_weight{1.0};
   double aux_weight = 0.4;
 };
 
 /// Reads the whole configuration. Unknown keys are left for Config::check_all_used().
 /// Throws ConfigError naming file, line and key.
-[[nodiscard]] Settings read_settings(const Config& config, bool distillation);
+[[nodiscard]] Settings read_settings(const Config& config, Verb verb);
 
 /// The `data:` section alone, for eval and check-data.
 [[nodiscard]] DataSettings read_data(const Config& config);

@@ -19,7 +19,7 @@ class TensorboardWriter {
   TensorboardWriter& operator=(const TensorboardWriter&) = delete;
   ~TensorboardWriter();
 
-  /// Tag style: "train/loss", "train/kd/cwd", "val/mIoU", "lr".
+  /// Tag style: "train/loss", "train/kd/cwd", "val/miou", "lr".
   void scalar(std::string_view tag, double value, std::int64_t step);
   /// `png`: the bytes of a PNG file of that size.
   void image(std::string_view tag, std::string_view png, std::int64_t height, std::int64_t width, std::int64_t step);

@@ -4,12 +4,16 @@
 #include <cmath>
 #include <utility>
 
+#include "apps/autoencoder_task.h"
 #include "apps/model_io.h"
 #include "apps/run_dir.h"
+#include "apps/student_task.h"
 #include "core/file_io.h"
 #include "core/log.h"
 #include "datasets/check_data.h"
+#include "datasets/kept.h"
 #include "distill/teacher_code.h"
+#include "models/autoencoder.h"
 #include "models/weights.h"
 
 namespace limbeck::apps {
@@ -39,6 +43,19 @@ std::shared_ptr<models::Model> build_student(const Settings& settings) {
   return model;
 }
 
+/// Stride of the student's tap that an autoencoder's code has to meet. The student is only built on the meta device.
+std::int64_t student_stride(const Settings& settings) {
+  if (settings.model.spec.name.empty()) {
+    fail<ConfigError>("autoencoder", "give `model:` (the student, whose tap '{}' decides the strides) or autoencoder.strides",
+                      settings.autoencoder.student_tap);
+  }
+  const nn::ParameterDevice meta(kMeta);
+  Generator unused;
+  models::ModelSpec spec = settings.model.spec;
+  if (spec.classes == 0) spec.classes = 1;  // makes no difference to a stride
+  return models::make_model(spec, unused)->tap_info(settings.autoencoder.student_tap).stride;
+}
+
 /// A quick look at some samples before hours of training: readable files, ids in range.
 void spot_check(const datasets::Dataset& data, const char* name) {
   constexpr std::size_t kSamples = 8;
@@ -65,6 +82,7 @@ Tensor balance_classes(const datasets::DatasetSpec& train, const std::string& ki
 TrainInputs open_data(const Settings& settings) {
   TrainInputs inputs;
   inputs.train = datasets::make_dataset(settings.data.train);
+  if (settings.data.keep_in_memory) inputs.train = datasets::keep_in_memory(inputs.train);
   inputs.val = datasets::make_dataset(settings.data.val);
   spot_check(*inputs.train, "train");
   spot_check(*inputs.val, "val");
@@ -115,23 +133,63 @@ std::shared_ptr<distill::Distiller> build_objective(Settings& settings, const Tr
   objective.seed = settings.seed;
   objective.cross_entropy.label_smoothing = settings.train.label_smoothing;
   objective.cross_entropy.class_weights = inputs.class_weights;
+  objective.teacher_in_train_mode = settings.teacher_in_train_mode;
   if (!settings.teacher_code.empty()) {
     objective.teacher_code = distill::load_teacher_code(find_weights(settings.teacher_code), *inputs.teacher);
   }
   return std::make_shared<distill::Distiller>(std::move(student), inputs.teacher, settings.terms, objective);
 }
 
+std::shared_ptr<models::Autoencoder> build_autoencoder(const Settings& settings, const models::Model& teacher) {
+  const AutoencoderSettings& a = settings.autoencoder;
+  const models::TapInfo tap = teacher.tap_info(a.tap);
+  models::AutoencoderOptions options;
+  options.channels = tap.channels;
+  options.code = a.code;
+  options.released_code = a.released_code;
+  if (a.strides[0] > 0) {
+    options.strides = a.strides;
+  } else if (!a.released_code) {
+    const std::int64_t stride = student_stride(settings);
+    if (stride % tap.stride != 0) {
+      fail<ConfigError>("autoencoder", "the student's tap '{}' has stride {}, finer than {} of the teacher's '{}'; give "
+                        "autoencoder.strides ([1, 1, 1] keeps the teacher's size, and the student's map is resized to it)",
+                        a.student_tap, stride, tap.stride, a.tap);
+    }
+    options.strides = models::autoencoder_strides(stride / tap.stride);
+  }
+  Generator weights(settings.seed, kWeightStream);
+  return std::make_shared<models::Autoencoder>(options, weights);
+}
+
 std::unique_ptr<Trainer> make_trainer(Settings settings, const TrainInputs& inputs, const fs::path& run, RunFolder folder,
                                       const std::string& config_text) {
-  auto distiller = build_objective(settings, inputs);
+  std::shared_ptr<Task> task;
+  if (settings.verb == Verb::kAutoencoder) {
+    task = std::make_shared<AutoencoderTask>(settings, inputs.teacher, build_autoencoder(settings, *inputs.teacher), inputs.val);
+  } else {
+    auto distiller = build_objective(settings, inputs);
+    task = std::make_shared<StudentTask>(settings, std::move(distiller), inputs.val);
+  }
   if (folder != RunFolder::kResume) create_run_dir(run, folder == RunFolder::kReplace);
-  auto trainer = std::make_unique<Trainer>(run, std::move(settings), std::move(distiller), inputs.train, inputs.val, config_text);
+  auto trainer = std::make_unique<Trainer>(run, std::move(settings), std::move(task), inputs.train, config_text);
   if (folder == RunFolder::kResume && trainer->resume() == 0) {
     log_warn("{} has no checkpoint; starting at step 0", run.string());
     create_run_dir(run, true);
   }
   write_file_atomic(run / "config.yaml", config_text);
   return trainer;
+}
+
+TrainOutcome run_training(const Settings& settings, const fs::path& run, RunFolder folder, const std::string& config_text) {
+  TrainInputs inputs = open_data(settings);
+  if (settings.verb != Verb::kTrain) inputs.teacher = load_teacher(settings, *inputs.val);
+  return make_trainer(settings, inputs, run, folder, config_text)->train();
+}
+
+int exit_status(const TrainOutcome& outcome) noexcept {
+  if (outcome.interrupted) return static_cast<int>(ExitCode::kInterrupted);
+  return static_cast<int>(outcome.stopped ? ExitCode::kSaved : ExitCode::kOk);
 }
 
 }  // namespace limbeck::apps

@@ -1,4 +1,5 @@
-// What this is: the parts of a training run, from a configuration to a Trainer: what `train`, `distill` and `ablate` share.
+// What this is: the parts of a training run, from a configuration to a Trainer: what `train`, `autoencoder`, `distill`, `run` and
+//   `ablate` share.
 // What it is not: the loop (trainer.h) or the keys (settings.h).
 // Read next: verb_train.cpp (one run), verb_ablate.cpp (many).
 #pragma once
@@ -10,6 +11,7 @@
 #include "apps/settings.h"
 #include "apps/trainer.h"
 #include "core/config.h"
+#include "models/autoencoder.h"
 
 namespace limbeck::apps {
 
@@ -32,15 +34,25 @@ struct TrainInputs {
 /// Student and terms as one objective. Sets settings.model.spec.classes where the configuration leaves it open.
 [[nodiscard]] std::shared_ptr<distill::Distiller> build_objective(Settings& settings, const TrainInputs& inputs);
 
+/// The autoencoder for a tap of `teacher`. Throws ConfigError for an unknown tap (with the list) or strides that cannot be.
+[[nodiscard]] std::shared_ptr<models::Autoencoder> build_autoencoder(const Settings& settings, const models::Model& teacher);
+
 enum class RunFolder : std::uint8_t {
   kNew,      ///< refuse a folder that holds a run
   kReplace,  ///< remove the run that is there
   kResume    ///< go on from its newest checkpoint, or start when there is none
 };
 
-/// Everything up to the first step: objective, folder, resuming, and config.yaml, which gets `config_text`.
+/// Everything up to the first step: task, folder, resuming, and config.yaml, which gets `config_text`.
 [[nodiscard]] std::unique_ptr<Trainer> make_trainer(Settings settings, const TrainInputs& inputs,
                                                     const std::filesystem::path& run, RunFolder folder,
                                                     const std::string& config_text);
+
+/// A whole run: data, teacher, training, validation, report.
+TrainOutcome run_training(const Settings& settings, const std::filesystem::path& run, RunFolder folder,
+                          const std::string& config_text);
+
+/// 0, or the documented status of a run that a signal ended.
+[[nodiscard]] int exit_status(const TrainOutcome& outcome) noexcept;
 
 }  // namespace limbeck::apps

@@ -4,19 +4,15 @@
 #include <cmath>
 #include <utility>
 
-#include "apps/model_io.h"
 #include "apps/report.h"
 #include "apps/run_dir.h"
 #include "apps/signals.h"
 #include "apps/statistics.h"
-#include "apps/tensorboard.h"
 #include "core/autocast.h"
 #include "core/file_io.h"
 #include "core/log.h"
 #include "core/memory.h"
 #include "core/rng.h"
-#include "datasets/compose.h"
-#include "datasets/image_io.h"
 #include "nn/checkpoint.h"
 #include "nn/clip.h"
 #include "nn/layers.h"
@@ -77,48 +73,29 @@ std::unique_ptr<nn::Optimizer> build_optimizer(const TrainSettings& t, const nn:
 
 }  // namespace
 
-struct Trainer::StepResult {
-  double loss = 0;
-  double lr = 0;
-  std::vector<StepLine::Term> terms;      // means over the accumulated batches
-  std::vector<std::string> samples;       // names, for the message about a non-finite loss
-  double wait_seconds = 0;
-};
-
-struct Trainer::Log {
-  Log(const fs::path& run, std::int64_t total) : metrics(run / "metrics.jsonl"), board(run), eta(total) {}
-  JsonlWriter metrics;
-  TensorboardWriter board;
-  EtaEstimator eta;
-  double window_start = monotonic_seconds();
-  double window_wait = 0;
-};
-
-Trainer::Trainer(fs::path run, Settings settings, std::shared_ptr<distill::Distiller> distiller,
-                 std::shared_ptr<const datasets::Dataset> train, std::shared_ptr<const datasets::Dataset> val,
+Trainer::Trainer(fs::path run, Settings settings, std::shared_ptr<Task> task, std::shared_ptr<const datasets::Dataset> train,
                  std::string config_text)
     : run_(std::move(run)),
       settings_(std::move(settings)),
-      distiller_(std::move(distiller)),
+      task_(std::move(task)),
       train_(std::move(train)),
-      val_(std::move(val)),
       config_text_(std::move(config_text)),
       loader_(train_, loader_options(settings_)),
-      optimizer_(build_optimizer(settings_.train, *distiller_)) {
+      optimizer_(build_optimizer(settings_.train, task_->trained())) {
   const auto& t = settings_.train;
   total_ = t.steps > 0 ? t.steps : std::max<std::int64_t>(1, t.epochs * loader_.batches_per_epoch() / t.accumulate);
-  distiller_->set_steps_per_epoch(static_cast<double>(loader_.batches_per_epoch()) / static_cast<double>(t.accumulate));
-  if (t.ema > 0) ema_ = std::make_unique<nn::Ema>(distiller_->student(), nn::EmaOptions{.decay = t.ema});
+  task_->set_steps_per_epoch(static_cast<double>(loader_.batches_per_epoch()) / static_cast<double>(t.accumulate));
+  if (t.ema > 0) ema_ = std::make_unique<nn::Ema>(task_->result(), nn::EmaOptions{.decay = t.ema});
 }
 
 std::int64_t Trainer::resume() {
   const auto newest = nn::latest_checkpoint(run_);
   if (!newest) return 0;
   const nn::Checkpoint c = nn::load_checkpoint(*newest);
-  distiller_->student().load_state_dict(c.model);
+  task_->result().load_state_dict(c.model);
   optimizer_->load_state_dict(c.parts.at("optimizer"));
   const auto objective = c.parts.find("objective");
-  if (objective != c.parts.end()) distiller_->load_state_dict(objective->second, {.strict = false});
+  if (objective != c.parts.end()) task_->trained().load_state_dict(objective->second, {.strict = false});
   if (ema_) {
     const auto average = c.parts.find("ema");
     if (average == c.parts.end()) {
@@ -126,15 +103,15 @@ std::int64_t Trainer::resume() {
     }
     ema_->load_state_dict(average->second);
   }
-  best_miou_ = c.numbers.at("best_miou");
-  last_miou_ = c.numbers.at("last_miou");
+  best_score_ = c.numbers.at("best_" + task_->score_name());
+  last_score_ = c.numbers.at("last_" + task_->score_name());
   first_step_ = c.step;
   truncate_jsonl(run_ / "metrics.jsonl", "iter", static_cast<double>(first_step_));
   log_info("resuming {} at step {}/{}", newest->string(), first_step_, total_);
   return first_step_;
 }
 
-Trainer::StepResult Trainer::train_step(std::int64_t step) {
+StepResult Trainer::train_step(std::int64_t step) {
   const auto& t = settings_.train;
   Generator dropout(settings_.seed, mix_stream(kDropoutStream, static_cast<std::uint64_t>(step)));
   const nn::GeneratorScope scope(dropout);
@@ -149,7 +126,7 @@ Trainer::StepResult Trainer::train_step(std::int64_t step) {
     distill::Objective objective;
     {
       const AutocastGuard precision(t.precision == "bf16");
-      objective = distiller_->forward(batch->images, batch->labels, step, total_);
+      objective = task_->forward(batch->images, batch->labels, step, total_);
       if (t.accumulate > 1) objective.total = ops::mul_scalar(objective.total, share);
     }
     result.loss += objective.total.item();
@@ -165,7 +142,7 @@ Trainer::StepResult Trainer::train_step(std::int64_t step) {
   }
   if (t.clip_norm > 0) nn::clip_grad_norm_(optimizer_->parameters(), t.clip_norm);
   optimizer_->step(result.lr);
-  distiller_->after_step(step, total_);
+  task_->after_step(step, total_);
   if (ema_) ema_->update();
   return result;
 }
@@ -180,115 +157,45 @@ void Trainer::check_finite(std::int64_t step, const StepResult& result) const {
                        result.loss, step, format_short(result.lr), terms, fmt::join(result.samples, ", "));
 }
 
-void Trainer::log_step(std::int64_t step, const StepResult& result) {
-  log_->window_wait += result.wait_seconds;
-  const bool last = step + 1 == total_;
-  if ((step + 1) % settings_.train.log_every != 0 && !last && step != first_step_) return;
-  const double now = monotonic_seconds();
-  log_->eta.mark(now, step + 1);
-  StepLine line;
-  line.iteration = step + 1;
-  line.total = total_;
-  line.learning_rate = result.lr;
-  line.loss = result.loss;
-  line.terms = result.terms;
-  line.steps_per_second = log_->eta.rate();
-  line.data_share = log_->window_wait / std::max(now - log_->window_start, 1e-9);
-  line.memory_bytes = CpuAllocator::get().stats().peak;
-  line.eta_seconds = log_->eta.remaining();
-  log_info("{}", format_step_line(line));
-  log_->window_start = now;
-  log_->window_wait = 0;
-
-  JsonObject metrics;
-  metrics.add("iter", line.iteration).add("lr", result.lr).add("loss", result.loss);
-  log_->board.scalar("lr", result.lr, line.iteration);
-  log_->board.scalar("train/loss", result.loss, line.iteration);
-  for (const auto& term : result.terms) {
-    metrics.add("loss/" + term.name, term.value).add("weight/" + term.name, term.weight);
-    log_->board.scalar("train/" + term.name, term.value, line.iteration);
-  }
-  metrics.add("steps_per_second", line.steps_per_second).add("data_share", line.data_share);
-  log_->metrics.write(metrics);
-  log_->board.flush();
-}
-
-InferenceOptions Trainer::inference_options() const {
-  return evaluation_options(settings_.data, settings_.train.align_corners);
-}
-
-Evaluation Trainer::evaluate_student(const datasets::Dataset& dataset, const PredictionHook& hook) {
-  std::optional<nn::EmaScope> average;
-  if (ema_) average.emplace(*ema_);
-  return evaluate(distiller_->student(), dataset, inference_options(), 0, hook);
-}
-
-Evaluation Trainer::validate(std::int64_t step) {
+std::optional<Evaluation> Trainer::validate(std::int64_t step) {
   const bool last = step == total_;
-  std::optional<nn::EmaScope> average;
-  if (ema_) average.emplace(*ema_);
-  const auto options = inference_options();
-  const auto& classes = val_->classes();
-  const auto hook = [&](std::size_t i, const datasets::Sample& sample, const datasets::Mask& predicted) {
-    if (!last || i >= static_cast<std::size_t>(settings_.train.pictures)) return;
-    std::vector<datasets::Panel> panels{{sample.image, "image"},
-                                        {datasets::overlay(sample.image, sample.mask, classes.palette), "truth"},
-                                        {datasets::overlay(sample.image, predicted, classes.palette), "prediction"},
-                                        {datasets::error_map(sample.mask, predicted, classes.palette), "wrong pixels"}};
-    if (auto* teacher = distiller_->teacher()) {
-      const auto mask = predict_mask(*teacher, sample.image, options);
-      panels.insert(panels.begin() + 2, {datasets::overlay(sample.image, mask, classes.palette), "teacher"});
-    }
-    const auto columns = static_cast<int>(panels.size());
-    datasets::write_image(run_ / "pictures" / fmt::format("val_{:03}.png", i), datasets::side_by_side(panels, columns));
-  };
-  if (last && settings_.train.pictures > 0) fs::create_directories(run_ / "pictures");
-  Evaluation e = evaluate(distiller_->student(), *val_, options, 0, hook);
-  last_miou_ = 100 * e.metrics.miou;
-  log_info("validation ({}) at step {}: {}", settings_.data.val.split, step, datasets::summary_line(e.metrics));
-  JsonObject line;
-  line.add("iter", step).add("val_miou", last_miou_).add("val_pixel_acc", 100 * e.metrics.pixel_accuracy);
-  std::vector<double> iou;
-  for (const double v : e.metrics.iou) iou.push_back(100 * v);
-  line.add("val_per_class_iou", std::span<const double>(iou));
-  log_->metrics.write(line);
-  log_->board.scalar("val/mIoU", last_miou_, step);
-  if (last_miou_ > best_miou_) {
-    best_miou_ = last_miou_;
+  const auto average_weights = average();
+  fs::path pictures;
+  if (last && settings_.train.pictures > 0) {
+    pictures = run_ / "pictures";
+    fs::create_directories(pictures);
+  }
+  Score score = task_->validate(pictures);
+  last_score_ = score.value;
+  log_info("validation ({}) at step {}: {}", settings_.data.val.split, step, score.summary);
+  log_->validation(step, std::move(score.metrics), "val/" + task_->score_name(), last_score_);
+  if (last_score_ > best_score_) {
+    best_score_ = last_score_;
     nn::Checkpoint best;
     best.step = step;
-    best.model = distiller_->student().state_dict();
-    best.model_metadata = model_metadata();
-    best.numbers["miou"] = best_miou_;
+    best.model = task_->result().state_dict();
+    best.model_metadata = task_->metadata();
+    best.numbers[task_->score_name()] = best_score_;
     nn::save_checkpoint(run_ / "best", best);
   }
-  return e;
-}
-
-std::map<std::string, std::string> Trainer::model_metadata() const {
-  ModelCard card;
-  card.spec = settings_.model.spec;
-  card.classes = train_->classes();
-  card.normalisation = settings_.data.normalisation;
-  card.align_corners = settings_.train.align_corners;
-  return to_metadata(card);
+  return std::move(score.evaluation);
 }
 
 void Trainer::save(const fs::path& folder, std::int64_t step) {
   nn::Checkpoint c;
   c.step = step;
-  c.model = distiller_->student().state_dict();
-  c.model_metadata = model_metadata();
+  c.model = task_->result().state_dict();
+  c.model_metadata = task_->metadata();
   c.parts["optimizer"] = optimizer_->state_dict();
   if (ema_) c.parts["ema"] = ema_->state_dict();
-  // Connectors and losses with parameters; the student is already there under its own name.
+  // Connectors and losses with parameters; the result is already there under its own name.
   nn::StateDict rest;
-  for (const auto& [name, tensor] : distiller_->state_dict()) {
-    if (!name.starts_with("student.")) rest.emplace(name, tensor);
+  for (const auto& [name, tensor] : task_->trained().state_dict()) {
+    if (!name.starts_with(task_->result_prefix())) rest.emplace(name, tensor);
   }
   if (!rest.empty()) c.parts["objective"] = std::move(rest);
-  c.numbers["best_miou"] = best_miou_;
-  c.numbers["last_miou"] = last_miou_;
+  c.numbers["best_" + task_->score_name()] = best_score_;
+  c.numbers["last_" + task_->score_name()] = last_score_;
   c.texts["config"] = config_text_;
   nn::save_checkpoint(folder, c);
   nn::prune_checkpoints(run_, static_cast<std::size_t>(settings_.train.keep));
@@ -299,47 +206,51 @@ void Trainer::write_run_json(const TrainOutcome* outcome) const {
   JsonObject o;
   o.add_raw("environment", environment_json());
   o.add("seed", settings_.seed);
-  o.add("model", settings_.model.spec.name).add("parameters", distiller_->student().parameter_count());
+  task_->add_facts(o);
   o.add("effective_batch", t.batch * t.accumulate).add("steps", total_);
   o.add("samples", train_->size()).add("batches_per_epoch", loader_.batches_per_epoch());
   o.add("precision", t.precision).add("optimizer", t.optimizer).add("lr", t.lr).add("schedule", t.schedule);
-  o.add("validation", "whole image, single scale, no flip");
-  o.add("objective", std::span<const std::string>(distiller_->describe()));
+  o.add("objective", std::span<const std::string>(task_->describe()));
   if (outcome != nullptr) {
+    o.add("steps_done", outcome->steps);
     o.add("seconds_per_step", outcome->seconds_per_step).add("peak_bytes", outcome->peak_bytes);
-    o.add("seconds", outcome->seconds).add("best_miou", outcome->best_miou).add("last_miou", outcome->last_miou);
+    o.add("seconds", outcome->seconds);
+    if (best_score_ != kNoScore) o.add("best_" + task_->score_name(), best_score_).add("last_" + task_->score_name(), last_score_);
   }
   write_file_atomic(run_ / "run.json", o.str() + "\n");
+}
+
+void Trainer::start() {
+  const auto& t = settings_.train;
+  write_run_json(nullptr);
+  for (const auto& line : task_->describe()) log_info("objective: {}", line);
+  log_info("{} steps of batch {} x {}, {} samples, {} parameters, {}", total_, t.batch, t.accumulate, train_->size(),
+           task_->result().parameter_count(), t.precision);
+  const std::int64_t bpe = loader_.batches_per_epoch();
+  loader_.start(first_step_ * t.accumulate / bpe, first_step_ * t.accumulate % bpe);
+  task_->trained().train();
+  CpuAllocator::get().reset_peak();
+  log_ = std::make_unique<RunLog>(run_, first_step_, total_, t.log_every);
 }
 
 TrainOutcome Trainer::train() {
   const auto& t = settings_.train;
   TrainOutcome outcome;
-  const double start = monotonic_seconds();
-  log_ = std::make_shared<Log>(run_, total_);
-  write_run_json(nullptr);
-  for (const auto& line : distiller_->describe()) log_info("objective: {}", line);
-  log_info("{} steps of batch {} x {}, {} samples, {} parameters, {}", total_, t.batch, t.accumulate, train_->size(),
-           distiller_->student().parameter_count(), t.precision);
-
-  const std::int64_t bpe = loader_.batches_per_epoch();
-  loader_.start(first_step_ * t.accumulate / bpe, first_step_ * t.accumulate % bpe);
-  distiller_->train();
+  const double start_seconds = monotonic_seconds();
+  start();
   const SignalGuard signals;
-  CpuAllocator::get().reset_peak();
-  log_->eta.mark(monotonic_seconds(), first_step_);
   std::int64_t step = first_step_;
   while (step < total_) {
     const double step_start = monotonic_seconds();
     const StepResult result = train_step(step);
     step_seconds_.push_back(monotonic_seconds() - step_start);
-    log_step(step, result);
+    log_->step(step, result);
     ++step;
     const bool last = step == total_;
     if (last || (t.eval_every > 0 && step % t.eval_every == 0)) {
       peak_bytes_ = std::max(peak_bytes_, CpuAllocator::get().stats().peak);
-      Evaluation e = validate(step);
-      if (last) outcome.last = std::move(e);
+      auto evaluation = validate(step);
+      if (last) outcome.last = std::move(evaluation);
       CpuAllocator::get().reset_peak();  // whole images need more than a step does; the log shows the steps
     }
     const bool stop = signals.received() != 0;
@@ -351,11 +262,15 @@ TrainOutcome Trainer::train() {
       break;
     }
   }
-  peak_bytes_ = std::max(peak_bytes_, CpuAllocator::get().stats().peak);
   outcome.steps = step;
-  outcome.best_miou = best_miou_;
-  outcome.last_miou = last_miou_;
-  outcome.seconds = monotonic_seconds() - start;
+  return finish(std::move(outcome), start_seconds);
+}
+
+TrainOutcome Trainer::finish(TrainOutcome outcome, double start_seconds) {
+  peak_bytes_ = std::max(peak_bytes_, CpuAllocator::get().stats().peak);
+  outcome.best_score = best_score_;
+  outcome.last_score = last_score_;
+  outcome.seconds = monotonic_seconds() - start_seconds;
   outcome.seconds_per_step = median_of(step_seconds_);
   outcome.peak_bytes = peak_bytes_;
   write_run_json(&outcome);

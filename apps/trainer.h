@@ -1,30 +1,31 @@
 // What this is: the training loop of every verb that trains. It owns the data loader, the optimizer, the schedule, the
-//   checkpoints and the log; the objective comes from distill::Distiller.
+//   checkpoints and the log; what is trained comes from a Task.
 // Note [bit-exact resume]
 //   Everything random is a function of (seed, step): the sample order and augmentation of (seed, epoch, index), dropout of
 //   (seed, step). A checkpoint therefore needs weights, optimizer state, averages and the step number; a run that was
 //   killed and resumed gives the same bits as one that was not.
-// Read next: trainer.cpp, verb_train.cpp.
+// Read next: task.h, trainer.cpp, train_run.h.
 #pragma once
 
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "apps/evaluate.h"
+#include "apps/run_log.h"
 #include "apps/settings.h"
+#include "apps/task.h"
 #include "datasets/loader.h"
-#include "distill/distiller.h"
 #include "nn/ema.h"
 #include "nn/optim.h"
 
 namespace limbeck::apps {
 
 struct TrainOutcome {
-  double best_miou = 0;        ///< percent, on the validation set
-  double last_miou = 0;
+  double best_score = 0;        ///< percent, on the validation set; see Task::score_name()
+  double last_score = 0;
   std::int64_t steps = 0;
   double seconds = 0;
   double seconds_per_step = 0;  ///< median over the steps done here, data included, validation not; NaN without a step
@@ -37,48 +38,43 @@ struct TrainOutcome {
 class Trainer {
  public:
   /// `run` exists and is writable. `config_text` is the merged configuration, stored in checkpoints.
-  Trainer(std::filesystem::path run, Settings settings, std::shared_ptr<distill::Distiller> distiller,
-          std::shared_ptr<const datasets::Dataset> train, std::shared_ptr<const datasets::Dataset> val,
-          std::string config_text);
+  Trainer(std::filesystem::path run, Settings settings, std::shared_ptr<Task> task,
+          std::shared_ptr<const datasets::Dataset> train, std::string config_text);
 
   /// Continues from the newest checkpoint of the run; returns its step (0 when there is none).
   std::int64_t resume();
-  /// Trains to the end, evaluates, writes best/ and report.html.
+  /// Trains to the end, validates, writes best/ and report.html.
   TrainOutcome train();
 
-  /// Scores the student as it is now (the weight average, where there is one) on any data set.
-  [[nodiscard]] Evaluation evaluate_student(const datasets::Dataset& dataset, const PredictionHook& hook = {});
-
-  [[nodiscard]] InferenceOptions inference_options() const;
-  [[nodiscard]] distill::Distiller& distiller() noexcept { return *distiller_; }
+  [[nodiscard]] Task& task() noexcept { return *task_; }
   [[nodiscard]] std::int64_t total_steps() const noexcept { return total_; }
+  /// While it lives, the result's weights are their average; null where the settings ask for none.
+  [[nodiscard]] std::unique_ptr<nn::EmaScope> average() const { return ema_ ? std::make_unique<nn::EmaScope>(*ema_) : nullptr; }
 
  private:
-  struct StepResult;
   [[nodiscard]] StepResult train_step(std::int64_t step);
-  void log_step(std::int64_t step, const StepResult& result);
   void check_finite(std::int64_t step, const StepResult& result) const;
   void save(const std::filesystem::path& folder, std::int64_t step);
-  Evaluation validate(std::int64_t step);
+  std::optional<Evaluation> validate(std::int64_t step);
   void write_run_json(const TrainOutcome* outcome) const;
-  [[nodiscard]] std::map<std::string, std::string> model_metadata() const;
+  void start();
+  [[nodiscard]] TrainOutcome finish(TrainOutcome outcome, double start_seconds);
 
   std::filesystem::path run_;
   Settings settings_;
-  std::shared_ptr<distill::Distiller> distiller_;
+  std::shared_ptr<Task> task_;
   std::shared_ptr<const datasets::Dataset> train_;
-  std::shared_ptr<const datasets::Dataset> val_;
   std::string config_text_;
 
   datasets::Loader loader_;
   std::unique_ptr<nn::Optimizer> optimizer_;
   std::unique_ptr<nn::Ema> ema_;
-  struct Log;
-  std::shared_ptr<Log> log_;  // metrics.jsonl, TensorBoard, speed; made when training starts
+  static constexpr double kNoScore = -std::numeric_limits<double>::infinity();
+  std::unique_ptr<RunLog> log_;  // made when training starts
   std::int64_t total_ = 0;
   std::int64_t first_step_ = 0;
-  double best_miou_ = -1;
-  double last_miou_ = -1;
+  double best_score_ = kNoScore;
+  double last_score_ = kNoScore;
   std::vector<double> step_seconds_;
   std::size_t peak_bytes_ = 0;
 };

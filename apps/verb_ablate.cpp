@@ -14,6 +14,7 @@
 #include "apps/model_io.h"
 #include "apps/signals.h"
 #include "apps/statistics.h"
+#include "apps/student_task.h"
 #include "apps/sweep.h"
 #include "apps/sweep_table.h"
 #include "apps/train_run.h"
@@ -45,7 +46,7 @@ Plan plan_run(const SweepMethod& method, std::int64_t seed) {
   config.override_with(fmt::format("seed={}", seed));
   Plan plan;
   plan.written = config.dump();
-  plan.settings = read_settings(config, method.distillation);
+  plan.settings = read_settings(config, method.distillation ? Verb::kDistill : Verb::kTrain);
   config.check_all_used();
   plan.config_text = config.dump();
   plan.data_key = config.section("data").dump() + plan.settings.train.class_weights;
@@ -186,6 +187,7 @@ void Sweep::score(Trainer& trainer, const Plan& plan, const fs::path& run, const
     log_info("{}, seed {}: {} {}: {}", record.method, record.seed, split, weights, datasets::summary_line(e.metrics));
     record.scores.push_back(std::move(s));
   };
+  auto& student = dynamic_cast<StudentTask&>(trainer.task());  // a sweep trains nothing else
   std::shared_ptr<models::Model> best;
   if (spec_.best) best = load_model(run / "best").model;
   for (const auto& split : spec_.splits) {
@@ -193,8 +195,13 @@ void Sweep::score(Trainer& trainer, const Plan& plan, const fs::path& run, const
     const bool validated = split == spec.split && outcome.last.has_value();
     spec.split = split;
     const auto dataset = datasets::make_dataset(spec);
-    add(split, "last", validated ? *outcome.last : trainer.evaluate_student(*dataset, stop_on_signal));
-    if (best) add(split, "best", evaluate(*best, *dataset, trainer.inference_options(), 0, stop_on_signal));
+    if (validated) {
+      add(split, "last", *outcome.last);
+    } else {
+      const auto average = trainer.average();
+      add(split, "last", student.evaluate_on(*dataset, stop_on_signal));
+    }
+    if (best) add(split, "best", evaluate(*best, *dataset, student.inference_options(), 0, stop_on_signal));
   }
 }
 
@@ -210,7 +217,7 @@ void Sweep::train_and_score(const SweepMethod& method, const fs::path& run, RunR
   const TrainOutcome outcome = trainer->train();
   record.steps = outcome.steps;
   record.seconds += outcome.seconds;
-  record.objective = trainer->distiller().describe();
+  record.objective = trainer->task().describe();
   if (std::isfinite(outcome.seconds_per_step)) {
     record.seconds_per_step = outcome.seconds_per_step;
     record.peak_bytes = static_cast<double>(outcome.peak_bytes) - others;

@@ -1,4 +1,4 @@
-// The verbs `train` and `distill`: from a configuration to a run folder.
+// The verbs `train`, `autoencoder` and `distill`: from a configuration to a run folder.
 #include "apps/cli.h"
 #include "apps/settings.h"
 #include "apps/train_run.h"
@@ -6,36 +6,41 @@
 #include "core/log.h"
 
 namespace limbeck::apps {
+namespace {
 
-int run_train(const TrainArgs& args, bool distillation) {
+int run_verb(const TrainArgs& args, Verb verb) {
   Config config = load_config(args);
   if (args.seed) config.override_with(fmt::format("seed={}", *args.seed));
-  const Settings settings = read_settings(config, distillation);
-  const std::string out = args.out.empty() ? config.get<std::string>("out") : (static_cast<void>(config.get("out", args.out)), args.out);
+  if (!args.out.empty()) config.override_with("out=" + json_quote(args.out));
+  const Settings settings = read_settings(config, verb);
+  const std::filesystem::path run = config.get<std::string>("out");
   config.check_all_used();
-  if (!Device::parse(args.device).is_cpu()) {
-    fail<ConfigError>("device", "{} is not available in this build; use --device cpu", args.device);
-  }
+  require_cpu(args.device);
 
-  const std::filesystem::path run = out;
-  TrainInputs inputs = open_data(settings);
-  if (distillation) inputs.teacher = load_teacher(settings, *inputs.val);
   const RunFolder folder = args.resume ? RunFolder::kResume : args.force ? RunFolder::kReplace : RunFolder::kNew;
-  const TrainOutcome outcome = make_trainer(settings, inputs, run, folder, config.dump())->train();
+  const TrainOutcome outcome = run_training(settings, run, folder, config.dump());
   if (args.json) {
+    const std::string score = verb == Verb::kAutoencoder ? "explained" : "miou";
     fmt::print("{}\n", JsonObject()
                            .add("run", run.string())
                            .add("steps", outcome.steps)
-                           .add("best_miou", outcome.best_miou)
-                           .add("last_miou", outcome.last_miou)
+                           .add("best_" + score, outcome.best_score)
+                           .add("last_" + score, outcome.last_score)
                            .add("seconds", outcome.seconds)
                            .str());
   }
-  if (outcome.interrupted) return static_cast<int>(ExitCode::kInterrupted);
-  if (outcome.stopped) return static_cast<int>(ExitCode::kSaved);
-  log_info("done: {} steps in {}, best val mIoU {:.2f}; see {}", outcome.steps, format_duration(outcome.seconds),
-           outcome.best_miou, (run / "report.html").string());
-  return 0;
+  const int status = exit_status(outcome);
+  if (status == 0) {
+    log_info("done: {} steps in {}, best val {} {:.2f}; see {}", outcome.steps, format_duration(outcome.seconds),
+             verb == Verb::kAutoencoder ? "explained variance" : "mIoU", outcome.best_score, (run / "report.html").string());
+  }
+  return status;
 }
+
+}  // namespace
+
+int run_train(const TrainArgs& args) { return run_verb(args, Verb::kTrain); }
+int run_autoencoder(const TrainArgs& args) { return run_verb(args, Verb::kAutoencoder); }
+int run_distill(const TrainArgs& args) { return run_verb(args, Verb::kDistill); }
 
 }  // namespace limbeck::apps

@@ -12,38 +12,48 @@
 #include "core/memory.h"
 #include "core/parallel.h"
 #include "ops/pixel_tile.h"
+#include "ops/simd.h"
 
 namespace limbeck::distill {
 
 inline constexpr std::int64_t kGramRun = 256;  ///< positions that are added in f32
 
-/// k += X X^T over the first `count` <= kGramRun columns of run; only the lower triangle. The columns beyond are 0.
-/// Shapes:   run [c][kGramRun], k [c][c]
-inline void add_gram_run(const float* run, std::int64_t c, double* k) {
-  for (std::int64_t i = 0; i < c; ++i) {
-    const float* a = run + i * kGramRun;
-    std::int64_t j = 0;
-    for (; j + 3 <= i; j += 4) {  // four independent sums hide the latency of an addition
-      const float* b = run + j * kGramRun;
-      float s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-#pragma omp simd reduction(+ : s0, s1, s2, s3)
-      for (std::int64_t p = 0; p < kGramRun; ++p) {
-        s0 += a[p] * b[p];
-        s1 += a[p] * b[p + kGramRun];
-        s2 += a[p] * b[p + 2 * kGramRun];
-        s3 += a[p] * b[p + 3 * kGramRun];
+/// Rows that the products below take together.
+/// Shapes:   none
+[[nodiscard]] constexpr std::int64_t round_up_rows(std::int64_t c) noexcept { return (c + 3) / 4 * 4; }
+
+/// store(i, j, sum_m a[i][m] b[j][m]) for all pairs of rows, in tiles of 4 x 4 sums that stay in registers. `lower`: only the
+/// tiles that touch the lower triangle.
+/// Shapes:   a, b [round_up_rows(c)][Run]
+template <std::int64_t Run, class Store>
+void multiply_runs(const float* a, const float* b, std::int64_t c, bool lower, const Store& store) {
+  namespace simd = ops::simd;
+  for (std::int64_t i = 0; i < c; i += 4) {
+    for (std::int64_t j = 0; j < (lower ? i + 4 : c); j += 4) {
+      simd::Vec sums[4][4] = {};
+      for (std::int64_t m = 0; m < Run; m += simd::kLanes) {
+        simd::Vec left[4];
+        simd::Vec right[4];
+#pragma GCC unroll 4
+        for (int r = 0; r < 4; ++r) {
+          left[r] = simd::load(a + (i + r) * Run + m);
+          right[r] = simd::load(b + (j + r) * Run + m);
+        }
+#pragma GCC unroll 4
+        for (int r = 0; r < 4; ++r) {
+#pragma GCC unroll 4
+          for (int q = 0; q < 4; ++q) sums[r][q] += left[r] * right[q];
+        }
       }
-      k[i * c + j] += static_cast<double>(s0);
-      k[i * c + j + 1] += static_cast<double>(s1);
-      k[i * c + j + 2] += static_cast<double>(s2);
-      k[i * c + j + 3] += static_cast<double>(s3);
-    }
-    for (; j <= i; ++j) {
-      const float* b = run + j * kGramRun;
-      float sum = 0;
-#pragma omp simd reduction(+ : sum)
-      for (std::int64_t p = 0; p < kGramRun; ++p) sum += a[p] * b[p];
-      k[i * c + j] += static_cast<double>(sum);
+      for (std::int64_t r = 0; r < std::min<std::int64_t>(4, c - i); ++r) {
+        for (std::int64_t q = 0; q < std::min<std::int64_t>(4, c - j); ++q) {
+          float lanes[simd::kLanes];
+          simd::store(lanes, sums[r][q]);
+          float total = 0;
+          for (const float v : lanes) total += v;
+          store(i + r, j + q, static_cast<double>(total));
+        }
+      }
     }
   }
 }
@@ -56,9 +66,11 @@ void channel_gram(const T* x, std::int64_t pixels, std::int64_t c, double* k) {
   const std::int64_t blocks = std::clamp<std::int64_t>(runs / 2, 1, 16);
   const Workspace partial(static_cast<std::size_t>(blocks * c * c) * sizeof(double));
   parallel_for(blocks, 1, [&](std::int64_t begin, std::int64_t end) {
-    const Workspace scratch(static_cast<std::size_t>(c * (kGramRun + ops::kTilePixels)) * sizeof(float));
+    const std::int64_t rows = round_up_rows(c);
+    const Workspace scratch(static_cast<std::size_t>(rows * kGramRun + c * ops::kTilePixels) * sizeof(float));
     float* run = scratch.as<float>();
-    float* tile = run + c * kGramRun;
+    float* tile = run + rows * kGramRun;
+    std::fill_n(run + c * kGramRun, (rows - c) * kGramRun, 0.0F);
     for (std::int64_t b = begin; b < end; ++b) {
       double* sums = partial.as<double>() + b * c * c;
       std::fill_n(sums, c * c, 0.0);
@@ -71,7 +83,8 @@ void channel_gram(const T* x, std::int64_t pixels, std::int64_t c, double* k) {
             std::memcpy(run + ch * kGramRun + at, tile + ch * ops::kTilePixels, ops::kTilePixels * sizeof(float));
           }
         }
-        add_gram_run(run, c, sums);
+        multiply_runs<kGramRun>(run, run, c, true,
+                                [&](std::int64_t i, std::int64_t j, double sum) { sums[i * c + j] += sum; });
       }
     }
   });
@@ -85,26 +98,29 @@ void channel_gram(const T* x, std::int64_t pixels, std::int64_t c, double* k) {
   }
 }
 
-/// out[i][p] = sum_j d[i][j] x[j][p] for one tile.
+/// out[i][p] = sum_j d[i][j] x[j][p] for one tile: four rows at a time, whose sums stay in registers.
 /// Shapes:   d [c][c]; x, out [c][kTilePixels]
 inline void mix_tile(const float* d, const float* x, std::int64_t c, float* out) {
+  namespace simd = ops::simd;
   constexpr std::int64_t kP = ops::kTilePixels;
+  constexpr int kVectors = static_cast<int>(kP / simd::kLanes);
   for (std::int64_t i = 0; i < c; i += 4) {
     const std::int64_t rows = std::min<std::int64_t>(4, c - i);
-    float sum[4][kP] = {};
+    // Rows beyond the last repeat it; their sums are not stored.
+    const float* weights[4];
+    for (std::int64_t r = 0; r < 4; ++r) weights[r] = d + (i + std::min(r, rows - 1)) * c;
+    simd::Vec sum[4][kVectors] = {};
     for (std::int64_t j = 0; j < c; ++j) {
-      const float* row = x + j * kP;
-      float weight[4];
-      for (std::int64_t r = 0; r < 4; ++r) weight[r] = r < rows ? d[(i + r) * c + j] : 0.0F;
-#pragma omp simd
-      for (std::int64_t p = 0; p < kP; ++p) {
-        sum[0][p] += weight[0] * row[p];
-        sum[1][p] += weight[1] * row[p];
-        sum[2][p] += weight[2] * row[p];
-        sum[3][p] += weight[3] * row[p];
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) {
+        const simd::Vec column = simd::load(x + j * kP + v * simd::kLanes);
+#pragma GCC unroll 4
+        for (int r = 0; r < 4; ++r) sum[r][v] += simd::broadcast(weights[r][j]) * column;
       }
     }
-    for (std::int64_t r = 0; r < rows; ++r) std::memcpy(out + (i + r) * kP, sum[r], sizeof(sum[r]));
+    for (std::int64_t r = 0; r < rows; ++r) {
+      for (int v = 0; v < kVectors; ++v) simd::store(out + (i + r) * kP + v * simd::kLanes, sum[r][v]);
+    }
   }
 }
 

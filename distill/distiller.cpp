@@ -16,6 +16,20 @@ namespace limbeck::distill {
 namespace {
 
 constexpr const char* kLogits = "logits";
+constexpr const char* kUnequalChannels =
+    "term '{}': student tap '{}' has {} channels, teacher tap '{}' has {}; add a connector";
+
+/// Buffers of another module as a module, so that they travel in a state dictionary.
+class BufferList final : public nn::Module {
+ public:
+  explicit BufferList(std::vector<NamedTensor> buffers) : buffers_(std::move(buffers)) {
+    for (auto& buffer : buffers_) register_buffer(buffer.name, buffer.tensor);
+  }
+  [[nodiscard]] std::string type() const override { return "BufferList"; }
+
+ private:
+  std::vector<NamedTensor> buffers_;
+};
 
 void require_tap(const models::Model& model, const std::string& tap, const char* role, const std::string& term) {
   if (tap == kLogits) return;
@@ -70,8 +84,7 @@ Distiller::Distiller(std::shared_ptr<models::Model> student, std::shared_ptr<mod
   if (!teacher_ && !terms_.empty()) {
     fail<ConfigError>("distiller", "{} distillation terms but no teacher", terms_.size());
   }
-  // The teacher is deliberately no child: it must not appear among the trained parameters or in checkpoints.
-  if (teacher_) teacher_->freeze();
+  if (teacher_) set_teacher_mode();
   for (std::size_t i = 0; i < terms_.size(); ++i) {
     Term& term = terms_[i];
     LIMBECK_CHECK(term.loss != nullptr, "distiller", "term '{}' has no loss", term.name);
@@ -84,9 +97,36 @@ Distiller::Distiller(std::shared_ptr<models::Model> student, std::shared_ptr<mod
       add_teacher_tap(pair.teacher, i);
     }
     term.loss->connect(context_of(i));
+    check_channels(i);
     register_module(fmt::format("term{}", i), *term.loss);
     if (term.connector) register_module(fmt::format("connector{}", i), *term.connector);
   }
+}
+
+// The teacher is deliberately no child: it must not appear among the trained parameters or in checkpoints.
+void Distiller::set_teacher_mode() {
+  teacher_->freeze();
+  if (!options_.teacher_in_train_mode) return;
+  log_warn("the teacher runs in train mode, as in released code: batch statistics, dropout, and running statistics that drift "
+           "away from its weight file");
+  teacher_->unfreeze();  // forward() runs it without recording
+  teacher_->train();
+  teacher_state_ = std::make_unique<BufferList>(teacher_->named_buffers());
+  register_module("teacher", *teacher_state_);
+}
+
+/// Finds before the first step what forward() would find in it, as far as the networks tell their channels.
+void Distiller::check_channels(std::size_t index) const {
+  const Term& term = terms_[index];
+  if (term.connector || !term.loss->equal_channels()) return;
+  const LossContext context = context_of(index);
+  const auto told = [](const models::Model& model, const models::TapInfo& tap) {
+    return tap.channels > 0 && (tap.name != kLogits || !model.spec().name.empty());
+  };
+  if (!told(*student_, context.student) || !told(*teacher_, context.teacher)) return;
+  if (context.student.channels == context.teacher.channels) return;
+  fail<ConfigError>("distiller", kUnequalChannels, term.name, term.student_tap, context.student.channels, term.teacher_tap,
+                    context.teacher.channels);
 }
 
 void Distiller::add_teacher_tap(const std::string& tap, std::size_t index) {
@@ -204,8 +244,7 @@ Tensor Distiller::term_value(std::size_t index, const models::Output& student, c
     }
   }
   LIMBECK_CHECK(s.size(1) == t.size(1) || !term.loss->equal_channels(), "distiller",
-                "term '{}': student tap '{}' has {} channels, teacher tap '{}' has {}; add a connector", term.name,
-                term.student_tap, s.size(1), term.teacher_tap, t.size(1));
+                kUnequalChannels, term.name, term.student_tap, s.size(1), term.teacher_tap, t.size(1));
   LossInputs inputs{s, t, labels, student.logits, teacher.logits, step, total_steps};
   for (const TapPair& pair : term.loss->more_taps()) {
     inputs.more_student.push_back(tap_of(student, pair.student));
@@ -231,6 +270,7 @@ std::vector<std::string> Distiller::describe() const {
     lines.push_back(fmt::format("code: {} channels, frozen encoder of {} on teacher '{}'",
                                 code.encoder->options().code_channels(), code.file, code.tap));
   }
+  if (teacher_state_) lines.emplace_back("teacher: in train mode (released-code variant)");
   for (const Term& term : terms_) {
     lines.push_back(fmt::format("{}: weight {}, {}, student '{}' <- teacher '{}'", term.name, term.weight.describe(),
                                 term.loss->describe(), term.student_tap, term.teacher_tap));

@@ -44,6 +44,7 @@ struct ObjectiveOptions {
   bool align_corners = false;   ///< of every bilinear resize here
   std::uint64_t seed = 0;       ///< of the initial values of trainable parts of losses
   bool whole_images = false;    ///< classification: labels [N], one class per picture, none of them ignored
+  bool teacher_in_train_mode = false;  ///< see Note [teacher mode]
   /// Encoder behind the teacher's tap "code" (distill/teacher_code.h), run once per step for all terms that ask for it.
   std::shared_ptr<TeacherCode> teacher_code = nullptr;
 };
@@ -59,6 +60,12 @@ struct Objective {
   Tensor total;                  ///< sum of weight * raw; differentiable
   PooledVector<TermValue> terms;  ///< "ce" first, then "aux", then the terms in order
 };
+
+/// Note [teacher mode]
+///   The teacher is in eval mode: its batch norms use the statistics it was trained with, nothing is dropped. The released
+///   code of AICSD leaves it in train mode: batch statistics, dropout in its head, running statistics that drift away from
+///   the weight file. teacher_in_train_mode repeats that, still without gradients; the drifting statistics then belong to the
+///   state of the Distiller ("teacher.*"), or a resumed run would not repeat.
 
 /// Note [one pixel]
 ///   The logits [N,K] of a classification network are maps of one pixel, its labels [N] are masks of one pixel. Seen like
@@ -102,11 +109,14 @@ class Distiller final : public nn::Module {
                                   const Tensor& labels, std::int64_t step, std::int64_t total_steps);
   [[nodiscard]] double weight_at(const WeightSchedule& weight, std::int64_t step, std::int64_t total_steps) const;
   [[nodiscard]] LossContext context_of(std::size_t index) const;
+  void set_teacher_mode();
+  void check_channels(std::size_t index) const;
   void add_teacher_tap(const std::string& tap, std::size_t term);
   [[nodiscard]] models::Output run_teacher(const Tensor& images, bool with_code);
 
   std::shared_ptr<models::Model> student_;
   std::shared_ptr<models::Model> teacher_;
+  std::unique_ptr<nn::Module> teacher_state_;  // only in train mode: its buffers
   std::vector<Term> terms_;
   ObjectiveOptions options_;
   std::vector<std::string> student_taps_;  // without "logits", which is always there

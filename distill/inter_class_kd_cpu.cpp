@@ -12,18 +12,14 @@
 #include "core/vec_math.h"
 #include "distill/channel_gram.h"
 #include "distill/inter_class_kd_kernels.h"
-#include "ops/simd.h"
 
 namespace limbeck::distill {
 namespace {
 
 using ops::kTilePixels;
-using ops::simd::Vec;
 
 constexpr std::int64_t kRun = 512;  // positions that are added in f32
 constexpr std::int64_t kMostBlocks = 16;
-
-constexpr std::int64_t round_up4(std::int64_t c) { return (c + 3) / 4 * 4; }
 
 /// What the matrix of one image (or of a part of it) is made of.
 struct Sums {
@@ -51,39 +47,6 @@ void join(std::int64_t c, double tau, const Sums& other, const Sums& into) {
   for (std::int64_t i = 0; i < c; ++i) into.top[i] = std::max(into.top[i], other.top[i]);
 }
 
-/// product[i][j] = sum_m e[i][m] z[j][m] in tiles of 4 x 4 sums.
-/// Shapes:   e, z [c rounded up to 4][kRun]; product [c][c]
-void multiply(const float* e, const float* z, std::int64_t c, double* product) {
-  for (std::int64_t i = 0; i < c; i += 4) {
-    for (std::int64_t j = 0; j < c; j += 4) {
-      Vec sums[4][4] = {};
-      for (std::int64_t m = 0; m < kRun; m += ops::simd::kLanes) {
-        Vec left[4];
-        Vec right[4];
-#pragma GCC unroll 4
-        for (int r = 0; r < 4; ++r) {
-          left[r] = ops::simd::load(e + (i + r) * kRun + m);
-          right[r] = ops::simd::load(z + (j + r) * kRun + m);
-        }
-#pragma GCC unroll 4
-        for (int r = 0; r < 4; ++r) {
-#pragma GCC unroll 4
-          for (int q = 0; q < 4; ++q) sums[r][q] += left[r] * right[q];
-        }
-      }
-      for (std::int64_t r = 0; r < std::min<std::int64_t>(4, c - i); ++r) {
-        for (std::int64_t q = 0; q < std::min<std::int64_t>(4, c - j); ++q) {
-          float lanes[ops::simd::kLanes];
-          ops::simd::store(lanes, sums[r][q]);
-          float total = 0;
-          for (const float v : lanes) total += v;
-          product[(i + r) * c + j + q] = static_cast<double>(total);
-        }
-      }
-    }
-  }
-}
-
 /// x[ch][m] of `count` <= kRun pixels; channels up to the next multiple of 4 and pixels beyond `count` are 0.
 template <class T>
 void load_run(const T* x, std::int64_t c, std::int64_t count, float* tile, float* run) {
@@ -93,7 +56,7 @@ void load_run(const T* x, std::int64_t c, std::int64_t count, float* tile, float
       std::memcpy(run + ch * kRun + at, tile + ch * kTilePixels, kTilePixels * sizeof(float));
     }
   }
-  std::fill_n(run + c * kRun, (round_up4(c) - c) * kRun, 0.0F);
+  std::fill_n(run + c * kRun, (round_up_rows(c) - c) * kRun, 0.0F);
 }
 
 /// Sums of one run: z becomes (z - top) / tau, e its exponential.
@@ -102,6 +65,7 @@ void run_sums(std::int64_t c, std::int64_t count, float inverse_tau, float* z, f
     float* zr = z + ch * kRun;
     float* er = e + ch * kRun;
     float top = zr[0];
+#pragma omp simd reduction(max : top)
     for (std::int64_t m = 1; m < count; ++m) top = zr[m] > top ? zr[m] : top;
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -114,8 +78,9 @@ void run_sums(std::int64_t c, std::int64_t count, float inverse_tau, float* z, f
     out.top[ch] = static_cast<double>(top);
     out.sum[ch] = static_cast<double>(sum);
   }
-  std::fill_n(e + c * kRun, (round_up4(c) - c) * kRun, 0.0F);
-  multiply(e, z, c, out.product);
+  std::fill_n(e + c * kRun, (round_up_rows(c) - c) * kRun, 0.0F);
+  multiply_runs<kRun>(e, z, c, false,
+                      [&](std::int64_t i, std::int64_t j, double sum) { out.product[i * c + j] = sum; });
 }
 
 /// Sums of every image of one map.
@@ -129,11 +94,11 @@ void map_sums(const TensorView& x, double tau, double* sums) {
   const std::int64_t slots = Sums::slots(c);
   const Workspace partial(static_cast<std::size_t>(x.n() * blocks * slots) * sizeof(double));
   parallel_for(x.n() * blocks, 1, [&](std::int64_t begin, std::int64_t end) {
-    const Workspace floats(static_cast<std::size_t>(2 * round_up4(c) * kRun + c * kTilePixels) * sizeof(float));
+    const Workspace floats(static_cast<std::size_t>(2 * round_up_rows(c) * kRun + c * kTilePixels) * sizeof(float));
     const Workspace doubles(static_cast<std::size_t>(slots) * sizeof(double));
     float* z = floats.as<float>();
-    float* e = z + round_up4(c) * kRun;
-    float* tile = e + round_up4(c) * kRun;
+    float* e = z + round_up_rows(c) * kRun;
+    float* tile = e + round_up_rows(c) * kRun;
     const Sums one(doubles.as<double>(), c);
     for (std::int64_t k = begin; k < end; ++k) {
       const std::int64_t block = k % blocks;

@@ -57,6 +57,12 @@ void visit_exponent(double e, const Body& body) {
   }
 }
 
+/// s - ratio t; see Note [unscaled difference].
+template <class S, class T>
+float difference(S s, T t, float ratio) {
+  return static_cast<float>(s) - ratio * static_cast<float>(t);
+}
+
 /// Sets the scale of `powers` for the numbers value(0 .. length-1), if its kind needs one.
 template <int Kind, class Value>
 void set_scale(Powers<Kind>& powers, std::int64_t length, const Value& value) {
@@ -67,14 +73,45 @@ void set_scale(Powers<Kind>& powers, std::int64_t length, const Value& value) {
 }
 
 template <int Kind, class T>
+float sum_powers(Powers<Kind> powers, const T* x, std::int64_t count) {
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (std::int64_t i = 0; i < count; ++i) sum += powers.whole(static_cast<float>(x[i]));
+  return sum;
+}
+
+template <int Kind, class T>
 double norm_of(Powers<Kind> powers, const T* x, std::int64_t length) {
   set_scale(powers, length, [=](std::int64_t i) { return static_cast<float>(x[i]); });
-  return powers.norm(flat_sums<1>(length, [=](std::int64_t begin, std::int64_t end) {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (std::int64_t i = begin; i < end; ++i) sum += powers.whole(static_cast<float>(x[i]));
-    return std::array{sum};
-  })[0]);
+  const auto sums = flat_sums<1>(length, [=](std::int64_t begin, std::int64_t end) {
+    return std::array{sum_powers(powers, x + begin, end - begin)};
+  });
+  return powers.norm(sums[0]);
+}
+
+/// Sums of the powers of the differences, and of the products of their derivatives with s.
+template <int Kind, class S, class T>
+std::array<float, 2> sum_differences(Powers<Kind> p, const S* s, const T* t, float ratio, std::int64_t count) {
+  float sum = 0;
+  float product = 0;
+#pragma omp simd reduction(+ : sum, product)
+  for (std::int64_t i = 0; i < count; ++i) {
+    const float d = difference(s[i], t[i], ratio);
+    sum += p.whole(d);
+    product += p.less_one(d) * static_cast<float>(s[i]);
+  }
+  return {sum, product};
+}
+
+/// The two parts of the gradient, each with its factor.
+template <int P, int Q, class S, class T>
+void store_gradient(Powers<P> p, Powers<Q> q, const S* s, const T* t, float ratio, float of_difference, float of_norm,
+                    std::int64_t count, S* gs) {
+#pragma omp simd
+  for (std::int64_t i = 0; i < count; ++i) {
+    const float d = difference(s[i], t[i], ratio);
+    gs[i] = static_cast<S>(of_difference * p.less_one(d) - of_norm * q.less_one(static_cast<float>(s[i])));
+  }
 }
 
 /// ||a - b||_p of one vector; gs = factor times its gradient, or null.
@@ -83,18 +120,9 @@ double vector_distance(Powers<P> p, Powers<Q> q, const S* s, const T* t, S* gs, 
   const double norm_s = norm_of(q, s, length);
   const double divisor = norm_s + kKaEpsilon;
   const auto ratio = static_cast<float>(divisor / (norm_of(q, t, length) + kKaEpsilon));
-  const auto difference = [=](std::int64_t i) { return static_cast<float>(s[i]) - ratio * static_cast<float>(t[i]); };
-  set_scale(p, length, difference);
+  set_scale(p, length, [=](std::int64_t i) { return difference(s[i], t[i], ratio); });
   const auto [powers, along] = flat_sums<2>(length, [=](std::int64_t begin, std::int64_t end) {
-    float sum = 0;
-    float product = 0;
-#pragma omp simd reduction(+ : sum, product)
-    for (std::int64_t i = begin; i < end; ++i) {
-      const float d = difference(i);
-      sum += p.whole(d);
-      product += p.less_one(d) * static_cast<float>(s[i]);
-    }
-    return std::array{sum, product};
+    return sum_differences(p, s + begin, t + begin, ratio, end - begin);
   });
   const double distance = p.norm(powers);
   if (gs == nullptr) return distance / divisor;
@@ -103,15 +131,11 @@ double vector_distance(Powers<P> p, Powers<Q> q, const S* s, const T* t, S* gs, 
     return distance / divisor;
   }
   set_scale(q, length, [=](std::int64_t i) { return static_cast<float>(s[i]); });
-  const double p_slope = p.slope(distance) * factor / divisor;
-  const auto of_difference = static_cast<float>(p_slope);
-  const auto of_norm = static_cast<float>(p_slope * along / divisor * q.slope(norm_s));
+  const double slope = p.slope(distance) * factor / divisor;
+  const auto of_difference = static_cast<float>(slope);
+  const auto of_norm = static_cast<float>(slope * along / divisor * q.slope(norm_s));
   parallel_for(length, 16384, [=](std::int64_t begin, std::int64_t end) {
-#pragma omp simd
-    for (std::int64_t i = begin; i < end; ++i) {
-      gs[i] =
-          static_cast<S>(of_difference * p.less_one(difference(i)) - of_norm * q.less_one(static_cast<float>(s[i])));
-    }
+    store_gradient(p, q, s + begin, t + begin, ratio, of_difference, of_norm, end - begin, gs + begin);
   });
   return distance / divisor;
 }

@@ -6,50 +6,52 @@
 namespace limbeck::distill {
 namespace {
 
+/// Sum of (r - map)^2; gr = slope (r - map), or null.
 template <class R, class T>
-double squared_error(const R* r, const T* map, R* gr, std::int64_t count) {
-  const auto slope = static_cast<float>(2 / static_cast<double>(count));
-  return flat_sums<1>(count, [=](std::int64_t begin, std::int64_t end) {
-    float sum = 0;
-    if (gr == nullptr) {
+float squared_errors(const R* r, const T* map, R* gr, std::int64_t count, float slope) {
+  float sum = 0;
+  if (gr == nullptr) {
 #pragma omp simd reduction(+ : sum)
-      for (std::int64_t i = begin; i < end; ++i) {
-        const float d = static_cast<float>(r[i]) - static_cast<float>(map[i]);
-        sum += d * d;
-      }
-    } else {
-#pragma omp simd reduction(+ : sum)
-      for (std::int64_t i = begin; i < end; ++i) {
-        const float d = static_cast<float>(r[i]) - static_cast<float>(map[i]);
-        sum += d * d;
-        gr[i] = static_cast<R>(slope * d);
-      }
+    for (std::int64_t i = 0; i < count; ++i) {
+      const float d = static_cast<float>(r[i]) - static_cast<float>(map[i]);
+      sum += d * d;
     }
-    return std::array{sum};
-  })[0];
+  } else {
+#pragma omp simd reduction(+ : sum)
+    for (std::int64_t i = 0; i < count; ++i) {
+      const float d = static_cast<float>(r[i]) - static_cast<float>(map[i]);
+      sum += d * d;
+      gr[i] = static_cast<R>(slope * d);
+    }
+  }
+  return sum;
 }
 
+/// Sum of |e|; ge = slope sign(e), or null.
 template <class E>
-double magnitudes(const E* e, E* ge, std::int64_t count, float slope) {
-  return flat_sums<1>(count, [=](std::int64_t begin, std::int64_t end) {
-    float sum = 0;
-    if (ge == nullptr) {
+float magnitudes(const E* e, E* ge, std::int64_t count, float slope) {
+  float sum = 0;
+  if (ge == nullptr) {
 #pragma omp simd reduction(+ : sum)
-      for (std::int64_t i = begin; i < end; ++i) {
-        const auto v = static_cast<float>(e[i]);
-        sum += v < 0.0F ? -v : v;
-      }
-    } else {
-#pragma omp simd reduction(+ : sum)
-      for (std::int64_t i = begin; i < end; ++i) {
-        const auto v = static_cast<float>(e[i]);
-        sum += v < 0.0F ? -v : v;
-        // 0 and NaN go through as they are
-        ge[i] = static_cast<E>(v < 0.0F ? -slope : v > 0.0F ? slope : v);
-      }
+    for (std::int64_t i = 0; i < count; ++i) {
+      const auto v = static_cast<float>(e[i]);
+      sum += v < 0.0F ? -v : v;
     }
-    return std::array{sum};
-  })[0];
+  } else {
+#pragma omp simd reduction(+ : sum)
+    for (std::int64_t i = 0; i < count; ++i) {
+      const auto v = static_cast<float>(e[i]);
+      sum += v < 0.0F ? -v : v;
+      ge[i] = static_cast<E>(v < 0.0F ? -slope : v > 0.0F ? slope : v);  // 0 and NaN go through as they are
+    }
+  }
+  return sum;
+}
+
+/// The place of number i, or null.
+template <class T>
+T* from(T* p, std::int64_t i) {
+  return p == nullptr ? nullptr : p + i;
 }
 
 }  // namespace
@@ -64,15 +66,25 @@ void ka_autoencoder_loss_cpu(const TensorView& reconstruction, const TensorView&
   visit_fast_dtype(kLoss, reconstruction.dtype, [&](auto reconstruction_tag) {
     visit_fast_dtype(kLoss, map.dtype, [&](auto map_tag) {
       using R = decltype(reconstruction_tag);
+      const R* r = reconstruction.ptr<R>();
+      const auto* t = map.ptr<decltype(map_tag)>();
       R* gr = greconstruction.defined() ? greconstruction.ptr<R>() : nullptr;
-      total =
-          squared_error(reconstruction.ptr<R>(), map.ptr<decltype(map_tag)>(), gr, count) / static_cast<double>(count);
+      const auto slope = static_cast<float>(2 / static_cast<double>(count));
+      const auto sums = flat_sums<1>(count, [=](std::int64_t begin, std::int64_t end) {
+        return std::array{squared_errors(r + begin, t + begin, from(gr, begin), end - begin, slope)};
+      });
+      total = sums[0] / static_cast<double>(count);
     });
   });
   visit_fast_dtype(kLoss, code.dtype, [&](auto tag) {
     using E = decltype(tag);
+    const E* e = code.ptr<E>();
     E* ge = gcode.defined() ? gcode.ptr<E>() : nullptr;
-    total += factor * magnitudes(code.ptr<E>(), ge, code.numel(), static_cast<float>(factor));
+    const auto slope = static_cast<float>(factor);
+    const auto sums = flat_sums<1>(code.numel(), [=](std::int64_t begin, std::int64_t end) {
+      return std::array{magnitudes(e + begin, from(ge, begin), end - begin, slope)};
+    });
+    total += factor * sums[0];
   });
   *loss.ptr<float>() = static_cast<float>(total);
 }

@@ -98,6 +98,7 @@ constexpr Entry kLosses[] = {
     {"mgd", make_mgd},
     {"ka_adapt", make_ka_adapt},
     {"ka_affinity", make_ka_affinity},
+    {"holistic", make_holistic},
 };
 
 }  // namespace

@@ -28,5 +28,6 @@ void require_channels(const char* loss, const LossContext& context);  // loss.cp
 [[nodiscard]] std::shared_ptr<Loss> make_mgd(const Config& term);                  // loss_features.cpp
 [[nodiscard]] std::shared_ptr<Loss> make_ka_adapt(const Config& term);             // loss_ka.cpp
 [[nodiscard]] std::shared_ptr<Loss> make_ka_affinity(const Config& term);          // loss_ka.cpp
+[[nodiscard]] std::shared_ptr<Loss> make_holistic(const Config& term);             // loss_holistic.cpp
 
 }  // namespace limbeck::distill

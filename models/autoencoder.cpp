@@ -133,15 +133,18 @@ Autoencoder::Result Autoencoder::forward(const Tensor& x) {
 
 // --- files ----------------------------------------------------------------------------------------------------------
 
-void save_autoencoder(const Autoencoder& autoencoder, const fs::path& path, const std::map<std::string, std::string>& extra) {
-  const AutoencoderOptions& o = autoencoder.options();
-  std::map<std::string, std::string> metadata{
+std::map<std::string, std::string> options_to_metadata(const AutoencoderOptions& o) {
+  return {
       {"autoencoder", o.released_code ? "released-code" : "paper"},
       {"channels", std::to_string(o.channels)},
       {"code", std::to_string(o.code_channels())},
       {"strides", fmt::format("{},{},{}", o.strides[0], o.strides[1], o.strides[2])},
       {"bn_eps", json_number(o.bn.eps)},
       {"bn_momentum", json_number(o.bn.momentum)}};
+}
+
+void save_autoencoder(const Autoencoder& autoencoder, const fs::path& path, const std::map<std::string, std::string>& extra) {
+  auto metadata = options_to_metadata(autoencoder.options());
   metadata.insert(extra.begin(), extra.end());
   std::vector<NamedTensor> tensors;
   for (auto& [name, tensor] : autoencoder.state_dict()) tensors.push_back({name, tensor});

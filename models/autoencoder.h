@@ -114,6 +114,10 @@ class Autoencoder final : public nn::Module {
   FeatureDecoder decoder_;
 };
 
+/// The options as texts for the metadata of a weight file, which save_autoencoder() writes and the readers below read.
+/// Shapes: none
+[[nodiscard]] std::map<std::string, std::string> options_to_metadata(const AutoencoderOptions& options);
+
 /// Writes weights and options as safetensors; `metadata` may add entries such as the teacher's name and tap.
 /// Shapes: those of the autoencoder
 /// Throws: Error naming path and reason.

@@ -3,10 +3,12 @@
 
 #include <array>
 
+#include "core/autograd.h"
 #include "nn/fused.h"
 #include "ops/copy.h"
 #include "ops/elementwise.h"
 #include "ops/matmul.h"
+#include "ops/reduce.h"
 #include "ops/softmax.h"
 
 namespace limbeck::models {
@@ -25,6 +27,31 @@ std::int64_t multiple_of_eight(std::int64_t channels) {
 /// [N, C, H, W] as rows of positions [N, HW, C].
 Tensor rows(const Tensor& x) {
   return ops::reshape(ops::permute(x, {0, 2, 3, 1}), {x.size(0), x.size(2) * x.size(3), x.size(1)});
+}
+
+void check_size(const Tensor& x) {
+  LIMBECK_CHECK(x.ndim() == 4 && x.size(2) >= 64 && x.size(3) >= 64, "discriminator",
+                "score maps {}, expected [N, K, H, W] with H, W >= 64; resize the maps or use a larger crop", x.shape());
+}
+
+/// Both halves through one convolution.
+Dual convolve(const Dual& x, const Tensor& weight, const Tensor& bias, const ops::Conv2dOptions& options) {
+  return {ops::conv2d(x.value, weight, bias, options), ops::conv2d(x.tangent, weight, {}, options)};
+}
+Dual convolve(const Dual& x, const nn::Conv2d& conv) { return convolve(x, conv.weight(), conv.bias(), conv.options()); }
+
+Dual rows(const Dual& x) { return {rows(x.value), rows(x.tangent)}; }
+
+/// (a b)' = a' b + a b'
+Dual multiply(const Dual& a, const Dual& b, bool transpose_b) {
+  return {ops::matmul(a.value, b.value, false, transpose_b),
+          ops::add(ops::matmul(a.tangent, b.value, false, transpose_b), ops::matmul(a.value, b.tangent, false, transpose_b))};
+}
+
+/// The activation's slope at x, a constant: 1 where x > 0, else kSlope. The step is a ramp that no normal f32 number is on.
+Tensor leaky_slope(const Tensor& x) {
+  const Tensor step = ops::clamp(ops::mul_scalar(x.detach(), 1e38), 0, 1);
+  return ops::add_scalar(ops::mul_scalar(step, 1 - kSlope), kSlope);
 }
 
 }  // namespace
@@ -51,6 +78,22 @@ Tensor SelfAttention::forward(const Tensor& x) {
   return ops::add(ops::mul(map, gamma_), x);
 }
 
+Dual SelfAttention::forward(const Dual& x) {
+  const std::int64_t n = x.value.size(0);
+  const std::int64_t m = x.value.size(2) * x.value.size(3);
+  const Dual energy = multiply(rows(convolve(x, query_)), rows(convolve(x, key_)), true);
+  Dual weights;
+  weights.value = ops::reshape(ops::softmax(ops::reshape(energy.value, {n * m, m})), {n, m, m});
+  const Tensor moved = ops::mul(weights.value, energy.tangent);
+  weights.tangent = ops::sub(moved, ops::mul(weights.value, ops::sum(moved, {2}, true)));
+  const Dual mixed = multiply(weights, rows(convolve(x, value_)), false);
+  const auto finish = [&](const Tensor& rows_of, const Tensor& residual) {
+    const Shape map{n, x.value.size(2), x.value.size(3), x.value.size(1)};
+    return ops::add(ops::mul(ops::permute(ops::reshape(rows_of, map), {0, 3, 1, 2}), gamma_), residual);
+  };
+  return {finish(mixed.value, x.value), finish(mixed.tangent, x.tangent)};
+}
+
 Discriminator::Discriminator(std::int64_t classes, Generator& g)
     : preprocess_(classes), attention1_(kWidths[2], g), attention2_(kWidths[3], g), last_({.in = kWidths[3], .out = 1, .kernel = 4}, g) {
   register_module("preprocess", preprocess_);
@@ -67,8 +110,7 @@ Discriminator::Discriminator(std::int64_t classes, Generator& g)
 }
 
 Tensor Discriminator::forward(const Tensor& x) {
-  LIMBECK_CHECK(x.ndim() == 4 && x.size(2) >= 64 && x.size(3) >= 64, "discriminator",
-                "score maps {}, expected [N, K, H, W] with H, W >= 64; resize the maps or use a larger crop", x.shape());
+  check_size(x);
   Tensor y = preprocess_(x);
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     y = ops::leaky_relu((*layers_[i])(y), kSlope);
@@ -76,6 +118,44 @@ Tensor Discriminator::forward(const Tensor& x) {
     if (i == 3) y = attention2_(y);
   }
   return last_(y);
+}
+
+Dual Discriminator::normalise(const Tensor& x, const Tensor& v) const {
+  const Shape channels{1, x.size(1), 1, 1};
+  const auto per_channel = [&](const Tensor& t) { return ops::mean(t, {0, 2, 3}, true); };
+  Dual hat;  // (x - mean) / deviation and its tangent
+  {
+    const NoGradGuard constant;
+    const bool batch = preprocess_.is_training();
+    const Tensor mean = batch ? per_channel(x) : ops::reshape(preprocess_.running_mean(), channels);
+    const Tensor centred = ops::sub(x, mean);
+    const Tensor variance = batch ? per_channel(ops::square(centred)) : ops::reshape(preprocess_.running_var(), channels);
+    const Tensor deviation = ops::sqrt(ops::add_scalar(variance, preprocess_.eps()));
+    hat.value = ops::div(centred, deviation);
+    // Mean and deviation of a batch move with x: the part of v along (1, hat) changes nothing.
+    hat.tangent = v;
+    if (batch) {
+      const Tensor along = ops::mul(hat.value, per_channel(ops::mul(hat.value, v)));
+      hat.tangent = ops::sub(ops::sub(v, per_channel(v)), along);
+    }
+    hat.tangent = ops::div(hat.tangent, deviation);
+  }
+  const Tensor weight = ops::reshape(preprocess_.weight(), channels);
+  return {ops::add(ops::mul(hat.value, weight), ops::reshape(preprocess_.bias(), channels)), ops::mul(hat.tangent, weight)};
+}
+
+Tensor Discriminator::tangent(const Tensor& x, const Tensor& v) {
+  LIMBECK_CHECK(x.shape() == v.shape(), "discriminator", "maps {} and a direction {}, expected equal shapes", x.shape(),
+                v.shape());
+  check_size(x);
+  Dual y = normalise(x.detach(), v.detach());
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    y = convolve(y, layers_[i]->normalized_weight(), layers_[i]->bias(), layers_[i]->options());
+    y = {ops::leaky_relu(y.value, kSlope), ops::mul(y.tangent, leaky_slope(y.value))};
+    if (i == 2) y = attention1_.forward(y);
+    if (i == 3) y = attention2_.forward(y);
+  }
+  return ops::conv2d(y.tangent, last_.weight(), {}, last_.options());
 }
 
 }  // namespace limbeck::models

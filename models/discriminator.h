@@ -14,6 +14,18 @@
 
 namespace limbeck::models {
 
+// Note [tangents]
+//   A gradient penalty needs d/dtheta of grad_x D(x), a second derivative, which the tape does not give. But for fixed v,
+//   <grad_x D(x), v> = d/dh D(x + h v) at h = 0, and that directional derivative can be carried through the network side by
+//   side with the values, by rules written in ordinary ops (a convolution's is the same convolution without its bias). What
+//   comes out is a function on the tape, and its ordinary gradient is the second derivative, exactly.
+
+/// A value and its directional derivative; see Note [tangents].
+struct Dual {
+  Tensor value;
+  Tensor tangent;
+};
+
 /// Every position looks at all others; starts as the identity, because gamma starts at 0.
 /// Formula: y = x + gamma * sum_j a_ij v_j, a_ij = softmax_j(q_i . k_j); q, k, v 1x1 convolutions of x with bias, to C/8,
 ///          C/8 and C channels; i, j positions
@@ -25,6 +37,8 @@ class SelfAttention final : public nn::UnaryModule {
   SelfAttention(std::int64_t channels, Generator& generator);
   [[nodiscard]] std::string type() const override { return "SelfAttention"; }
   [[nodiscard]] Tensor forward(const Tensor& x) override;
+  /// The same for a value with its tangent.
+  [[nodiscard]] Dual forward(const Dual& x);
 
  private:
   nn::Conv2d query_;
@@ -44,8 +58,17 @@ class Discriminator final : public nn::UnaryModule {
   Discriminator(std::int64_t classes, Generator& generator);
   [[nodiscard]] std::string type() const override { return "Discriminator"; }
   [[nodiscard]] Tensor forward(const Tensor& x) override;
+  /// Directional derivative of the scores, see Note [tangents].
+  /// Formula:  d/dh D(x + h v) at h = 0, with batch statistics while training; u and v of the spectral norms as they are
+  /// Shapes:   x, v as forward() takes x; returns the shape of the scores
+  /// Types:    f32/f64
+  /// Gradient: of the parameters; x and v are constants. Changes no buffer.
+  [[nodiscard]] Tensor tangent(const Tensor& x, const Tensor& v);
 
  private:
+  /// Batch norm in front; its input is a constant.
+  [[nodiscard]] Dual normalise(const Tensor& x, const Tensor& v) const;
+
   nn::BatchNorm2d preprocess_;
   std::vector<std::unique_ptr<nn::SpectralNormConv2d>> layers_;
   SelfAttention attention1_;

@@ -39,7 +39,12 @@ class SpectralNormConv2d final : public UnaryModule {
   [[nodiscard]] std::string type() const override;
   [[nodiscard]] Tensor forward(const Tensor& x) override;
   [[nodiscard]] std::int64_t macs(const Shape& input, const Shape& output) const override;
+  /// W / sigma(W) with u and v as they are; differentiable.
+  [[nodiscard]] Tensor normalized_weight() const { return spectral_normalize(weight_, u_, v_, 0); }
   [[nodiscard]] const Tensor& weight() const noexcept { return weight_; }
+  /// Undefined without bias.
+  [[nodiscard]] const Tensor& bias() const noexcept { return bias_; }
+  [[nodiscard]] const ops::Conv2dOptions& options() const noexcept { return options_; }
   [[nodiscard]] const Tensor& u() const noexcept { return u_; }
   [[nodiscard]] const Tensor& v() const noexcept { return v_; }
 

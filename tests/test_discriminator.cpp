@@ -8,6 +8,7 @@
 #include "core/autograd.h"
 #include "models/discriminator.h"
 #include "nn/tracer.h"
+#include "ops/elementwise.h"
 #include "tests/harness/op_case.h"
 #include "tests/harness/temp_dir.h"
 
@@ -172,6 +173,36 @@ TEST_CASE("every parameter of the discriminator gets a gradient; eval repeats an
   const NoGradGuard off;
   const Tensor a = d(x);
   CHECK(d(x).to_vector<float>() == a.to_vector<float>());
+}
+
+TEST_CASE("the tangent of the scores is their derivative along a direction, in both modes") {
+  Generator g(3);
+  Discriminator d(4, g);
+  d.convert_(DType::kF64);
+  for (const auto& [name, p] : d.named_parameters()) {
+    if (name.ends_with("gamma")) p.detach().fill_(0.7);
+  }
+  const Tensor x = noise({2, 4, 64, 64}, 5).copy_as(DType::kF64);
+  const Tensor v = noise({2, 4, 64, 64}, 6).copy_as(DType::kF64);
+  const NoGradGuard off;
+  const auto scores_at = [&](double h) {
+    // The power iteration of a training pass would change the network between the two points.
+    for (const auto& m : d.named_modules()) {
+      if (m.name.starts_with("l")) m.module->eval();
+    }
+    return d(ops::add(x, ops::mul_scalar(v, h))).to_vector<double>();
+  };
+  for (const bool training : {false, true}) {
+    CAPTURE(training);
+    d.train(training);
+    const auto exact = d.tangent(x, v).to_vector<double>();
+    const auto up = scores_at(1e-7);
+    const auto down = scores_at(-1e-7);
+    for (std::size_t i = 0; i < exact.size(); ++i) {
+      CHECK((up[i] - down[i]) / 2e-7 == doctest::Approx(exact[i]).epsilon(1e-5));
+    }
+  }
+  check_throws<Error>([&] { static_cast<void>(d.tangent(x, noise({1, 4, 64, 64}))); }, {"[2, 4, 64, 64]", "[1, 4, 64, 64]"});
 }
 
 TEST_SUITE_END();

@@ -9,6 +9,7 @@
 #include "distill/channel_kd.h"
 #include "distill/distiller.h"
 #include "distill/pixel_kd.h"
+#include "models/zoo.h"
 #include "nn/layers.h"
 #include "ops/interpolate.h"
 
@@ -201,6 +202,53 @@ TEST_CASE("wrong set-ups are refused with one message") {
   Distiller d(std::make_shared<Toy>(1, 4, 4), std::make_shared<Toy>(2, 4, 6), {features});
   CHECK_THROWS_WITH_AS(static_cast<void>(d.forward(batch.images, batch.labels, 0, 10)),
                        doctest::Contains("has 4 channels, teacher tap 'features' has 6; add a connector"), Error);
+}
+
+TEST_CASE("networks that tell their channels are checked before the first step") {
+  Generator g(1);
+  const auto network = [&](const char* name, std::int64_t classes) {
+    return models::make_model({.name = name, .classes = classes, .width = 0.25}, g);
+  };
+  const auto student = network("mobilenet_v2_seg", 3);
+  const auto terms = [](const char* tap) {
+    std::vector<Term> list{make_term("{loss: pixel_kd}", 1.0)};
+    list[0].student_tap = tap;
+    list[0].teacher_tap = tap;
+    return list;
+  };
+  CHECK_THROWS_WITH_AS(Distiller(student, network("deeplabv3_mobilenet_v2", 3), terms("head")),
+                       doctest::Contains("teacher tap 'head' has 256; add a connector"), ConfigError);
+  CHECK_THROWS_WITH_AS(Distiller(student, network("deeplabv3_mobilenet_v2", 4), terms("logits")),
+                       doctest::Contains("student tap 'logits' has 3 channels, teacher tap 'logits' has 4"), ConfigError);
+  CHECK_NOTHROW(Distiller(student, network("deeplabv3_mobilenet_v2", 3), terms("logits")));
+}
+
+TEST_CASE("a teacher in train mode drifts, gets no gradient, and its statistics are saved") {
+  const auto network = [](std::uint64_t seed) {
+    Generator g(seed);
+    return models::make_model({.name = "mobilenet_v2_seg", .classes = 3, .width = 0.1}, g);
+  };
+  const auto run = [&](bool train_mode) {
+    auto teacher = network(2);
+    const Tensor mean = teacher->named_buffers().front().tensor;
+    const auto before = mean.to_vector<float>();
+    ObjectiveOptions options;
+    options.teacher_in_train_mode = train_mode;
+    Distiller d(network(1), teacher, {make_term("{loss: pixel_kd}", 1.0)}, options);
+    d.train();
+    Generator g(4);
+    Tensor images = Tensor::empty({2, 3, 32, 32});
+    fill_normal_(images, g, 0, 1);
+    d.forward(images, Tensor::from(std::vector<std::uint8_t>(2 * 32 * 32, 1), {2, 32, 32}), 0, 10).total.backward();
+    for (const auto& p : teacher->named_parameters()) CHECK_FALSE(p.tensor.grad().defined());
+    for (const auto& p : d.named_parameters()) CHECK(p.name.starts_with("student."));
+    bool saved = false;
+    for (const auto& [name, tensor] : d.state_dict()) saved = saved || name.starts_with("teacher.");
+    CHECK(saved == train_mode);
+    return mean.to_vector<float>() != before;
+  };
+  CHECK(run(true));
+  CHECK_FALSE(run(false));
 }
 
 TEST_CASE("a connector makes channels agree and is trained") {

@@ -1,5 +1,5 @@
 // Modules that torchvision does not have against PyTorch (tests/golden/make_modules.py): output, every gradient, buffers
-// after the pass, and the output of an eval pass. f64 must agree to rounding, f32 to a tolerance of its type.
+// after the pass, and the output of an eval pass; the gradient penalty, which needs a second derivative. f64 must agree to rounding, f32 to a tolerance of its type.
 #include <doctest/doctest.h>
 
 #include <functional>
@@ -7,6 +7,7 @@
 
 #include "core/autograd.h"
 #include "core/file_io.h"
+#include "distill/gradient_penalty.h"
 #include "models/discriminator.h"
 #include "tests/harness/golden_check.h"
 
@@ -102,5 +103,44 @@ TEST_CASE("a convolution with spectral norm") {
 TEST_CASE("self-attention") { check_unary<models::SelfAttention>("self_attention", true, {1e-5, 1e-4}, std::int64_t{16}); }
 
 TEST_CASE("discriminator") { check_unary<models::Discriminator>("discriminator", true, {1e-4, 2e-2}, std::int64_t{5}); }
+
+TEST_CASE("gradient penalty of the discriminator: PyTorch's double backward") {
+  const json& stored = fixture("gradient_penalty");
+  const Shape shape = shape_of(stored.at("shape"));
+  for (const DType dtype : {DType::kF64, DType::kF32}) {
+    INFO("type ", std::string(name_of(dtype)));
+    Generator g(1);
+    models::Discriminator module(shape[1], g);
+    module.convert_(dtype);
+    fill(module);
+    const auto exact = golden_uniform("input", shape.numel(), -2.0, 2.0);
+    const Tensor x = Tensor::from(std::vector<float>(exact.begin(), exact.end()), shape).copy_as(dtype);
+    const double penalty = distill::add_gradient_penalty(module, x, 1.0);
+    const double expected = stored.at("penalty").get<double>();
+    CHECK(std::abs(penalty - expected) <= (dtype == DType::kF64 ? 1e-10 : 1e-4) * expected);
+    std::map<std::string, Tensor> gradients;
+    for (const auto& [key, p] : module.named_parameters()) {
+      CHECK(p.requires_grad());
+      if (key == "last.0.bias") {
+        CHECK(!p.grad().defined());  // it moves the scores, not their slope
+        continue;
+      }
+      REQUIRE_MESSAGE(p.grad().defined(), key);
+      gradients[key] = p.grad();
+    }
+    check_summaries(stored.at("gradients"), gradients, dtype == DType::kF64 ? 1e-9 : 2e-2);
+    std::map<std::string, Tensor> buffers;
+    for (const auto& [key, b] : module.named_buffers()) {
+      if (is_floating(b.dtype())) buffers[key] = b;
+    }
+    check_summaries(stored.at("buffers"), buffers, dtype == DType::kF64 ? 1e-10 : 1e-4);
+    // Added to what is there, with its weight.
+    const Tensor last = module.parameters().at(module.parameters().size() - 2);
+    const Tensor once = last.grad().copy();
+    fill(module);
+    distill::add_gradient_penalty(module, x, 2.0);
+    CHECK(golden_norm(last.grad()) == doctest::Approx(3 * golden_norm(once)).epsilon(1e-4));
+  }
+}
 
 TEST_SUITE_END();

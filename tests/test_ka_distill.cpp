@@ -269,9 +269,9 @@ TEST_CASE("mistakes in a configuration are named") {
   Set set;
   check_throws<ConfigError>([&] { Distiller(set.student, set.teacher, {make_term("{loss: ka_adapt}", "code")}); },
                             {"term 'ka_adapt'", "tap 'code'", "distill.autoencoder"});
-  Distiller d(set.student, set.teacher, {make_term("{loss: ka_adapt, adapter: none}", "code")}, set.options());
-  check_throws<Error>([&] { static_cast<void>(d.forward(set.images, set.labels, 0, 10)); },
-                      {"has 4 channels", "has 5", "add a connector"});
+  check_throws<ConfigError>(
+      [&] { Distiller(set.student, set.teacher, {make_term("{loss: ka_adapt, adapter: none}", "code")}, set.options()); },
+      {"has 4 channels", "has 5", "add a connector"});
   check_throws<ConfigError>([] { static_cast<void>(make_term("{loss: ka_adapt, adapter: conv}", "code")); },
                             {"adapter"});
   check_throws<ConfigError>([] { static_cast<void>(make_term("{loss: ka_adapt, p: 0}", "code")); }, {"p"});
@@ -285,7 +285,7 @@ TEST_CASE("distill.autoencoder names the file") {
       "teacher: {name: deeplabv3_resnet50, init: t}, "
       "distill: {autoencoder: runs/ae, terms: [{loss: ka_adapt, student: head, teacher: code, weight: 50}]}}",
       "test");
-  const apps::Settings settings = apps::read_settings(config, true);
+  const apps::Settings settings = apps::read_settings(config, apps::Verb::kDistill);
   CHECK(settings.teacher_code == "runs/ae");
   CHECK(settings.terms.at(0).teacher_tap == "code");
   CHECK(settings.terms.at(0).weight.at(0, 1) == 50);

@@ -2,7 +2,8 @@
 // What it is not: the benchmark of a whole step (`limbeck bench step`), or of the other ops (bench_ops.cpp).
 //
 //   bench_losses [--filter TEXT] [--runs 9]    one JSON object per line: name, median, best, and the memory it moves
-//   bench_losses --serve                       for each line "NAME COUNT" on standard input runs NAME and prints its times;
+//   bench_losses --serve                       for each line "NAME COUNT" on standard input runs NAME and prints its
+//   times;
 //                                              compare_losses.py uses it to take turns with another program
 #include <algorithm>
 #include <chrono>
@@ -10,6 +11,7 @@
 #include <cstdlib>
 #include <functional>
 #include <iostream>
+#include <span>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -18,10 +20,20 @@
 #include "core/parallel.h"
 #include "core/rng.h"
 #include "core/tensor.h"
+#include "distill/attention_kd.h"
+#include "distill/batch_similarity_kd.h"
 #include "distill/channel_kd.h"
+#include "distill/csd_kd.h"
+#include "distill/feature_mse.h"
+#include "distill/ifvd.h"
+#include "distill/inter_channel_kd.h"
+#include "distill/inter_class_kd.h"
 #include "distill/ka_adapt.h"
 #include "distill/ka_affinity.h"
 #include "distill/ka_autoencoder_loss.h"
+#include "distill/local_kd.h"
+#include "distill/ofd_kd.h"
+#include "distill/pairwise_kd.h"
 #include "distill/pixel_kd.h"
 #include "ops/cross_entropy.h"
 
@@ -30,8 +42,8 @@ using namespace limbeck;
 namespace {
 
 struct Maps {
-  Tensor student, teacher, labels;
-  Tensor code;  ///< half the student's channels; only the autoencoder's loss differentiates it
+  Tensor student, teacher, labels, margin;
+  Tensor code = {};  ///< half the student's channels; only the autoencoder's loss differentiates it
 };
 
 Maps make_maps(const Shape& shape, DType type) {
@@ -43,9 +55,13 @@ Maps make_maps(const Shape& shape, DType type) {
   std::vector<std::uint8_t> ids(static_cast<std::size_t>(shape[0] * shape[2] * shape[3]));
   for (auto& id : ids) {
     const bool ignored = g.uniform() < 0.05;
-    id = ignored ? std::uint8_t{255} : static_cast<std::uint8_t>(g.below(static_cast<std::uint64_t>(shape[1])));
+    id = ignored
+             ? std::uint8_t{255}
+             : static_cast<std::uint8_t>(g.below(std::min<std::uint64_t>(static_cast<std::uint64_t>(shape[1]), 19)));
   }
-  Maps m{s.copy_as(type), t.copy_as(type), Tensor::from(ids, {shape[0], shape[2], shape[3]})};
+  Maps m{s.copy_as(type), t.copy_as(type), Tensor::from(ids, {shape[0], shape[2], shape[3]}),
+         Tensor::empty({shape[1]})};
+  m.margin.fill_(-0.5);
   m.student.set_requires_grad(true);
   m.code = Tensor::empty({shape[0], (shape[1] + 1) / 2, shape[2], shape[3]});
   fill_normal_(m.code, g, 0, 1);
@@ -62,33 +78,56 @@ struct Benchmark {
   std::function<Tensor(const Maps&)> loss;
 };
 
+/// A loss and the maps it must move: what forward and backward read, and the gradient they write.
+struct Row {
+  const char* name;
+  double maps_moved;
+  std::function<Tensor(const Maps&)> loss;
+};
+
+const Row kOnLogits[] = {
+    {"cross_entropy", 2, [](const Maps& m) { return ops::cross_entropy(m.student, m.labels); }},
+    {"pixel_kd", 3, [](const Maps& m) { return distill::pixel_kd(m.student, m.teacher, {.tau = 4}); }},
+    {"channel_kd", 5, [](const Maps& m) { return distill::channel_kd(m.student, m.teacher, {.tau = 4}); }},
+    {"icsd", 4, [](const Maps& m) { return distill::icsd(m.student, m.teacher); }},
+    {"inter_channel_kd", 4, [](const Maps& m) { return distill::inter_channel_kd(m.student, m.teacher); }},
+    {"csd_kd", 3, [](const Maps& m) { return distill::csd_kd(m.student, m.teacher); }},
+    {"local_kd", 3, [](const Maps& m) { return distill::local_kd(m.student, m.teacher); }},
+};
+
+Tensor affinity(const Maps& m, distill::KaAffinityReduce reduce) {
+  return distill::ka_affinity(m.student, m.teacher, {.reduce = reduce});
+}
+
+const Row kOnFeatures[] = {
+    {"feature_mse", 3, [](const Maps& m) { return distill::feature_mse(m.student, m.teacher); }},
+    {"channel_kd", 5, [](const Maps& m) { return distill::channel_kd(m.student, m.teacher, {.tau = 4}); }},
+    {"attention_kd", 4, [](const Maps& m) { return distill::attention_kd(m.student, m.teacher); }},
+    {"pairwise_kd", 3, [](const Maps& m) { return distill::pairwise_kd(m.student, m.teacher); }},
+    {"pairwise2_kd", 3,  // windows of 2 x 2
+     [](const Maps& m) {
+       return distill::pairwise_kd(m.student, m.teacher, {.scale = 0, .kernel = 2, .detach_norm = false});
+     }},
+    {"batch_similarity_kd", 4, [](const Maps& m) { return distill::batch_similarity_kd(m.student, m.teacher); }},
+    {"ifvd", 5, [](const Maps& m) { return distill::ifvd(m.student, m.teacher, m.labels); }},
+    {"ofd_kd", 3, [](const Maps& m) { return distill::ofd_kd(m.student, m.teacher, m.margin); }},
+    {"ka_autoencoder", 4, [](const Maps& m) { return distill::ka_autoencoder_loss(m.student, m.code, m.teacher); }},
+    {"ka_adapt", 7, [](const Maps& m) { return distill::ka_adapt(m.student, m.teacher); }},
+    {"ka_affinity", 5, [](const Maps& m) { return affinity(m, distill::KaAffinityReduce::kMeanSquare); }},
+    {"ka_affinity_rownorm", 7, [](const Maps& m) { return affinity(m, distill::KaAffinityReduce::kRowNorm); }},
+    {"ka_affinity_tdl", 7, [](const Maps& m) { return affinity(m, distill::KaAffinityReduce::kTdl); }},
+};
+
 std::vector<Benchmark> benchmarks() {
-  const auto ce = [](const Maps& m) { return ops::cross_entropy(m.student, m.labels); };
-  const auto kd = [](const Maps& m) { return distill::pixel_kd(m.student, m.teacher, {.tau = 4}); };
-  const auto cwd = [](const Maps& m) { return distill::channel_kd(m.student, m.teacher, {.tau = 4}); };
   std::vector<Benchmark> all;
-  for (const Shape& shape : {Shape{4, 19, 128, 256}, Shape{4, 19, 512, 512}}) {
-    for (const DType type : {DType::kF32, DType::kBF16}) {
-      const std::string tail = fmt::format("_{}x{}x{}x{}_{}", shape[0], shape[1], shape[2], shape[3], name_of(type));
-      all.push_back({"cross_entropy" + tail, shape, type, 2, ce});
-      all.push_back({"pixel_kd" + tail, shape, type, 3, kd});
-      all.push_back({"channel_kd" + tail, shape, type, 5, cwd});
-    }
-  }
-  all.push_back({"channel_kd_4x512x64x64_f32", {4, 512, 64, 64}, DType::kF32, 5, cwd});
-  const Shape features{4, 256, 64, 128};
-  const auto ae = [](const Maps& m) { return distill::ka_autoencoder_loss(m.student, m.code, m.teacher); };
-  const auto adapt = [](const Maps& m) { return distill::ka_adapt(m.student, m.teacher); };
-  const auto affinity = [](distill::KaAffinityReduce reduce) {
-    return [reduce](const Maps& m) { return distill::ka_affinity(m.student, m.teacher, {.reduce = reduce}); };
+  const auto add = [&](const Row& row, const Shape& shape, DType type) {
+    all.push_back({fmt::format("{}_{}x{}x{}x{}_{}", row.name, shape[0], shape[1], shape[2], shape[3], name_of(type)),
+                   shape, type, row.maps_moved, row.loss});
   };
   for (const DType type : {DType::kF32, DType::kBF16}) {
-    const std::string tail = fmt::format("_4x256x64x128_{}", name_of(type));
-    all.push_back({"ka_autoencoder" + tail, features, type, 4, ae});
-    all.push_back({"ka_adapt" + tail, features, type, 7, adapt});
-    all.push_back({"ka_affinity" + tail, features, type, 5, affinity(distill::KaAffinityReduce::kMeanSquare)});
-    all.push_back({"ka_affinity_rownorm" + tail, features, type, 7, affinity(distill::KaAffinityReduce::kRowNorm)});
-    all.push_back({"ka_affinity_tdl" + tail, features, type, 7, affinity(distill::KaAffinityReduce::kTdl)});
+    for (const Row& row : kOnLogits) add(row, {4, 19, 128, 256}, type);
+    for (const Row& row : kOnFeatures) add(row, {4, 256, 64, 128}, type);
+    for (const Row& row : std::span(kOnLogits).first(3)) add(row, {4, 19, 512, 512}, type);
   }
   return all;
 }
@@ -109,10 +148,26 @@ void print_times(const Benchmark& b, int runs) {
   std::sort(times.begin(), times.end());
   const double bytes = b.maps_moved * static_cast<double>(b.shape.numel()) * static_cast<double>(size_of(b.type));
   const double best = times.front();
-  fmt::print("{{\"name\": \"{}\", \"threads\": {}, \"runs\": {}, \"median_ms\": {:.4f}, \"best_ms\": {:.4f}, "
-             "\"best_gb_per_s\": {:.2f}}}\n",
-             b.name, max_threads(), runs, times[times.size() / 2], best, bytes / best * 1e-6);
+  fmt::print(
+      "{{\"name\": \"{}\", \"threads\": {}, \"runs\": {}, \"median_ms\": {:.4f}, \"best_ms\": {:.4f}, "
+      "\"best_gb_per_s\": {:.2f}}}\n",
+      b.name, max_threads(), runs, times[times.size() / 2], best, bytes / best * 1e-6);
   std::fflush(stdout);
+}
+
+/// Bytes per second of a copy between two large maps (read and written both counted): the floor of everything here.
+void print_copy(int runs) {
+  const Tensor from = Tensor::zeros({4, 256, 64, 128});
+  const Tensor to = Tensor::zeros({4, 256, 64, 128});
+  double best = 1e300;
+  for (int i = 0; i < runs; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    to.copy_(from);
+    best = std::min(best, std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
+  }
+  const double bytes = 2.0 * static_cast<double>(from.numel()) * sizeof(float);
+  fmt::print("{{\"name\": \"copy\", \"threads\": {}, \"best_ms\": {:.4f}, \"best_gb_per_s\": {:.2f}}}\n", max_threads(),
+             best, bytes / best * 1e-6);
 }
 
 int serve() {
@@ -162,6 +217,7 @@ int main(int argc, char** argv) {
   }
   try {
     if (serving) return serve();
+    if (std::string("copy").find(filter) != std::string::npos) print_copy(runs);
     for (const Benchmark& b : benchmarks()) {
       if (b.name.find(filter) != std::string::npos) print_times(b, runs);
     }

@@ -32,6 +32,7 @@ cp "$run/pictures/val_000.png" "$pairs/images/train/a.png"
 cp "$work/masks/val_000.png" "$pairs/labels/train/a.png"
 folder=(data.kind=folder "data.root=$pairs" data.val_split=train data.scene_size=null data.num_classes=11)
 expect 0 "" "$limbeck" check-data -c "$config" "${folder[@]}"
+"$limbeck" train -c "$config" -o "$work/twelve" "${folder[@]}" data.num_classes=12 train.steps=1 train.batch=1
 # An id that no class has: file, pixel and id are in the message. (The scene has more than one class.)
 expect 3 "at pixel x=" "$limbeck" train -c "$config" -o "$work/x" "${folder[@]}" data.num_classes=1 model.classes=1
 "$limbeck" train -c "$config" -o "$work/other_size" train.steps=1 'data.scene_size=[40, 64]' 'data.crop=[40, 64]'
@@ -73,9 +74,21 @@ distill: {terms: [{loss: channel_kd, weight: 3}]}
 data: {kind: scenes, scene_size: [48, 64], scene_train: 8, scene_val: 4, crop: [48, 64]}
 train: {steps: 2, batch: 4}
 YAML
+sed 's/^distill:.*/autoencoder: {tap: head}/; s/, min_miou: 99//' "$work/distill.yaml" >"$work/code.yaml"
 expect 4 "teacher.min_miou" "$limbeck" distill -c "$work/distill.yaml" -o "$work/x"
 expect 2 "no tap 'feature'" "$limbeck" distill -c "$work/distill.yaml" -o "$work/x" teacher.min_miou=0 \
   'distill.terms=[{loss: channel_kd, weight: 3, student: feature}]'
+expect 2 "taps: logits, features.0" "$limbeck" distill -c "$work/distill.yaml" -o "$work/x" teacher.min_miou=0 \
+  'distill.terms=[{loss: channel_kd, teacher: feature}]'
+expect 2 "add a connector" "$limbeck" distill -c "$work/distill.yaml" -o "$work/x" teacher.min_miou=0 \
+  'distill.terms=[{loss: channel_kd, student: head, teacher: features.3}]'
+expect 4 "has 12 classes, the data set 11" "$limbeck" distill -c "$work/distill.yaml" -o "$work/x" "teacher.init=$work/twelve"
+expect 4 "is no autoencoder" "$limbeck" distill -c "$work/distill.yaml" -o "$work/x" teacher.min_miou=0 "distill.autoencoder=$run"
+expect 2 "no tap 'asp'" "$limbeck" autoencoder -c "$work/code.yaml" -o "$work/x" autoencoder.tap=asp
+expect 2 "has stride 2, finer than 16" "$limbeck" autoencoder -c "$work/code.yaml" -o "$work/x" autoencoder.student_tap=features.0
+expect 2 "three strides" "$limbeck" autoencoder -c "$work/code.yaml" -o "$work/x" 'autoencoder.strides=[2, 2]'
+expect 2 "released-code" "$limbeck" autoencoder -c "$work/code.yaml" -o "$work/x" autoencoder.variant=released
+expect 4 "teacher.min_miou asks for 99" "$limbeck" autoencoder -c "$work/code.yaml" -o "$work/x" teacher.min_miou=99
 expect 2 "did you mean 'channel_kd'" "$limbeck" distill -c "$work/distill.yaml" -o "$work/x" 'distill.terms=[{loss: chanel_kd}]'
 expect 2 "weight" "$limbeck" distill -c "$work/distill.yaml" -o "$work/x" 'distill.terms=[{loss: channel_kd, weight: -1}]'
 expect 2 "tau" "$limbeck" distill -c "$work/distill.yaml" -o "$work/x" 'distill.terms=[{loss: channel_kd, tau: 0}]'

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Ten steps at once give the same bits as four steps, kill -9, and six more; also with bf16, and after SIGTERM.
+# Ten steps at once give the same bits as four steps, kill -9, and six more; also with bf16, after SIGTERM, and with
+# losses that have a memory of their own.
 source "$(dirname "$0")/lib.sh"
 config=$work/tiny.yaml
 tiny_config "$config"
@@ -39,6 +40,24 @@ checks=$((checks + 1))
 if [ "$status" != 75 ] && [ "$status" != 0 ]; then failures=$((failures + 1)); echo "FAILED: SIGTERM gave status $status"; fi
 [ "$status" = 0 ] || "$limbeck" train -c "$config" -o "$stopped" --resume
 same "$work/straight-f32/step_00000010/model.safetensors" "$stopped/step_00000010/model.safetensors"
+
+# Losses with a memory of their own: a discriminator and its optimizer, masks per step, weights by epochs. The copy is cut back
+# to step 4 and goes on.
+cat "$config" - >"$work/distill.yaml" <<YAML
+teacher: {name: mobilenet_v2_seg, width: 0.1, output_stride: 16, init: $work/straight-f32}
+distill:
+  terms:
+    - {loss: icsd, weight: {from: 1, to: 10, per: epoch}}
+    - {loss: mgd, student: features.3, teacher: features.3, weight: 1.0e-3}
+    - {loss: holistic, form: wgan_gp, size: 64, weight: 0.1}
+YAML
+"$limbeck" distill -c "$work/distill.yaml" -o "$work/whole"
+cp -r "$work/whole" "$work/cut"
+rm -r "$work/cut"/step_00000006 "$work/cut"/step_00000008 "$work/cut"/step_00000010
+"$limbeck" distill -c "$work/distill.yaml" -o "$work/cut" --resume
+for file in model.safetensors training.safetensors; do
+  same "$work/whole/step_00000010/$file" "$work/cut/step_00000010/$file"
+done
 
 # A run folder is not overwritten by accident.
 expect 2 "already holds a run" "$limbeck" train -c "$config" -o "$stopped"

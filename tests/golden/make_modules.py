@@ -96,15 +96,29 @@ class Discriminator(nn.Module):
         return self.last(self.attn2(self.l4(self.attn1(x))))
 
 
+def record_penalty(classes, shape):
+    """WGAN-GP's penalty on the discriminator and its gradients, by double backward."""
+    module = fill(Discriminator(classes)).train()
+    x = tensor("input", shape).requires_grad_()
+    scores = module(x)
+    (g,) = torch.autograd.grad(scores, x, torch.ones_like(scores), create_graph=True)
+    penalty = ((g.flatten(1).norm(dim=1) - 1) ** 2).mean()
+    penalty.backward()
+    gradients = {k: summary(k, p.grad) for k, p in module.named_parameters() if k != "last.0.bias"}
+    buffers = {k: summary(k, b) for k, b in module.named_buffers() if b.is_floating_point()}
+    return {"shape": list(shape), "penalty": penalty.item(), "gradients": gradients, "buffers": buffers}
+
+
 def main():
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent
     modules = {
         "spectral_norm": record(nn.utils.spectral_norm(nn.Conv2d(5, 6, 4, 2, 1)), (2, 5, 9, 11), True),
         "self_attention": record(SelfAttention(16), (2, 16, 3, 5), True),
         "discriminator": record(Discriminator(5), (2, 5, 64, 80), True),
+        "gradient_penalty": record_penalty(5, (2, 5, 64, 80)),
     }
     (folder / "modules.json").write_text(json.dumps(modules, indent=0) + "\n")
-    print({k: v["output_shape"] for k, v in modules.items()})
+    print({k: v["shape"] for k, v in modules.items()})
 
 
 main()

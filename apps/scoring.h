@@ -1,0 +1,29 @@
+// What this is: the score of a trained network on one split of a data set, as `eval` prints it and the table of `run` shows it.
+// Read next: evaluate.h (the arithmetic), verb_eval.cpp, verb_run.cpp.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "apps/cli.h"
+#include "apps/evaluate.h"
+#include "apps/settings.h"
+
+namespace limbeck::apps {
+
+struct ScoredModel {
+  std::filesystem::path file;  ///< the weights
+  datasets::ClassInfo classes;
+  Evaluation evaluation;
+  std::string protocol;  ///< with data set and split in front
+
+  /// One JSON object: model, miou, per_class_iou, pixel_acc, mean_acc, fw_iou, classes_averaged, images, seconds, protocol.
+  [[nodiscard]] std::string json() const;
+};
+
+/// Scores `model` (run folder, step folder or weight file) on data.val.
+/// Throws WeightsError when its classes are not those of the data set.
+[[nodiscard]] ScoredModel score_model(const std::filesystem::path& model, const DataSettings& data, bool bf16 = false,
+                                      const ProtocolArgs& protocol = {});
+
+}  // namespace limbeck::apps

@@ -1,0 +1,173 @@
+// Holistic distillation as a term of a configuration: a discriminator learns to tell the teacher's score maps from the
+// student's, and the student learns to be taken for the teacher. The loss owns the discriminator and its optimizer.
+//
+// Note [two games in one step]
+//   evaluate() is the student's side: -mean D(S), with the discriminator's parameters held fixed, and it keeps the maps
+//   of the step. after_step() is the discriminator's side, on those maps, after the student's optimizer has moved. The
+//   trainer never sees the discriminator's parameters, because outside of after_step() they require no gradient.
+// Note [resume of the discriminator]
+//   Everything is in buffers and parameters of this module, hence in checkpoints: weights, batch statistics, power
+//   iteration vectors, the optimizer's moments (shared memory) and its number of steps. The optimizer adopts a number
+//   of steps that came from a file at the next after_step(). The mixing factors of WGAN-GP are a function of (seed,
+//   step).
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/log.h"
+#include "core/rng.h"
+#include "distill/gradient_penalty.h"
+#include "distill/loss_makers.h"
+#include "models/discriminator.h"
+#include "nn/adamw.h"
+#include "ops/elementwise.h"
+#include "ops/interpolate.h"
+#include "ops/reduce.h"
+
+namespace limbeck::distill {
+namespace {
+
+struct HolisticOptions {
+  bool wgan = false;  ///< hinge otherwise
+  double lr = 4e-4;
+  double beta1 = 0.9;
+  double beta2 = 0.99;
+  double power = 0.9;     ///< of the polynomial decay; 0: constant
+  double weight = 0.1;    ///< of the discriminator's loss
+  double penalty = 10;    ///< of the gradient, WGAN-GP
+  std::int64_t size = 0;  ///< maps are resized to size x size; 0: as they are
+};
+
+class HolisticLoss final : public Loss {
+ public:
+  explicit HolisticLoss(HolisticOptions options) : options_(options) {}
+
+  void connect(const LossContext& context) override {
+    require_channels("holistic", context);
+    seed_ = context.seed;
+    Generator generator(context.seed);
+    discriminator_.emplace(context.student.channels, generator);
+    register_module("discriminator", *discriminator_);
+    std::vector<nn::ParameterGroup> groups(1);
+    groups[0].params = discriminator_->named_parameters();
+    optimizer_ = std::make_unique<nn::AdamW>(std::move(groups),
+                                             nn::AdamWOptions{.beta1 = options_.beta1, .beta2 = options_.beta2});
+    register_optimizer();
+    for (const Tensor& p : discriminator_->parameters()) p.set_requires_grad(false);
+  }
+
+  Tensor forward(const Tensor& student, const Tensor& teacher, const Tensor&) override {
+    LIMBECK_CHECK(discriminator_.has_value(), "holistic", "connect() was not called");
+    const Tensor s = resized(student);
+    // Several batches may be accumulated into one step.
+    if (is_training()) maps_.push_back({s.detach(), resized(teacher)});
+    return ops::neg(ops::mean((*discriminator_)(s)));
+  }
+
+  void after_step(std::int64_t step, std::int64_t total_steps) override {
+    if (maps_.empty()) return;  // the term had no weight in this step
+    restore_optimizer();
+    const GradientSwitch on(*discriminator_, true);
+    optimizer_->zero_grad();
+    const double share = options_.weight / static_cast<double>(maps_.size());
+    for (std::size_t i = 0; i < maps_.size(); ++i) {
+      const Tensor s = maps_[i].student.copy_as(DType::kF32);
+      const Tensor t = maps_[i].teacher.copy_as(DType::kF32);
+      ops::mul_scalar(discriminator_loss(t, s), share).backward();
+      if (options_.wgan) add_gradient_penalty(*discriminator_, mixed(t, s, step, i), share * options_.penalty);
+    }
+    const double progress = static_cast<double>(step) / static_cast<double>(std::max<std::int64_t>(total_steps, 1));
+    optimizer_->step(options_.lr * std::pow(std::max(0.0, 1 - progress), options_.power));
+    optimizer_->zero_grad();
+    *steps_.data<std::int64_t>() = optimizer_->steps();
+    maps_.clear();
+  }
+
+  [[nodiscard]] std::string type() const override { return "Holistic"; }
+  [[nodiscard]] std::string describe() const override {
+    return fmt::format("holistic form={}{}, discriminator: adam lr={} betas={},{} {}, weight {}{}",
+                       options_.wgan ? "wgan_gp" : "hinge",
+                       options_.wgan ? fmt::format(" penalty={}", format_short(options_.penalty)) : "",
+                       format_short(options_.lr), format_short(options_.beta1), format_short(options_.beta2),
+                       options_.power > 0 ? fmt::format("poly {}", format_short(options_.power)) : "constant",
+                       format_short(options_.weight),
+                       options_.size > 0 ? fmt::format(", maps resized to {0}x{0}", options_.size) : "");
+  }
+
+ private:
+  struct Maps {
+    Tensor student, teacher;
+  };
+
+  [[nodiscard]] Tensor resized(const Tensor& x) const {
+    return options_.size > 0 ? ops::resize_bilinear(x, {options_.size, options_.size}, false) : x;
+  }
+
+  [[nodiscard]] Tensor discriminator_loss(const Tensor& teacher, const Tensor& student) {
+    const Tensor real = (*discriminator_)(teacher);
+    const Tensor fake = (*discriminator_)(student);
+    if (options_.wgan) return ops::sub(ops::mean(fake), ops::mean(real));
+    const auto hinge = [](const Tensor& x) { return ops::mean(ops::relu(ops::add_scalar(x, 1))); };
+    return ops::add(hinge(ops::neg(real)), hinge(fake));
+  }
+
+  /// a T + (1 - a) S, one a per sample.
+  [[nodiscard]] Tensor mixed(const Tensor& teacher, const Tensor& student, std::int64_t step, std::size_t batch) const {
+    Generator generator(seed_, mix_stream(kMixStream, static_cast<std::uint64_t>(step), batch));
+    std::vector<float> shares;
+    for (std::int64_t n = 0; n < teacher.size(0); ++n) shares.push_back(static_cast<float>(generator.uniform()));
+    const Tensor share = Tensor::from(shares, {teacher.size(0), 1, 1, 1});
+    return ops::add(student, ops::mul(ops::sub(teacher, student), share));
+  }
+
+  void register_optimizer() {
+    for (const auto& [name, tensor] : optimizer_->state_dict()) {
+      if (name.starts_with("exp_avg")) moments_.emplace_back(name, tensor);
+    }
+    for (auto& [name, tensor] : moments_) register_buffer("optimizer." + name, tensor);
+    register_buffer("optimizer.steps", steps_);
+  }
+
+  void restore_optimizer() {
+    const std::int64_t steps = *steps_.data<std::int64_t>();
+    if (steps == optimizer_->steps()) return;
+    nn::StateDict state = optimizer_->state_dict();
+    for (auto& [name, tensor] : state) {
+      // Every parameter takes part in every step.
+      if (name == "steps" || name.starts_with("updates.")) tensor = Tensor::from(std::vector<std::int64_t>{steps}, {1});
+    }
+    optimizer_->load_state_dict(state);
+  }
+
+  static constexpr std::uint64_t kMixStream = 0xA0;  // stream 0 fills the weights
+  HolisticOptions options_;
+  std::uint64_t seed_ = 0;
+  std::optional<models::Discriminator> discriminator_;
+  std::unique_ptr<nn::AdamW> optimizer_;
+  std::vector<std::pair<std::string, Tensor>> moments_;
+  Tensor steps_ = Tensor::from(std::vector<std::int64_t>{0}, {1});
+  std::vector<Maps> maps_;
+};
+
+}  // namespace
+
+std::shared_ptr<Loss> make_holistic(const Config& term) {
+  HolisticOptions o;
+  o.wgan = term.choice("form", "hinge", {"hinge", "wgan_gp"}) == "wgan_gp";
+  o.lr = term.get_in_range<double>("lr", o.lr, 0.0, 1.0);
+  o.beta1 = term.get_in_range<double>("beta1", o.beta1, 0.0, 0.999999);
+  o.beta2 = term.get_in_range<double>("beta2", o.beta2, 0.0, 0.999999);
+  o.power = term.get_in_range<double>("power", o.power, 0.0, 10.0);
+  o.weight = term.get_in_range<double>("discriminator_weight", o.weight, 0.0, 1e6);
+  if (o.wgan) o.penalty = term.get_in_range<double>("penalty", o.penalty, 0.0, 1e6);
+  o.size = term.get_in_range<std::int64_t>("size", 0, 0, 1 << 14);
+  if (o.size > 0 && o.size < 64)
+    term.reject("size", "the discriminator halves its maps four times; expected 0 or at least 64");
+  return std::make_shared<HolisticLoss>(o);
+}
+
+}  // namespace limbeck::distill
