@@ -35,6 +35,10 @@ std::vector<fs::path> collect(const std::vector<std::string>& arguments) {
 int run_predict(const PredictArgs& args) {
   if (args.out.empty()) fail<ConfigError>("predict", "--out is missing: the folder for the masks");
   const LoadedModel loaded = load_model(args.model);
+  if (models::is_classification(loaded.card.spec.name)) {
+    fail<ConfigError>("predict", "{} holds a {}, which classifies whole pictures; predict paints masks", loaded.file.string(),
+                      loaded.card.spec.name);
+  }
   const auto files = collect(args.images);
   std::error_code error;
   fs::create_directories(args.out, error);
