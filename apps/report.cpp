@@ -152,6 +152,10 @@ void write_report(const fs::path& run) {
     page += fmt::format("<p>Best validation mIoU <b>{:.2f}</b>, last {:.2f}.</p>\n", facts["best_miou"].get<double>(),
                         facts.value("last_miou", 0.0));
   }
+  if (facts.contains("best_top1")) {
+    page += fmt::format("<p>Best validation top-1 <b>{:.2f}</b>, last {:.2f}.</p>\n", facts["best_top1"].get<double>(),
+                        facts.value("last_top1", 0.0));
+  }
   if (facts.contains("best_explained")) {
     page += fmt::format("<p>The code keeps <b>{:.2f} %</b> of the tap's variance on the validation set, {:.2f} % at the end.</p>\n",
                         facts["best_explained"].get<double>(), facts.value("last_explained", 0.0));
@@ -159,7 +163,9 @@ void write_report(const fs::path& run) {
   page += "<h2>Curves</h2>\n";
   add_plot(page, "training loss", series, [](const auto& k) { return k == "loss"; });
   add_plot(page, "terms, before weighting", series, [](const auto& k) { return k.starts_with("loss/"); });
-  add_plot(page, "validation (percent)", series, [](const auto& k) { return k == "val_miou" || k == "val_pixel_acc"; });
+  add_plot(page, "validation (percent)", series, [](const auto& k) {
+    return k == "val_miou" || k == "val_pixel_acc" || k == "val_top1" || k == "val_top5";
+  });
   add_plot(page, "code (percent)", series, [](const auto& k) { return k == "val_explained" || k == "val_zeros"; });
   add_plot(page, "learning rate", series, [](const auto& k) { return k == "lr"; });
   add_plot(page, "steps per second", series, [](const auto& k) { return k == "steps_per_second"; });

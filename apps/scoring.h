@@ -4,7 +4,9 @@
 
 #include <filesystem>
 #include <string>
+#include <variant>
 
+#include "apps/classify.h"
 #include "apps/cli.h"
 #include "apps/evaluate.h"
 #include "apps/settings.h"
@@ -14,15 +16,18 @@ namespace limbeck::apps {
 struct ScoredModel {
   std::filesystem::path file;  ///< the weights
   datasets::ClassInfo classes;
-  Evaluation evaluation;
+  std::variant<Evaluation, ClassEvaluation> evaluation;
   std::string protocol;  ///< with data set and split in front
 
-  /// One JSON object: model, miou, per_class_iou, pixel_acc, mean_acc, fw_iou, classes_averaged, images, seconds, protocol.
+  /// One JSON object: model, miou, per_class_iou, pixel_acc, mean_acc, fw_iou, classes_averaged, images, seconds, protocol;
+  /// for classification top1, top5, per_class_acc in place of the scores.
   [[nodiscard]] std::string json() const;
+  /// The same for people.
+  [[nodiscard]] std::string text() const;
 };
 
 /// Scores `model` (run folder, step folder or weight file) on data.val.
-/// Throws WeightsError when its classes are not those of the data set.
+/// Throws WeightsError when its classes are not those of the data set, ConfigError when it is a network for the other task.
 [[nodiscard]] ScoredModel score_model(const std::filesystem::path& model, const DataSettings& data, bool bf16 = false,
                                       const ProtocolArgs& protocol = {});
 

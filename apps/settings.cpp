@@ -189,11 +189,11 @@ std::vector<distill::Term> read_terms(const Config& distill) {
   return terms;
 }
 
-ModelSettings read_teacher(const Config& section) {
+ModelSettings read_teacher(const Config& section, bool classify) {
   ModelSettings teacher = read_model(section, {});
   if (teacher.init.empty()) section.reject("init", "the weights of the teacher are missing");
   teacher.init_strict = true;
-  teacher.min_miou = section.get_in_range<double>("min_miou", 0.0, 0.0, 100.0);
+  teacher.min_score = section.get_in_range<double>(classify ? "min_top1" : "min_miou", 0.0, 0.0, 100.0);
   teacher.gate_images = section.get_in_range<std::int64_t>("gate_images", std::int64_t{50}, std::int64_t{1}, kMany);
   return teacher;
 }
@@ -280,7 +280,9 @@ Settings read_settings(const Config& config, Verb verb) {
   s.verb = verb;
   s.seed = static_cast<std::uint64_t>(
       config.get_in_range<std::int64_t>("seed", std::int64_t{0}, std::int64_t{0}, std::int64_t{1} << 62));
+  s.classify = config.choice("task", "segment", {"segment", "classify"}) == "classify";
   if (verb == Verb::kAutoencoder) {
+    if (s.classify) config.reject("task", "an autoencoder squeezes the maps of a segmentation network; expected segment");
     s.autoencoder = read_autoencoder(config.section("autoencoder"));
     s.train = read_train(config.section("train"), autoencoder_defaults());
   } else {
@@ -295,7 +297,7 @@ Settings read_settings(const Config& config, Verb verb) {
   }
   s.data = read_data(config);
   datasets::check_options(s.data.transform);
-  if (verb != Verb::kTrain) s.teacher = read_teacher(config.section("teacher"));
+  if (verb != Verb::kTrain) s.teacher = read_teacher(config.section("teacher"), s.classify);
   if (verb == Verb::kDistill) {
     s.terms = read_terms(config.section("distill"));
     s.teacher_code = config.get("distill.autoencoder", "");

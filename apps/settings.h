@@ -22,7 +22,7 @@ struct ModelSettings {
   models::ModelSpec spec;
   std::string init;           ///< weights to start from: .safetensors, step folder or run folder; empty: random
   bool init_strict = false;   ///< student: missing entries (the head) are allowed
-  double min_miou = 0;        ///< teacher gate in percent; 0: off
+  double min_score = 0;       ///< teacher gate in percent of its task (min_miou, min_top1); 0: off
   std::int64_t gate_images = 50;
 };
 
@@ -89,6 +89,7 @@ enum class Verb : std::uint8_t { kTrain, kAutoencoder, kDistill };
 /// A whole run of one of these verbs.
 struct Settings {
   Verb verb = Verb::kTrain;
+  bool classify = false;                ///< task: classify; otherwise segment
   std::uint64_t seed = 0;
   ModelSettings model;                  ///< autoencoder: the student that the code is for; its name may be empty
   ModelSettings teacher;                ///< not for train

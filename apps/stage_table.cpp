@@ -50,40 +50,56 @@ Row read_row(const fs::path& root, const Stage& stage, const std::vector<std::st
 /// Two decimals; empty where the number is missing (a class that is not in the split).
 std::string percent(const Json& value) { return value.is_number() ? fmt::format("{:.2f}", value.get<double>()) : std::string(); }
 
-/// mIoU of a row, and what it has more than the stage it is like: the same network without the teacher.
-std::string miou_cell(const Row& row, const std::vector<Row>& rows, const std::string& split) {
-  const double miou = row.scores.at(split).value("miou", 0.0);
+/// What a task calls its scores, and the keys under which eval_SPLIT.json has them.
+struct ScoreNames {
+  const char *score, *score_key, *second, *second_key, *of_class, *class_key;
+};
+constexpr ScoreNames kSegment{"mIoU", "miou", "pixel accuracy", "pixel_acc", "class", "per_class_iou"};
+constexpr ScoreNames kClassify{"top-1", "top1", "top-5", "top5", "class accuracy", "per_class_acc"};
+
+const ScoreNames& names_of(const std::vector<Row>& rows) {
+  for (const Row& row : rows) {
+    if (!row.scores.empty()) return row.scores.begin()->second.contains("top1") ? kClassify : kSegment;
+  }
+  return kSegment;
+}
+
+/// Score of a row, and what it has more than the stage it is like: the same network without the teacher.
+std::string score_cell(const Row& row, const std::vector<Row>& rows, const std::string& split, const char* key) {
+  const double score = row.scores.at(split).value(key, 0.0);
   const auto like = std::find_if(rows.begin(), rows.end(), [&](const Row& r) { return r.stage->name == row.stage->like; });
-  if (like == rows.end() || like->scores.empty()) return fmt::format("{:.2f}", miou);
-  return fmt::format("{:.2f} ({:+.2f} to {})", miou, miou - like->scores.at(split).value("miou", 0.0), like->stage->name);
+  if (like == rows.end() || like->scores.empty()) return fmt::format("{:.2f}", score);
+  return fmt::format("{:.2f} ({:+.2f} to {})", score, score - like->scores.at(split).value(key, 0.0), like->stage->name);
 }
 
 Rows network_table(const std::vector<Row>& rows, const std::vector<std::string>& splits) {
+  const ScoreNames& names = names_of(rows);
   Rows table{{"stage", "network", "parameters", "steps"}};
   for (const auto& split : splits) {
-    table[0].push_back("mIoU " + split);
-    table[0].push_back("pixel accuracy " + split);
+    table[0].push_back(fmt::format("{} {}", names.score, split));
+    table[0].push_back(fmt::format("{} {}", names.second, split));
   }
   for (const Row& row : rows) {
     if (row.scores.empty()) continue;
     table.push_back({row.stage->name, row.run.value("model", ""), std::to_string(row.run.value("parameters", std::int64_t{0})),
                      std::to_string(row.run.value("steps", std::int64_t{0}))});
     for (const auto& split : splits) {
-      table.back().push_back(miou_cell(row, rows, split));
-      table.back().push_back(percent(row.scores.at(split)["pixel_acc"]));
+      table.back().push_back(score_cell(row, rows, split, names.score_key));
+      table.back().push_back(percent(row.scores.at(split)[names.second_key]));
     }
   }
   return table;
 }
 
-/// IoU of every class on one split, a column per network.
+/// IoU (accuracy) of every class on one split, a column per network.
 Rows class_table(const std::vector<Row>& rows, const std::string& split) {
-  Rows table{{"class (" + split + ")"}};
+  const ScoreNames& names = names_of(rows);
+  Rows table{{fmt::format("{} ({})", names.of_class, split)}};
   for (const Row& row : rows) {
     if (row.scores.empty()) continue;
     table[0].push_back(row.stage->name);
     std::size_t line = 1;
-    for (const auto& [name, iou] : row.scores.at(split)["per_class_iou"].items()) {
+    for (const auto& [name, iou] : row.scores.at(split)[names.class_key].items()) {
       if (line == table.size()) table.push_back({name});
       table[line++].push_back(percent(iou));
     }

@@ -55,7 +55,7 @@ Score StudentTask::validate(const std::filesystem::path& pictures) {
 
 void StudentTask::add_facts(JsonObject& facts) const {
   facts.add("model", settings_.model.spec.name).add("parameters", distiller_->student().parameter_count());
-  facts.add("validation", "whole image, single scale, no flip");
+  facts.add("validation", protocol_of(inference_options()));
 }
 
 }  // namespace limbeck::apps

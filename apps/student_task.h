@@ -10,7 +10,7 @@
 
 namespace limbeck::apps {
 
-class StudentTask final : public Task {
+class StudentTask : public Task {
  public:
   StudentTask(Settings settings, std::shared_ptr<distill::Distiller> distiller, std::shared_ptr<const datasets::Dataset> val);
 
@@ -33,10 +33,15 @@ class StudentTask final : public Task {
   [[nodiscard]] Evaluation evaluate_on(const datasets::Dataset& dataset, const PredictionHook& hook = {}) {
     return evaluate(distiller_->student(), dataset, inference_options(), 0, hook);
   }
-  /// How the student segments a picture: size and scaling of its input, the final resize.
+  /// How the student is scored: size and scaling of its input, the final resize.
   [[nodiscard]] InferenceOptions inference_options() const {
     return evaluation_options(settings_.data, settings_.train.align_corners);
   }
+
+ protected:
+  [[nodiscard]] const Settings& settings() const noexcept { return settings_; }
+  [[nodiscard]] const datasets::Dataset& val() const noexcept { return *val_; }
+  [[nodiscard]] distill::Distiller& distiller() noexcept { return *distiller_; }
 
  private:
   void write_picture(const std::filesystem::path& file, const datasets::Sample& sample, const datasets::Mask& predicted);

@@ -1,6 +1,6 @@
 // What this is: Task, what a run trains: the objective of one step, the score of the result, the contents of its weight file.
 //   The loop around it (trainer.h) knows no network and no loss.
-// What it is not: a training verb; student_task.h and autoencoder_task.h are the two tasks there are.
+// What it is not: a training verb; student_task.h, classify_task.h and autoencoder_task.h are the tasks there are.
 // Read next: trainer.h, student_task.h.
 #pragma once
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "apps/autoencoder_task.h"
+#include "apps/classify_task.h"
 #include "apps/model_io.h"
 #include "apps/run_dir.h"
 #include "apps/student_task.h"
@@ -56,6 +57,31 @@ std::int64_t student_stride(const Settings& settings) {
   return models::make_model(spec, unused)->tap_info(settings.autoencoder.student_tap).stride;
 }
 
+/// The task that the configuration names must be that of the labels.
+void require_task(const Settings& settings, const datasets::Dataset& data) {
+  const bool whole = data.target() == datasets::Target::kImage;
+  if (whole == settings.classify) return;
+  fail<ConfigError>("task", "the data set {} has one class per {}; set `task: {}`", settings.data.train.kind,
+                    whole ? "picture" : "pixel", whole ? "classify" : "segment");
+}
+
+/// Scores the teacher and refuses it below settings.teacher.min_score.
+void pass_gate(const Settings& settings, models::Model& teacher, bool align_corners, const datasets::Dataset& val) {
+  const double wanted = settings.teacher.min_score;
+  if (wanted <= 0) return;
+  const auto options = evaluation_options(settings.data, align_corners);
+  const auto limit = static_cast<std::size_t>(settings.teacher.gate_images);
+  const double score = 100 * (settings.classify ? evaluate_classes(teacher, val, options, limit).score.top1()
+                                                : evaluate(teacher, val, options, limit).metrics.miou);
+  const char* name = settings.classify ? "top-1" : "mIoU";
+  const std::size_t images = std::min(limit, val.size());
+  if (score < wanted) {
+    fail<WeightsError>("teacher", "the teacher reaches {:.2f} {} on {} validation images, teacher.{} asks for {:.2f}; distilling "
+                       "from it would teach mistakes", score, name, images, settings.classify ? "min_top1" : "min_miou", wanted);
+  }
+  log_info("teacher gate: {:.2f} {} on {} images (at least {:.2f} asked)", score, name, images, wanted);
+}
+
 /// A quick look at some samples before hours of training: readable files, ids in range.
 void spot_check(const datasets::Dataset& data, const char* name) {
   constexpr std::size_t kSamples = 8;
@@ -84,6 +110,7 @@ TrainInputs open_data(const Settings& settings) {
   inputs.train = datasets::make_dataset(settings.data.train);
   if (settings.data.keep_in_memory) inputs.train = datasets::keep_in_memory(inputs.train);
   inputs.val = datasets::make_dataset(settings.data.val);
+  require_task(settings, *inputs.train);
   spot_check(*inputs.train, "train");
   spot_check(*inputs.val, "val");
   if (settings.train.class_weights != "none") {
@@ -108,29 +135,23 @@ std::shared_ptr<models::Model> load_teacher(const Settings& settings, const data
     fail<WeightsError>("teacher", "{} was trained with normalisation {}, data.normalisation is {}; teacher and student "
                        "see the same images", loaded.file.string(), loaded.card.normalisation, settings.data.normalisation);
   }
+  require_fitting_network(want.name, val.target(), "teacher");
   loaded.model->freeze();
   log_info("teacher: {} from {}, {} parameters, frozen", want.name, loaded.file.string(), loaded.model->parameter_count());
-  if (settings.teacher.min_miou > 0) {
-    const auto options = evaluation_options(settings.data, loaded.card.align_corners);
-    const auto e = evaluate(*loaded.model, val, options, static_cast<std::size_t>(settings.teacher.gate_images));
-    const double miou = 100 * e.metrics.miou;
-    if (miou < settings.teacher.min_miou) {
-      fail<WeightsError>("teacher", "the teacher reaches {:.2f} mIoU on {} validation images, teacher.min_miou asks for "
-                         "{:.2f}; distilling from it would teach mistakes", miou, e.images, settings.teacher.min_miou);
-    }
-    log_info("teacher gate: {:.2f} mIoU on {} images (at least {:.2f} asked)", miou, e.images, settings.teacher.min_miou);
-  }
+  pass_gate(settings, *loaded.model, loaded.card.align_corners, val);
   return loaded.model;
 }
 
 std::shared_ptr<distill::Distiller> build_objective(Settings& settings, const TrainInputs& inputs) {
   set_classes(settings.model, *inputs.train, "model");
+  require_fitting_network(settings.model.spec.name, inputs.train->target(), "model");
   auto student = build_student(settings);
   distill::ObjectiveOptions objective;
   objective.ce_weight = settings.ce_weight;
   objective.aux_weight = settings.aux_weight;
   objective.align_corners = settings.train.align_corners;
   objective.seed = settings.seed;
+  objective.whole_images = settings.classify;
   objective.cross_entropy.label_smoothing = settings.train.label_smoothing;
   objective.cross_entropy.class_weights = inputs.class_weights;
   objective.teacher_in_train_mode = settings.teacher_in_train_mode;
@@ -169,7 +190,11 @@ std::unique_ptr<Trainer> make_trainer(Settings settings, const TrainInputs& inpu
     task = std::make_shared<AutoencoderTask>(settings, inputs.teacher, build_autoencoder(settings, *inputs.teacher), inputs.val);
   } else {
     auto distiller = build_objective(settings, inputs);
-    task = std::make_shared<StudentTask>(settings, std::move(distiller), inputs.val);
+    if (settings.classify) {
+      task = std::make_shared<ClassifyTask>(settings, std::move(distiller), inputs.val);
+    } else {
+      task = std::make_shared<StudentTask>(settings, std::move(distiller), inputs.val);
+    }
   }
   if (folder != RunFolder::kResume) create_run_dir(run, folder == RunFolder::kReplace);
   auto trainer = std::make_unique<Trainer>(run, std::move(settings), std::move(task), inputs.train, config_text);

@@ -47,6 +47,7 @@ Plan plan_run(const SweepMethod& method, std::int64_t seed) {
   Plan plan;
   plan.written = config.dump();
   plan.settings = read_settings(config, method.distillation ? Verb::kDistill : Verb::kTrain);
+  if (plan.settings.classify) config.reject("task", "a sweep compares mIoU; expected segment");
   config.check_all_used();
   plan.config_text = config.dump();
   plan.data_key = config.section("data").dump() + plan.settings.train.class_weights;

@@ -34,14 +34,7 @@ int run_eval(const EvalArgs& args) {
   const DataSettings data = read_data(config);
   const bool bf16 = config.has("eval.precision") && config.get<std::string>("eval.precision") == "bf16";
   const ScoredModel scored = score_model(args.model, data, bf16, args.protocol);
-  const Evaluation& e = scored.evaluation;
-  if (args.json) {
-    fmt::print("{}\n", scored.json());
-  } else {
-    fmt::print("{}\n{}protocol: {}\n{} images in {} ({:.2f} images/s)\n", scored.file.string(),
-               datasets::metrics_table(e.metrics, e.matrix, scored.classes), scored.protocol, e.images,
-               format_duration(e.seconds), static_cast<double>(e.images) / e.seconds);
-  }
+  fmt::print("{}{}", args.json ? scored.json() : scored.text(), args.json ? "\n" : "");
   if (!args.out.empty()) write_file_atomic(args.out, scored.json() + "\n");
   return 0;
 }

@@ -20,7 +20,7 @@ int run_verb(const TrainArgs& args, Verb verb) {
   const RunFolder folder = args.resume ? RunFolder::kResume : args.force ? RunFolder::kReplace : RunFolder::kNew;
   const TrainOutcome outcome = run_training(settings, run, folder, config.dump());
   if (args.json) {
-    const std::string score = verb == Verb::kAutoencoder ? "explained" : "miou";
+    const std::string score = verb == Verb::kAutoencoder ? "explained" : settings.classify ? "top1" : "miou";
     fmt::print("{}\n", JsonObject()
                            .add("run", run.string())
                            .add("steps", outcome.steps)
@@ -32,7 +32,7 @@ int run_verb(const TrainArgs& args, Verb verb) {
   const int status = exit_status(outcome);
   if (status == 0) {
     log_info("done: {} steps in {}, best val {} {:.2f}; see {}", outcome.steps, format_duration(outcome.seconds),
-             verb == Verb::kAutoencoder ? "explained variance" : "mIoU", outcome.best_score, (run / "report.html").string());
+             verb == Verb::kAutoencoder ? "explained variance" : settings.classify ? "top-1" : "mIoU", outcome.best_score, (run / "report.html").string());
   }
   return status;
 }

@@ -14,6 +14,7 @@ class Kept final : public Dataset {
   [[nodiscard]] std::size_t size() const override { return source_->size(); }
   [[nodiscard]] std::string name(std::size_t index) const override { return source_->name(index); }
   [[nodiscard]] const ClassInfo& classes() const override { return source_->classes(); }
+  [[nodiscard]] Target target() const override { return source_->target(); }
   [[nodiscard]] Sample load(std::size_t index) const override {
     if (index >= samples_.size()) return source_->load(index);  // for the error
     std::call_once(read_[index], [&] { samples_[index] = source_->load(index); });

@@ -1,17 +1,16 @@
 // What this is: difference and sum of the normalised student and teacher vectors of positions, from which the affinity
-// loss is
-//   computed.
+//   loss is computed.
 // What it is not: the loss (distill/ka_affinity_cpu.cpp).
 //
 // Note [differences instead of Gram matrices]
-//   With D = F_S - F_T and S = F_S + F_T (rows: positions, channels filled up with zeros), A_S - A_T = (D S^T + S D^T)
-//   / 2. Hence ||A_S - A_T||^2 = (<D^T D, S^T S> + tr (D^T S)^2) / 2, which has as many products of channel matrices as
-//   ||F_S^T F_S||^2 + ||F_T^T F_T||^2 - 2 ||F_S^T F_T||^2, but is exactly 0 for equal maps and small for similar ones
-//   instead of being a difference of large numbers.
+//   With D = F_S - F_T and S = F_S + F_T (rows: positions, channels filled up with zeros),
+//   A_S - A_T = (D S^T + S D^T) / 2. Hence ||A_S - A_T||^2 = (<D^T D, S^T S> + tr (D^T S)^2) / 2, which has as many
+//   products of channel matrices as ||F_S^T F_S||^2 + ||F_T^T F_T||^2 - 2 ||F_S^T F_T||^2, but is exactly 0 for equal
+//   maps and small for similar ones instead of being a difference of large numbers.
 // Note [unscaled difference]
-//   d = (s - r t) / divisor_s with r = divisor_s / divisor_t: exactly 0 for equal vectors, where s / divisor_s - t /
-//   divisor_t would leave the rounding of a fused multiply-add. For r near 1 it is (s - t) - (r - 1) t, because the
-//   rounding of r would count as a difference of the vectors.
+//   d = (s - r t) / divisor_s with r = divisor_s / divisor_t: exactly 0 for equal vectors, where
+//   s / divisor_s - t / divisor_t would leave the rounding of a fused multiply-add. For r near 1 it is
+//   (s - t) - (r - 1) t, because the rounding of r would count as a difference of the vectors.
 #pragma once
 
 #include <cmath>

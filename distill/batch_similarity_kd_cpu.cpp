@@ -14,28 +14,6 @@ namespace {
 
 constexpr std::int64_t kRun = 2048;
 
-/// out[q] = sum of a[j] b_q[j] for four rows b_q at once: four independent sums hide the latency of an addition.
-template <class T>
-void row_dots4(const T* a, const T* const (&b)[4], std::int64_t c, float (&out)[4]) {
-  const T* b0 = b[0];
-  const T* b1 = b[1];
-  const T* b2 = b[2];
-  const T* b3 = b[3];
-  float s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-#pragma omp simd reduction(+ : s0, s1, s2, s3)
-  for (std::int64_t j = 0; j < c; ++j) {
-    const auto v = static_cast<float>(a[j]);
-    s0 += v * static_cast<float>(b0[j]);
-    s1 += v * static_cast<float>(b1[j]);
-    s2 += v * static_cast<float>(b2[j]);
-    s3 += v * static_cast<float>(b3[j]);
-  }
-  out[0] = s0;
-  out[1] = s1;
-  out[2] = s2;
-  out[3] = s3;
-}
-
 /// k[i][j] = sum over elements of f[i] f[j].
 template <class T>
 void gram(const TensorView& f, double* k) {
@@ -51,16 +29,9 @@ void gram(const TensorView& f, double* k) {
       for (std::int64_t r = runs * b / blocks; r < runs * (b + 1) / blocks; ++r) {
         const std::int64_t count = std::min(kRun, size - r * kRun);
         for (std::int64_t i = 0; i < n; ++i) {
-          const auto row = [&](std::int64_t sample) { return f.ptr<T>() + sample * size + r * kRun; };
-          for (std::int64_t j = 0; j <= i; j += 4) {
-            // Beyond the diagonal the last row is repeated; what comes of it is not kept.
-            const T* const rows[4] = {row(j), row(std::min(j + 1, i)), row(std::min(j + 2, i)),
-                                      row(std::min(j + 3, i))};
-            float dots[4];
-            row_dots4(row(i), rows, count, dots);
-            for (std::int64_t q = 0; q < std::min<std::int64_t>(4, i - j + 1); ++q) {
-              sums[i * n + j + q] += static_cast<double>(dots[q]);
-            }
+          const T* fi = f.ptr<T>() + i * size + r * kRun;
+          for (std::int64_t j = 0; j <= i; ++j) {
+            sums[i * n + j] += static_cast<double>(row_dot(fi, f.ptr<T>() + j * size + r * kRun, count));
           }
         }
       }
@@ -83,28 +54,13 @@ void gradient(const TensorView& f, const double* weights, const TensorView& g) {
   const std::int64_t runs = (size + kRun - 1) / kRun;
   parallel_for(runs, 1, [&](std::int64_t begin, std::int64_t end) {
     float mixed[kRun];
-    // Four samples per visit of `mixed`; beyond the last one with weight 0.
-    const auto add4 = [&](const double* row_weights, std::int64_t j, std::int64_t r, std::int64_t count) {
-      const auto row = [&](std::int64_t sample) { return f.ptr<T>() + std::min(sample, n - 1) * size + r * kRun; };
-      const auto weight = [&](std::int64_t sample) {
-        return sample < n ? static_cast<float>(row_weights[sample]) : 0.0F;
-      };
-      const T* f0 = row(j);
-      const T* f1 = row(j + 1);
-      const T* f2 = row(j + 2);
-      const T* f3 = row(j + 3);
-      const float w0 = weight(j), w1 = weight(j + 1), w2 = weight(j + 2), w3 = weight(j + 3);
-#pragma omp simd
-      for (std::int64_t m = 0; m < count; ++m) {
-        mixed[m] += w0 * static_cast<float>(f0[m]) + w1 * static_cast<float>(f1[m]) + w2 * static_cast<float>(f2[m]) +
-                    w3 * static_cast<float>(f3[m]);
-      }
-    };
     for (std::int64_t r = begin; r < end; ++r) {
       const std::int64_t count = std::min(kRun, size - r * kRun);
       for (std::int64_t i = 0; i < n; ++i) {
         std::fill_n(mixed, count, 0.0F);
-        for (std::int64_t j = 0; j < n; j += 4) add4(weights + i * n, j, r, count);
+        for (std::int64_t j = 0; j < n; ++j) {
+          row_add(static_cast<float>(weights[i * n + j]), f.ptr<T>() + j * size + r * kRun, mixed, count);
+        }
         row_scale(1.0F, mixed, g.ptr<T>() + i * size + r * kRun, count);
       }
     }

@@ -22,6 +22,18 @@ inline constexpr std::int64_t kGramRun = 256;  ///< positions that are added in 
 /// Shapes:   none
 [[nodiscard]] constexpr std::int64_t round_up_rows(std::int64_t c) noexcept { return (c + 3) / 4 * 4; }
 
+/// The sum of the lanes, halves onto halves: a chain of single additions would take longer than the products before it.
+/// Shapes:   none
+[[nodiscard]] inline float sum_of_lanes(ops::simd::Vec v) noexcept {
+  float lanes[ops::simd::kLanes];
+  ops::simd::store(lanes, v);
+  for (std::int64_t width = ops::simd::kLanes / 2; width > 0; width /= 2) {
+#pragma omp simd
+    for (std::int64_t i = 0; i < width; ++i) lanes[i] += lanes[i + width];
+  }
+  return lanes[0];
+}
+
 /// store(i, j, sum_m a[i][m] b[j][m]) for all pairs of rows, in tiles of 4 x 4 sums that stay in registers. `lower`: only the
 /// tiles that touch the lower triangle.
 /// Shapes:   a, b [round_up_rows(c)][Run]
@@ -47,11 +59,7 @@ void multiply_runs(const float* a, const float* b, std::int64_t c, bool lower, c
       }
       for (std::int64_t r = 0; r < std::min<std::int64_t>(4, c - i); ++r) {
         for (std::int64_t q = 0; q < std::min<std::int64_t>(4, c - j); ++q) {
-          float lanes[simd::kLanes];
-          simd::store(lanes, sums[r][q]);
-          float total = 0;
-          for (const float v : lanes) total += v;
-          store(i + r, j + q, static_cast<double>(total));
+          store(i + r, j + q, static_cast<double>(sum_of_lanes(sums[r][q])));
         }
       }
     }

@@ -1,6 +1,5 @@
 // What this is: sums over a map as a flat array: f32 within runs, f64 across, in blocks whose number depends on the
-// length
-//   alone.
+//   length alone.
 // What it is not: for sums per channel or per pixel of other layouts than the flat one.
 // Read next: distill/ka_autoencoder_loss_cpu.cpp.
 #pragma once

@@ -1,10 +1,9 @@
 // What this is: the affinity loss of knowledge adaptation (KA): which positions of an image look alike to the teacher's
-// code
-//   should look alike to the student (behind its adapter). All pairs of positions take part, and no matrix over pairs
-//   of positions is ever made.
+//   code should look alike to the student (behind its adapter). All pairs of positions take part, and no matrix over
+//   pairs of positions is ever made where the map has more positions than channels.
 // What it is not: the adaptation loss (distill/ka_adapt.h), or the pair-wise loss of SKD, which pools first
 //   (distill/pairwise_kd.h).
-// Read next: distill/ka_affinity_ref.cpp (the formulas), distill/ka_affinity_cpu.cpp (how they are computed).
+// Read next: distill/ka_affinity_ref.cpp (the formulas), distill/affinity_pairs.h (how they are computed).
 #pragma once
 
 #include <cstdint>
@@ -39,20 +38,17 @@ struct KaAffinityOptions {
 /// Gradient: of the student. G_i = 4 sum_j (A_S - A_T)_ij f_j / (N M^2) for mean_square,
 ///           sum_j (A_S - A_T)_ij (1/r_i + 1/r_j) f_j / (N M) for rownorm, r_i the norm of row i (its terms are 0 where
 ///           r_i = 0); then (G_i - f_i (G_i . f_i)) / ||x_i||. A vector of length 0 gets 0. Saved: itself.
-/// Error:    f32 within 1e-5 of the f64 reference relative to the largest element, bf16 within 2e-2, where the
-/// affinities
-///           differ by a tenth or more; below that the absolute error stays (about 1e-7 of a squared cosine). Finite
-///           for
-///           +-1e4; equal maps give exactly 0. Repeats bit for bit with any number of threads.
-///           Cost with c = max(C, D), per image: mean_square 10 M c^2 flop, rownorm 24 M c^2, both maps read twice
-///           (rownorm: three times); scratch 28 c^2 (rownorm: 36 c^2) bytes and 4 KiB times c, rownorm 4 M C bytes
-///           more. Where M < c: 2 M^2 (c + C) flop and 8 M^2 bytes, which is less than a map. tdl: 30 M C flop, both
-///           maps read three times. A matrix of M^2 numbers would take 256 MiB for 64x128 positions, its products 8 M^2
-///           C flop.
+/// Error:    f32 within 1e-5 of the f64 reference relative to the largest element, also where the maps are close; tdl 1e-3
+///           for maps that differ by less than a thousandth. bf16 within 2e-2. Finite for +-1e4; equal maps give exactly 0.
+///           Repeats bit for bit with any number of threads.
+///           Cost per image with c = max(C, D): mean_square 8 M c^2 flop, both maps read twice; rownorm 20 M c^2 flop, read
+///           three times; written once. Scratch: mean_square 40 c^2 + 3072 c + 16 M bytes, rownorm 64 c^2 + 5120 c + 16 M +
+///           4 M C. Where M < c, 2 M^2 (c + C) flop and 12 M^2 + 20 M c bytes. tdl: 20 M C flop, both maps read three times,
+///           scratch of a few numbers per channel. Matrices over all pairs would take 8 M^2 C flop and, for 64x128
+///           positions, 256 MiB each.
 /// Throws:   a teacher that requires grad; N, H or W that differ; tdl and C != D.
 /// Source:   He et al., CVPR 2019, eq. 3. The mean of squares is a choice: the paper leaves open whether the norm is
-/// squared
-///           and the sum divided. tdl is what torchdistill runs, which has no cosines in it.
+///           squared and the sum divided. tdl is what torchdistill runs, which has no cosines in it.
 [[nodiscard]] Tensor ka_affinity(const Tensor& student, const Tensor& teacher, const KaAffinityOptions& options = {});
 
 }  // namespace limbeck::distill

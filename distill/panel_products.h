@@ -1,6 +1,5 @@
 // What this is: matrix products between maps whose channels are cut into panels: A^T B over positions (sums end in f64)
-// and
-//   A B with a small matrix B. Built on the tiles of the convolutions (ops/tile_gemm.h).
+//   and A B with a small matrix B. Built on the tiles of the convolutions (ops/tile_gemm.h).
 // What it is not: a general matrix product (ops/matmul.h). Results here do not depend on the number of threads, because
 //   threads share out the elements of the result.
 // Read next: distill/ka_affinity_cpu.cpp.
@@ -47,8 +46,7 @@ inline void add_panel_product(const float* a, const float* b, std::int64_t rows,
 
 /// y = A B.
 /// Shapes:   a `panels` panels of `rows` positions, `panel_step` numbers from panel to panel; b [columns / kWidth]
-/// panels of
-///           [panels kWidth][kWidth]; y [rows][columns], columns a multiple of kWidth
+///           panels of [panels kWidth][kWidth]; y [rows][columns], columns a multiple of kWidth
 inline void multiply_panels(const float* a, std::int64_t panels, std::int64_t panel_step, std::int64_t rows,
                             const float* b, std::int64_t columns, float* y) {
   PooledVector<ops::tile::Segment> segments;

@@ -1,6 +1,5 @@
 // What this is: the frozen encoder of a feature autoencoder behind a tap of the teacher, so that distillation terms can
-// ask for
-//   the tap "code"; and the entries of an autoencoder's file that tie it to its teacher.
+//   ask for the tap "code"; and the entries of an autoencoder's file that tie it to its teacher.
 // What it is not: the autoencoder (models/autoencoder.h) or its training.
 // Read next: distill/distiller.h.
 #pragma once

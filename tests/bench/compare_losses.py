@@ -2,11 +2,12 @@
 
 What it is not: the benchmark of a whole training step (compare_with_pytorch.py).
 
-Usage: OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 python3 compare_losses.py path/of/bench_losses [--filter TEXT] [--rounds 9] [--json]
+Usage: OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 python3 compare_losses.py path/of/bench_losses [--filter TEXT] [--rounds 9] [--json] [--cpu]
 
 PyTorch runs each loss with contiguous (NCHW) and with channels-last maps; the faster of the two counts. Each round times
 both sides right after each other; the median over the rounds of the ratio inside a round is the result, because the speed
-of a shared machine drifts.
+of a shared machine drifts. --cpu compares processor times (of one thread): where others load the machine, wall time favours
+whoever is done before he is interrupted.
 """
 
 import argparse
@@ -159,6 +160,8 @@ LOSSES = {f.__name__: f for f in ON_LOGITS + ON_FEATURES}
 
 
 class PyTorch:
+    clock = staticmethod(time.perf_counter)
+
     def __init__(self, name, layout):
         kind, shape, dtype = re.fullmatch(r"(.+?)_(\d+x\d+x\d+x\d+)_(f32|bf16)", name).groups()
         shape = [int(v) for v in shape.split("x")]
@@ -176,9 +179,9 @@ class PyTorch:
         self.time()
 
     def time(self):
-        start = time.perf_counter()
+        start = self.clock()
         self.loss(self.student, self.teacher, self.extra).backward()
-        elapsed = (time.perf_counter() - start) * 1e3
+        elapsed = (self.clock() - start) * 1e3
         self.student.grad = self.extra.grad = None
         return elapsed
 
@@ -189,11 +192,15 @@ def main():
     parser.add_argument("--filter", default="")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--cpu", action="store_true")
     args = parser.parse_args()
+    if args.cpu:
+        torch.set_num_threads(1)
+        PyTorch.clock = staticmethod(time.process_time)
 
     groups = [(ON_LOGITS, "4x19x128x256"), (ON_FEATURES, "4x256x64x128"), (ON_LOGITS[:3], "4x19x512x512")]
     names = [f"{loss.__name__}_{shape}_{dtype}" for dtype in ("f32", "bf16") for losses, shape in groups for loss in losses]
-    rival = subprocess.Popen([args.program, "--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    rival = subprocess.Popen([args.program, "--serve"] + ["--cpu"] * args.cpu, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     for name in (n for n in names if args.filter in n):
         torches = {"nchw": PyTorch(name, torch.contiguous_format), "channels_last": PyTorch(name, torch.channels_last)}
         times = {"limbeck": [], "nchw": [], "channels_last": []}

@@ -1,0 +1,217 @@
+// Every preset must be a configuration that runs: all keys known and used, networks and taps there, channels that fit,
+// every term with a finite value. Networks have random weights and see tiny pictures; no data set is opened.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "apps/classify.h"
+#include "apps/presets.h"
+#include "apps/stages.h"
+#include "apps/train_run.h"
+#include "core/autograd.h"
+#include "core/log.h"
+#include "core/rng.h"
+#include "distill/distiller.h"
+#include "distill/teacher_code.h"
+#include "models/zoo.h"
+#include "tests/harness/meta_model.h"
+
+using namespace limbeck;
+using namespace limbeck::apps;
+
+TEST_SUITE_BEGIN("presets");
+
+namespace {
+
+namespace fs = std::filesystem;
+
+bool is_sweep(const Preset& preset) { return preset.text.find("\nmethods:") != std::string_view::npos; }
+bool is_staged(const Preset& preset) { return preset.text.find("\nstages:") != std::string_view::npos; }
+
+/// Classes of the data sets that presets use; the sets themselves are not here.
+std::int64_t classes_of(const Settings& s) {
+  static const std::map<std::string, std::int64_t> table{{"voc2012", 21},        {"coco_voc", 21}, {"cityscapes", 19},
+                                                         {"pascal_context", 60}, {"camvid", 11},   {"scenes", 11},
+                                                         {"image_folder", 1000}};
+  return table.at(s.data.train.kind);
+}
+
+models::ModelSpec spec_of(const Settings& s) {
+  models::ModelSpec spec = s.model.spec;
+  spec.classes = classes_of(s);
+  return spec;
+}
+
+/// Filling a large network with random numbers takes longer than its forward pass, so the last one is kept.
+std::shared_ptr<models::Model> frozen_network(const models::ModelSpec& spec) {
+  static std::shared_ptr<models::Model> last;
+  if (last && last->spec() == spec) return last;
+  last.reset();
+  Generator g(1);
+  last = models::make_model(spec, g);
+  last->freeze();
+  return last;
+}
+
+/// What distinguishes the teachers of presets, as text: presets in this order share them.
+std::string teacher_key(const Preset& preset) {
+  const auto line_of = [&](std::string_view word) {
+    const auto at = preset.text.find(word);
+    return std::string(at == std::string_view::npos ? "" : preset.text.substr(at, preset.text.find('\n', at) - at));
+  };
+  return line_of("model:") + line_of("kind:");
+}
+
+/// The stages of one preset, whose networks later stages need.
+struct StagedNets {
+  std::map<std::string, Settings> settings;
+
+  std::shared_ptr<models::Model> teacher_of(const Settings& s) {
+    const std::string stage = fs::path(s.teacher.init).filename().string();
+    REQUIRE_MESSAGE(settings.contains(stage), s.teacher.init);
+    return frozen_network(spec_of(settings.at(stage)));
+  }
+};
+
+/// The frozen encoder that an earlier stage would have trained.
+std::shared_ptr<distill::TeacherCode> code_of(const Settings& s, StagedNets& nets, const models::Model& teacher) {
+  const Settings& stage = nets.settings.at(fs::path(s.teacher_code).filename().string());
+  const auto autoencoder = build_autoencoder(stage, teacher);
+  autoencoder->encoder().freeze();
+  auto code = std::make_shared<distill::TeacherCode>();
+  code->encoder = std::shared_ptr<models::FeatureEncoder>(autoencoder, &autoencoder->encoder());
+  code->tap = stage.autoencoder.tap;
+  return code;
+}
+
+void check_distillation(const Settings& s, StagedNets& nets) {
+  Generator g(2);
+  const auto student = models::make_model(spec_of(s), g);
+  const auto teacher = nets.teacher_of(s);
+  distill::ObjectiveOptions options;
+  options.ce_weight = s.ce_weight;
+  options.aux_weight = s.aux_weight;
+  options.align_corners = s.train.align_corners;
+  options.whole_images = s.classify;
+  if (!s.teacher_code.empty()) options.teacher_code = code_of(s, nets, *teacher);
+  distill::Distiller distiller(student, teacher, s.terms, options);
+  distiller.set_steps_per_epoch(5);
+  distiller.eval();
+
+  constexpr std::int64_t kSize = 33;
+  Tensor images = Tensor::empty({2, 3, kSize, kSize});
+  fill_normal_(images, g, 0, 1);
+  const Tensor labels =
+      s.classify
+          ? Tensor::from(std::vector<std::int64_t>{3, 999}, {2})
+          : Tensor::from(std::vector<std::uint8_t>(static_cast<std::size_t>(2 * kSize * kSize), 4), {2, kSize, kSize});
+  const NoGradGuard off;
+  const auto objective = distiller.forward(images, labels, 5, 20);
+  std::set<std::string> names;
+  for (const auto& term : objective.terms) {
+    CAPTURE(term.name);
+    CHECK(std::isfinite(term.raw.item()));
+    CHECK(term.weight > 0);
+    names.insert(term.name);
+  }
+  for (const auto& term : s.terms) CHECK_MESSAGE(names.contains(term.name), term.name);
+  CHECK(names.contains("aux") == spec_of(s).aux);
+}
+
+/// Discriminators want maps of 64 pixels, which tiny pictures do not give.
+void enlarge_discriminator_maps(Config& config) {
+  const auto terms = config.copy().section("distill").sections("terms");
+  for (std::size_t i = 0; i < terms.size(); ++i) {
+    if (terms[i].get<std::string>("loss") == "holistic")
+      config.override_with(fmt::format("distill.terms.{}.size=64", i));
+  }
+}
+
+void check_staged(const Preset& preset) {
+  Config config = Config::parse(preset.text, std::string(preset.name));
+  if (config.copy().section("common.data").get("root", "").empty()) config.override_with("common.data.root=data");
+  const StagedConfig staged = read_stages(config);
+  StagedNets nets;
+  for (const Stage& stage : staged.stages) {
+    CAPTURE(stage.name);
+    Config own = stage.resolved("runs");
+    if (stage.verb == Verb::kDistill) enlarge_discriminator_maps(own);
+    const Settings s = read_settings(own, stage.verb);
+    nets.settings.emplace(stage.name, s);
+    if (stage.verb == Verb::kDistill) {
+      check_distillation(s, nets);
+    } else if (stage.verb == Verb::kTrain) {
+      const auto target = s.classify ? datasets::Target::kImage : datasets::Target::kPixels;
+      CHECK_NOTHROW(require_fitting_network(s.model.spec.name, target, "model"));
+      CHECK(test::on_meta(spec_of(s))->parameter_count() > 1000);
+    } else {
+      static_cast<void>(build_autoencoder(s, *nets.teacher_of(s)));
+    }
+  }
+}
+
+void check_single(const Preset& preset) {
+  Config config = Config::parse(preset.text, std::string(preset.name));
+  if (config.copy().section("data").get("root", "").empty()) config.override_with("data.root=data");
+  const Verb verb = config.copy().has("distill") ? Verb::kDistill : Verb::kTrain;
+  const Settings s = read_settings(config, verb);
+  static_cast<void>(config.get<std::string>("out"));
+  config.check_all_used();
+  CHECK(test::on_meta(spec_of(s))->parameter_count() > 1000);
+  if (verb != Verb::kDistill) return;
+  StagedNets nets;
+  Settings teacher = s;
+  teacher.model = s.teacher;
+  nets.settings.emplace(fs::path(s.teacher.init).filename().string(), teacher);
+  check_distillation(s, nets);
+}
+
+}  // namespace
+
+TEST_CASE("every preset is complete and runs its first step") {
+  set_log_sink([](LogLevel, std::string_view) {});  // maps that are resized, networks that are built: not of interest
+  int staged = 0;
+  std::vector<Preset> sorted(presets().begin(), presets().end());
+  std::stable_sort(sorted.begin(), sorted.end(),
+                   [](const auto& a, const auto& b) { return teacher_key(a) < teacher_key(b); });
+  for (const Preset& preset : sorted) {
+    CAPTURE(preset.name);
+    if (is_sweep(preset)) continue;  // needs a file beside it: test_sweep.cpp
+    INFO(preset.name);
+    try {
+      is_staged(preset) ? check_staged(preset) : check_single(preset);
+    } catch (const Error& e) {
+      FAIL_CHECK(std::string(e.what()));
+    }
+    staged += is_staged(preset);
+  }
+  set_log_sink({});
+  CHECK(staged >= 24);  // the published recipes
+}
+
+TEST_CASE("every published pair has its preset") {
+  std::set<std::string> names;
+  for (const Preset& preset : presets()) names.emplace(preset.name);
+  for (const char* teacher : {"resnet50", "xception41"}) {
+    for (const char* data : {"voc", "cityscapes", "pascal_context"}) {
+      CHECK(names.contains(fmt::format("ka/{}-mnv2-{}", teacher, data)));
+    }
+  }
+  for (const char* student : {"resnet18", "mobilenet_v2"}) {
+    CHECK(names.contains(fmt::format("aicsd/deeplabv3plus_{}-voc", student)));
+    CHECK(names.contains(fmt::format("aicsd/deeplabv3plus_{}-cityscapes", student)));
+    CHECK(names.contains(fmt::format("ofd/deeplabv3plus_{}-voc", student)));
+    CHECK(names.contains(fmt::format("cirkd/deeplabv3_{}-cityscapes", student)));
+  }
+  for (const char* name :
+       {"cwd/pspnet_resnet18-cityscapes", "cwd/pspnet_resnet18-cityscapes-feature", "ct/pspnet_resnet18-cityscapes",
+        "ct/mobilenet_v1-imagenet", "skd/pspnet_resnet18-cityscapes", "ifvd/pspnet_resnet18-cityscapes"}) {
+    CHECK_MESSAGE(names.contains(name), name);
+  }
+}
