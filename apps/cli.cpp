@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <filesystem>
 #include <string_view>
 #include <utility>
 
@@ -37,6 +38,21 @@ Config load_config(const CommonArgs& args) {
   Config config = Config::load(args.config);
   apply_overrides(config, args.overrides);
   return config;
+}
+
+Config stored_config(const CommonArgs& args, const std::string& model) {
+  if (!args.config.empty()) return load_config(args);
+  namespace fs = std::filesystem;
+  fs::path folder = model;
+  if (!fs::is_directory(folder)) folder = folder.parent_path();
+  for (const fs::path& candidate : {folder / "config.yaml", folder.parent_path() / "config.yaml"}) {
+    if (fs::exists(candidate)) {
+      CommonArgs stored = args;
+      stored.config = candidate.string();
+      return load_config(stored);
+    }
+  }
+  fail<ConfigError>("config", "no data set: {} is not inside a run folder, so give a configuration with -c", model);
 }
 
 void apply_overrides(Config& config, const std::vector<std::string>& overrides) {

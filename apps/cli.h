@@ -71,6 +71,22 @@ struct NetworkArgs {
   bool separable = false;
 };
 
+struct CompareArgs {
+  std::string a, b;  ///< run folders
+  bool json = false;
+};
+
+struct VisualizeArgs : CommonArgs {
+  std::string teacher, student, plain;  ///< run folder, step folder or .safetensors file; plain may be empty
+  std::vector<std::string> images;      ///< files; none: samples of the data set of `config` or of the student's run
+  std::string split;                    ///< overrides data.val_split
+  std::int64_t count = 2;               ///< samples of the data set
+  std::vector<std::string> pixels;      ///< "X,Y" in image coordinates; none: one in each of the largest classes
+  std::vector<std::string> classes;     ///< names, for the saliency maps; none: the largest ones
+  std::string teacher_tap, student_tap; ///< empty: the last feature before the classifier
+  double tau = 4;                       ///< temperature of the saliency maps
+};
+
 struct SummaryArgs : NetworkArgs {
   std::string size = "513x513";
   bool json = false;
@@ -126,6 +142,8 @@ int run_ablate(const AblateArgs& args);
 int run_stages(const TrainArgs& args);
 int run_eval(const EvalArgs& args);
 int run_predict(const PredictArgs& args);
+int run_compare(const CompareArgs& args);
+int run_visualize(const VisualizeArgs& args);
 int run_summary(const SummaryArgs& args);
 int run_check_data(const CommonArgs& args);
 int run_import(const ImportArgs& args);
@@ -139,6 +157,10 @@ int run_report(const std::string& run);
 
 /// The configuration file with the overrides applied. Throws ConfigError when no file was given.
 [[nodiscard]] Config load_config(const CommonArgs& args);
+
+/// The configuration given with -c, or the one stored in the run folder that `model` (a run folder, a step folder or a file in
+/// one) belongs to. Throws ConfigError when there is neither.
+[[nodiscard]] Config stored_config(const CommonArgs& args, const std::string& model);
 
 /// Applies KEY=VALUE assignments. A length in steps replaces one in epochs, and the other way round.
 void apply_overrides(Config& config, const std::vector<std::string>& overrides);

@@ -104,6 +104,30 @@ int run(int argc, char** argv) {
   add_common(*predict_verb, predict);
   verbs.emplace_back(predict_verb, [&] { return run_predict(predict); });
 
+  CompareArgs compare;
+  auto* compare_verb = app.add_subcommand("compare", "two runs: configuration, results, and the first step that differs");
+  compare_verb->add_option("a", compare.a, "run folder")->required();
+  compare_verb->add_option("b", compare.b, "run folder")->required();
+  compare_verb->add_flag("--json", compare.json, "print JSON");
+  verbs.emplace_back(compare_verb, [&] { return run_compare(compare); });
+
+  VisualizeArgs see;
+  auto* see_verb = app.add_subcommand("visualize", "affinity, saliency and class-similarity pictures of teacher and students");
+  see_verb->add_option("images", see.images, "image files; none: samples of the data set");
+  see_verb->add_option("--teacher", see.teacher, "run folder, step folder or .safetensors file")->required();
+  see_verb->add_option("--student", see.student, "the distilled student")->required();
+  see_verb->add_option("--plain", see.plain, "the same student without distillation");
+  see_verb->add_option("-c,--config", see.config, "configuration with the data set; default: that of the student's run");
+  see_verb->add_option("-o,--out", see.out, "folder for the pictures");
+  see_verb->add_option("--split", see.split, "part of the data set, e.g. val, test");
+  see_verb->add_option("--count", see.count, "samples of the data set")->capture_default_str()->check(CLI::Range(1, 1000));
+  see_verb->add_option("--pixel", see.pixels, "X,Y: pixel whose affinities are shown; may be repeated")->allow_extra_args(false);
+  see_verb->add_option("--class", see.classes, "class whose saliency is shown; may be repeated")->allow_extra_args(false);
+  see_verb->add_option("--teacher-tap", see.teacher_tap, "feature of the teacher for affinities");
+  see_verb->add_option("--student-tap", see.student_tap, "feature of the students for affinities");
+  see_verb->add_option("--tau", see.tau, "temperature of the saliency maps")->capture_default_str();
+  verbs.emplace_back(see_verb, [&] { return run_visualize(see); });
+
   SummaryArgs summary;
   auto* summary_verb = app.add_subcommand("summary", "layers, shapes, parameters and MACs of a network");
   summary_verb->add_option("model", summary.model, "network name; a wrong one lists all")->required();

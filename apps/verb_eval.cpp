@@ -8,28 +8,9 @@
 #include "core/log.h"
 
 namespace limbeck::apps {
-namespace {
-
-/// The configuration given with -c, or the one stored in the run folder of the model.
-Config config_of(const EvalArgs& args) {
-  if (!args.config.empty()) return load_config(args);
-  namespace fs = std::filesystem;
-  fs::path folder = args.model;
-  if (!fs::is_directory(folder)) folder = folder.parent_path();
-  for (const fs::path& candidate : {folder / "config.yaml", folder.parent_path() / "config.yaml"}) {
-    if (fs::exists(candidate)) {
-      CommonArgs stored = args;
-      stored.config = candidate.string();
-      return load_config(stored);
-    }
-  }
-  fail<ConfigError>("eval", "no data set: {} is not inside a run folder, so give a configuration with -c", args.model);
-}
-
-}  // namespace
 
 int run_eval(const EvalArgs& args) {
-  Config config = config_of(args);
+  Config config = stored_config(args, args.model);
   if (!args.split.empty()) config.override_with("data.val_split=" + args.split);
   const DataSettings data = read_data(config);
   const bool bf16 = config.has("eval.precision") && config.get<std::string>("eval.precision") == "bf16";

@@ -23,9 +23,9 @@ constexpr std::array<std::uint64_t, 95> kLetters = {
     0x7A318C63E, 0x7E10F421F, 0x7E10F4210, 0x3A30BC62F, 0x4631FC631, 0x38842108E, 0x1C4210A4C, 0x4654C5251, 0x42108421F,
     0x4775AC631, 0x4739ACE71, 0x3A318C62E, 0x7A31F4210, 0x3A318D64D, 0x7A31F5251, 0x3E107043E, 0x7C8421084, 0x46318C62E,
     0x46318A944, 0x4631AD771, 0x462A22A31, 0x462A21084, 0x7C222221F, 0x39084210E, 0x420820821, 0x38421084E, 0x115100000,
-    0x00000001F, 0x208000000, 0x000E0BE2F, 0x421E8C63E, 0x000F8420F, 0x042F8C62F, 0x000E8FE0E, 0x191E42108, 0x01F18BC2E,
-    0x421E8C631, 0x100C2108E, 0x080610A4C, 0x4212A6292, 0x30842108E, 0x001AAD6B5, 0x001E8C631, 0x000E8C62E, 0x03D18FA10,
-    0x01F18BC21, 0x0016CC210, 0x000F8383E, 0x211E42126, 0x00118C62F, 0x00118A944, 0x0011AD6AA, 0x001151151, 0x023151110,
+    0x00000001F, 0x208000000, 0x000E0BE2F, 0x421E8C63E, 0x000F8420F, 0x042F8C62F, 0x000E8FE0E, 0x191E42108, 0x000F8BC2E,
+    0x421E8C631, 0x100C2108E, 0x080610A4C, 0x4212A6292, 0x30842108E, 0x001AAD6B5, 0x001E8C631, 0x000E8C62E, 0x001E8FA10,
+    0x000F8BC21, 0x0016CC210, 0x000F8383E, 0x211E42126, 0x00118C62F, 0x00118A944, 0x0011AD6AA, 0x001151151, 0x001151110,
     0x001F1111F, 0x188441086, 0x108421084, 0x30841108C, 0x0008A8800,
 };
 
@@ -139,6 +139,31 @@ Image side_by_side(const std::vector<Panel>& panels, int columns, int text_scale
       x += widths[column] + kGap;
     }
     y += heights[row] + caption_height + kGap;
+  }
+  return out;
+}
+
+Image enlarged(const Image& image, int factor) {
+  LIMBECK_CHECK(factor >= 1, "enlarged", "factor {}, expected at least 1", factor);
+  Image out(image.h * factor, image.w * factor);
+  for (std::int64_t y = 0; y < out.h; ++y) {
+    for (std::int64_t x = 0; x < out.w; ++x) std::copy_n(image.at(y / factor, x / factor), 3, out.at(y, x));
+  }
+  return out;
+}
+
+Image stacked(const std::vector<Image>& images, std::int64_t gap) {
+  std::int64_t width = 0;
+  std::int64_t height = 0;
+  for (const auto& image : images) {
+    width = std::max(width, image.w);
+    height += image.h + (height > 0 ? gap : 0);
+  }
+  Image out(height, width, kGround);
+  std::int64_t y = 0;
+  for (const auto& image : images) {
+    paste(image, out, y, 0);
+    y += image.h + gap;
   }
   return out;
 }

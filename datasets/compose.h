@@ -31,6 +31,11 @@ struct Panel {
 /// `text_scale` enlarges the built-in 5x7 letters.
 [[nodiscard]] Image side_by_side(const std::vector<Panel>& panels, int columns = 4, int text_scale = 1);
 
+/// Every pixel as a square of `factor` x `factor`.
+[[nodiscard]] Image enlarged(const Image& image, int factor);
+/// Pictures one below the other, `gap` pixels apart, on the ground of side_by_side().
+[[nodiscard]] Image stacked(const std::vector<Image>& images, std::int64_t gap = 0);
+
 /// Colour patches with class names, wrapped to `width` pixels.
 [[nodiscard]] Image legend(const ClassInfo& classes, std::int64_t width, int text_scale = 1);
 

@@ -59,6 +59,12 @@ for file in model.safetensors training.safetensors; do
   same "$work/whole/step_00000010/$file" "$work/cut/step_00000010/$file"
 done
 
+# What `compare` says about runs that are the same and runs that are not.
+expect 0 "equal at all 10 steps" "$limbeck" compare "$work/straight-f32" "$stopped"
+expect 0 "train.precision: f32 -> bf16" "$limbeck" compare "$work/straight-f32" "$work/straight-bf16"
+expect 0 '"first_difference":{"step":1,"key":"loss"' "$limbeck" compare --json "$work/straight-f32" "$work/straight-bf16"
+expect 2 "is no run folder" "$limbeck" compare "$work/straight-f32" "$work"
+
 # A run folder is not overwritten by accident.
 expect 2 "already holds a run" "$limbeck" train -c "$config" -o "$stopped"
 finish
