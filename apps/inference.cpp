@@ -65,7 +65,7 @@ void decide(const std::vector<float>& band, std::int64_t classes, std::int64_t r
   });
 }
 
-datasets::Mask predict_tiles(const Network& network, const datasets::Image& image, const InferenceOptions& options) {
+datasets::Mask predict_tiles(const ForwardFn& network, const datasets::Image& image, const InferenceOptions& options) {
   const std::int64_t th = std::min(options.tile_h, image.h), tw = std::min(options.tile_w, image.w);
   const auto rows = tile_starts(image.h, th, options.overlap), columns = tile_starts(image.w, tw, options.overlap);
   datasets::Mask mask(image.h, image.w);
@@ -109,7 +109,7 @@ std::vector<std::int64_t> tile_starts(std::int64_t size, std::int64_t tile, std:
   return starts;
 }
 
-Tensor predict_scores(const Network& network, const datasets::Image& image, const InferenceOptions& options) {
+Tensor predict_scores(const ForwardFn& network, const datasets::Image& image, const InferenceOptions& options) {
   const NoGradGuard off;
   const AutocastGuard precision(options.bf16);
   const Tensor x = datasets::to_tensor(image, options.normalisation);
@@ -142,7 +142,7 @@ Tensor predict_scores(const Network& network, const datasets::Image& image, cons
   return sum;
 }
 
-datasets::Mask predict_mask(const Network& network, const datasets::Image& image, const InferenceOptions& options) {
+datasets::Mask predict_mask(const ForwardFn& network, const datasets::Image& image, const InferenceOptions& options) {
   if (options.tile_h > 0 && options.resize_h > 0) {
     fail<ConfigError>("--tile", "tiles are cut from the picture as it is; remove the input size {}x{}",
                       options.resize_h, options.resize_w);

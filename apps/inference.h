@@ -41,11 +41,11 @@ struct InferenceOptions {
 [[nodiscard]] std::string protocol_of(const InferenceOptions& options);
 
 /// Images [1, 3, h, w] to logits [1, K, h', w'].
-using Network = std::function<Tensor(const Tensor&)>;
+using ForwardFn = std::function<Tensor(const Tensor&)>;
 
 /// Segments one picture of any size.
 /// Throws: ConfigError for tiles together with an input size.
-[[nodiscard]] datasets::Mask predict_mask(const Network& network, const datasets::Image& image,
+[[nodiscard]] datasets::Mask predict_mask(const ForwardFn& network, const datasets::Image& image,
                                           const InferenceOptions& options);
 /// The same with a model, which must be in eval mode.
 [[nodiscard]] datasets::Mask predict_mask(models::Model& model, const datasets::Image& image,
@@ -53,7 +53,7 @@ using Network = std::function<Tensor(const Tensor&)>;
 
 /// Scores (one scale, no flip) or probabilities of a whole picture at its own size.
 /// Shapes:  returns f32 [1, K, h, w]
-[[nodiscard]] Tensor predict_scores(const Network& network, const datasets::Image& image,
+[[nodiscard]] Tensor predict_scores(const ForwardFn& network, const datasets::Image& image,
                                     const InferenceOptions& options);
 
 /// Where the tiles along one axis begin: all inside [0, size), neighbours share at least `overlap`, the last ends at `size`.
