@@ -21,7 +21,7 @@ while [ $# -gt 0 ]; do
     --student-init) student_init=${2:?}; shift 2 ;;
     --epochs) epochs=${2:?}; shift 2 ;;
     --seed) seed=(--seed "${2:?}"); shift 2 ;;
-    -h|--help) sed -n '2,11p' "$0" | sed 's/^# \{0,1\}//'; exit 0 ;;
+    -h|--help) sed -n '2,10p' "$0" | sed 's/^# \{0,1\}//'; exit 0 ;;
     *) echo "demo: unknown argument $1 (see --help)" >&2; exit 2 ;;
   esac
 done
