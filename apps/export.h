@@ -41,6 +41,9 @@ void export_onnx(const std::filesystem::path& path, models::Model& model, const 
 
 /// Less agreement than this means that the file is another network.
 inline constexpr double kRequiredAgreement = 0.9999;
+/// Largest difference of the scores, as a share of the largest score. Rounding stays a hundred times below it; agreement alone would
+/// not notice wrong numbers in a network that gives one class everywhere.
+inline constexpr double kAllowedDifference = 1e-3;
 
 struct Proof {
   std::int64_t images = 0;
@@ -48,7 +51,9 @@ struct Proof {
   double max_difference = 0;  ///< of the scores
   double max_logit = 0;       ///< to judge it by
   double agreement = 1;       ///< share of pixels with the same largest score
-  [[nodiscard]] bool passed() const noexcept { return pixels > 0 && agreement >= kRequiredAgreement; }
+  [[nodiscard]] bool passed() const noexcept {
+    return pixels > 0 && agreement >= kRequiredAgreement && max_difference <= kAllowedDifference * max_logit;
+  }
   void add(const Proof& other);
 };
 

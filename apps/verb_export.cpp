@@ -49,6 +49,7 @@ std::string proof_json(const ExportArgs& args, const OnnxExport& what, const Pro
       .add("max_logit", proof.max_logit)
       .add("argmax_agreement", proof.agreement)
       .add("required_agreement", kRequiredAgreement)
+      .add("allowed_difference", kAllowedDifference * proof.max_logit)
       .add("passed", proof.passed())
       .str();
 }
@@ -85,10 +86,10 @@ int export_onnx(const ExportArgs& args, const LoadedModel& loaded) {
   if (!proof.passed()) {
     fs::remove(unproved);
     fail("export",
-         "{}: read back, the file agrees with the network on {:.4f} % of the pixels, expected {} %; the file was "
-         "removed, "
-         "the numbers are in {}.json",
-         args.out, 100 * proof.agreement, 100 * kRequiredAgreement, args.out);
+         "{}: read back, the file agrees with the network on {:.4f} % of the pixels, expected {} %, and differs by {:.2e}, expected at "
+         "most {:.2e}; the file was removed, the numbers are in {}.json",
+         args.out, 100 * proof.agreement, 100 * kRequiredAgreement, proof.max_difference, kAllowedDifference * proof.max_logit,
+         args.out);
   }
   fs::rename(unproved, file);
   if (args.json) {
