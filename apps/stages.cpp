@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 #include <utility>
 
+#include "apps/train_run.h"
 #include "core/json.h"
 #include "core/nearest_word.h"
+#include "distill/teacher_code.h"
 
 namespace limbeck::apps {
 namespace {
@@ -84,6 +87,16 @@ Stage read_stage(const std::string& name, const Config& section, const Config& c
   return stage;
 }
 
+/// The taps of a stage whose teacher is an earlier stage: a wrong one would show only when that teacher is trained.
+void check_taps(const Settings& s, const models::ModelSpec& teacher) {
+  if (s.verb == Verb::kAutoencoder) static_cast<void>(tap_of_spec(teacher, s.autoencoder.tap));
+  const auto known = [](const std::string& tap) { return tap == "logits" || tap == distill::kCodeTap; };
+  for (const distill::Term& term : s.terms) {
+    if (!known(term.student_tap)) static_cast<void>(tap_of_spec(s.model.spec, term.student_tap));
+    if (!known(term.teacher_tap)) static_cast<void>(tap_of_spec(teacher, term.teacher_tap));
+  }
+}
+
 }  // namespace
 
 Config Stage::resolved(const fs::path& root) const {
@@ -109,11 +122,15 @@ StagedConfig read_stages(const Config& config) {
   if (staged.stages.empty()) config.reject("stages", "the file gives no stages; `limbeck init-config scenes/ka` prints an example");
   static_cast<void>(common.copy());  // parts of it may be for verbs that no stage has
   config.check_all_used();
+  std::map<std::string, models::ModelSpec> specs;
   for (const Stage& stage : staged.stages) {
     const Config resolved = stage.resolved(staged.out);
-    static_cast<void>(read_settings(resolved, stage.verb));
+    const Settings settings = read_settings(resolved, stage.verb);
     static_cast<void>(resolved.get<std::string>("out"));
     resolved.check_all_used();
+    const std::string teacher = reference(stage.config, "teacher.init");
+    if (!teacher.empty()) check_taps(settings, specs.at(teacher));
+    specs.emplace(stage.name, settings.model.spec);
   }
   return staged;
 }

@@ -44,19 +44,6 @@ std::shared_ptr<models::Model> build_student(const Settings& settings) {
   return model;
 }
 
-/// Stride of the student's tap that an autoencoder's code has to meet. The student is only built on the meta device.
-std::int64_t student_stride(const Settings& settings) {
-  if (settings.model.spec.name.empty()) {
-    fail<ConfigError>("autoencoder", "give `model:` (the student, whose tap '{}' decides the strides) or autoencoder.strides",
-                      settings.autoencoder.student_tap);
-  }
-  const nn::ParameterDevice meta(kMeta);
-  Generator unused;
-  models::ModelSpec spec = settings.model.spec;
-  if (spec.classes == 0) spec.classes = 1;  // makes no difference to a stride
-  return models::make_model(spec, unused)->tap_info(settings.autoencoder.student_tap).stride;
-}
-
 /// The task that the configuration names must be that of the labels.
 void require_task(const Settings& settings, const datasets::Dataset& data) {
   const bool whole = data.target() == datasets::Target::kImage;
@@ -161,6 +148,13 @@ std::shared_ptr<distill::Distiller> build_objective(Settings& settings, const Tr
   return std::make_shared<distill::Distiller>(std::move(student), inputs.teacher, settings.terms, objective);
 }
 
+models::TapInfo tap_of_spec(models::ModelSpec spec, const std::string& tap) {
+  if (spec.classes == 0) spec.classes = 1;  // makes no difference to a tap
+  const nn::ParameterDevice meta(kMeta);
+  Generator unused;
+  return models::make_model(spec, unused)->tap_info(tap);
+}
+
 std::shared_ptr<models::Autoencoder> build_autoencoder(const Settings& settings, const models::Model& teacher) {
   const AutoencoderSettings& a = settings.autoencoder;
   const models::TapInfo tap = teacher.tap_info(a.tap);
@@ -171,7 +165,11 @@ std::shared_ptr<models::Autoencoder> build_autoencoder(const Settings& settings,
   if (a.strides[0] > 0) {
     options.strides = a.strides;
   } else if (!a.released_code) {
-    const std::int64_t stride = student_stride(settings);
+    if (settings.model.spec.name.empty()) {
+      fail<ConfigError>("autoencoder", "give `model:` (the student, whose tap '{}' decides the strides) or autoencoder.strides",
+                        a.student_tap);
+    }
+    const std::int64_t stride = tap_of_spec(settings.model.spec, a.student_tap).stride;
     if (stride % tap.stride != 0) {
       fail<ConfigError>("autoencoder", "the student's tap '{}' has stride {}, finer than {} of the teacher's '{}'; give "
                         "autoencoder.strides ([1, 1, 1] keeps the teacher's size, and the student's map is resized to it)",
@@ -206,10 +204,14 @@ std::unique_ptr<Trainer> make_trainer(Settings settings, const TrainInputs& inpu
   return trainer;
 }
 
-TrainOutcome run_training(const Settings& settings, const fs::path& run, RunFolder folder, const std::string& config_text) {
+TrainInputs open_inputs(const Settings& settings) {
   TrainInputs inputs = open_data(settings);
   if (settings.verb != Verb::kTrain) inputs.teacher = load_teacher(settings, *inputs.val);
-  return make_trainer(settings, inputs, run, folder, config_text)->train();
+  return inputs;
+}
+
+TrainOutcome run_training(const Settings& settings, const fs::path& run, RunFolder folder, const std::string& config_text) {
+  return make_trainer(settings, open_inputs(settings), run, folder, config_text)->train();
 }
 
 int exit_status(const TrainOutcome& outcome) noexcept {

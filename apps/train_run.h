@@ -31,8 +31,14 @@ struct TrainInputs {
 /// Throws WeightsError when it is another network, has other classes or another input scaling, or misses the gate.
 [[nodiscard]] std::shared_ptr<models::Model> load_teacher(const Settings& settings, const datasets::Dataset& val);
 
+/// Data, and the teacher where the verb has one.
+[[nodiscard]] TrainInputs open_inputs(const Settings& settings);
+
 /// Student and terms as one objective. Sets settings.model.spec.classes where the configuration leaves it open.
 [[nodiscard]] std::shared_ptr<distill::Distiller> build_objective(Settings& settings, const TrainInputs& inputs);
+
+/// What a tap of a network will be, found on the meta device. Throws ConfigError listing the taps.
+[[nodiscard]] models::TapInfo tap_of_spec(models::ModelSpec spec, const std::string& tap);
 
 /// The autoencoder for a tap of `teacher`. Throws ConfigError for an unknown tap (with the list) or strides that cannot be.
 [[nodiscard]] std::shared_ptr<models::Autoencoder> build_autoencoder(const Settings& settings, const models::Model& teacher);
@@ -48,7 +54,7 @@ enum class RunFolder : std::uint8_t {
                                                     const std::filesystem::path& run, RunFolder folder,
                                                     const std::string& config_text);
 
-/// A whole run: data, teacher, training, validation, report.
+/// A whole run: inputs, training, validation, report.
 TrainOutcome run_training(const Settings& settings, const std::filesystem::path& run, RunFolder folder,
                           const std::string& config_text);
 

@@ -1,5 +1,7 @@
 // The verb `run`: the stages of one file, each in a folder of its own; started again, it goes on where it stopped.
+#include <algorithm>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "apps/cli.h"
 #include "apps/run_dir.h"
@@ -73,14 +75,14 @@ TrainOutcome run_stage(const Stage& stage, const fs::path& root, Progress progre
   const fs::path folder = root / stage.name;
   const Config config = stage.resolved(root);
   const Settings settings = read_settings(config, stage.verb);
-  fs::create_directories(folder);
+  const RunFolder mode = force ? RunFolder::kReplace : progress == Progress::kStarted ? RunFolder::kResume : RunFolder::kNew;
+  const auto trainer = make_trainer(settings, open_inputs(settings), folder, mode, config.dump());
   write_file_atomic(folder / kRecord, stage.text());
   for (const auto& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
     if (name.starts_with("eval_") && name.ends_with(".json")) fs::remove(entry.path());  // scores of the weights before
   }
-  const RunFolder mode = force ? RunFolder::kReplace : progress == Progress::kStarted ? RunFolder::kResume : RunFolder::kNew;
-  return run_training(settings, folder, mode, config.dump());
+  return trainer->train();
 }
 
 }  // namespace

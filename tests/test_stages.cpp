@@ -106,6 +106,10 @@ TEST_CASE("mistakes in any stage are found before the first one runs") {
                 {"staged.yaml:16", "no stage 'teecher' before", "did you mean 'teacher'"});
   check_refused(kCommon + "  late: {verb: train, like: latest}\n", {"staged.yaml:16", "no stage 'latest' before", "teacher, student"});
   check_refused(kCommon + "  a/b: {verb: train, like: student}\n", {"staged.yaml:16", "folder"});
+  check_refused(kCommon + "  late: {verb: distill, like: student, teacher: {init: \"@teacher\"}, "
+                          "distill: {terms: [{loss: channel_kd, teacher: asp}]}}\n", {"no tap 'asp'", "did you mean 'aspp'"});
+  check_refused(kCommon + "  late: {verb: autoencoder, teacher: {init: \"@teacher\"}, autoencoder: {tap: hea}}\n",
+                {"no tap 'hea'", "did you mean 'head'"});
   // Not reached by a train stage, so a mistake there.
   check_refused(kCommon + "  late: {verb: train, like: student, teacher: {init: \"@teacher\"}}\n", {"staged.yaml:16", "teacher"});
   check_refused(kCommon + "  late: {verb: distill, like: student, teacher: {init: \"@teacher\"}, "

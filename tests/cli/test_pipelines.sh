@@ -17,14 +17,22 @@ tiny=('common.data.scene_size=[48, 64]' 'common.data.crop=[48, 64]' common.data.
   stages.distilled.teacher.min_miou=0)
 code=(stages.autoencoder.train.batch=4 stages.autoencoder.train.save_every=1 stages.autoencoder.train.keep=9)
 
-for preset in ka cwd ct aicsd; do
+for preset in ka cwd ct aicsd demo; do
   "$limbeck" init-config "scenes/$preset" -o "$work/$preset.yaml"
-  more=(); [ "$preset" != ka ] || more=("${code[@]}")
+  more=()
+  case "$preset" in ka|demo) more=("${code[@]}") ;; esac
   expect 0 "| distilled |" "$limbeck" run -c "$work/$preset.yaml" -o "$work/$preset" "${tiny[@]}" "${more[@]}"
   exists "$work/$preset"/{table.md,report.html} \
     "$work/$preset"/{teacher,student,distilled}/{report.html,eval_val.json,eval_test.json,stage.yaml}
   expect 0 "to student)" cat "$work/$preset/table.md"
 done
+
+# Those for CamVid are read to the end, and stop at the missing data.
+for preset in ka cwd ct aicsd output_stride demo; do
+  "$limbeck" init-config "camvid/$preset" -o "$work/camvid_$preset.yaml"
+  expect 3 "$work/nowhere" "$limbeck" run -c "$work/camvid_$preset.yaml" -o "$work/x" "common.data.root=$work/nowhere"
+done
+[ ! -e "$work/x" ] || { failures=$((failures + 1)); echo "FAILED: a refused run left $work/x behind"; }
 
 ka=(-c "$work/ka.yaml" "${tiny[@]}" "${code[@]}")
 expect 0 "of the variance of the teacher's tap 'aspp'" cat "$work/ka/table.md"
