@@ -40,9 +40,9 @@ TEST_CASE("every network: the plan computes what the module computes, at sizes t
     for (const Shape& shape : {Shape{1, 3, 65, 49}, Shape{2, 3, 96, 70}, Shape{1, 3, 65, 49}}) {
       const Tensor x = random_input(shape, 5);
       const Tensor y = plan(x);
-      CHECK(test::relative_error(y, model->forward(x).logits) < 2e-5);
+      CHECK(test::relative_error(y, model->forward(x).logits) < 5e-4);
       const Tensor again = plan(random_input(shape, 6));  // what was returned is not the plan's memory
-      CHECK(test::relative_error(y, model->forward(x).logits) < 2e-5);
+      CHECK(test::relative_error(y, model->forward(x).logits) < 5e-4);
       CHECK(test::relative_error(again, y) > 1e-3);
     }
     const auto memory = plan.memory({1, 3, 96, 96});
@@ -73,7 +73,7 @@ TEST_CASE("a plan keeps the weights it was made from") {
   const NoGradGuard off;
   const Tensor before = model->forward(x).logits;
   for (const auto& p : model->named_parameters()) p.tensor.fill_(0.01);
-  CHECK(test::relative_error(plan(x), before) < 2e-5);
+  CHECK(test::relative_error(plan(x), before) < 5e-4);
   CHECK(test::relative_error(model->forward(x).logits, before) > 0.01);
 }
 
@@ -92,7 +92,7 @@ TEST_CASE("steps with nothing to do do not lend out memory that is used again") 
   const NoGradGuard off;
   for (const std::int64_t size : {40, 31}) {
     const Tensor x = random_input({1, 3, size, size}, 5);
-    CHECK(test::relative_error(plan(x), forward(x)) < 2e-5);
+    CHECK(test::relative_error(plan(x), forward(x)) < 5e-4);
   }
 }
 

@@ -52,8 +52,8 @@ TEST_CASE("every network: the graph, folded and fused, computes what the module 
     for (const Shape& shape : {Shape{1, 3, 65, 49}, Shape{2, 3, 33, 70}}) {
       const Tensor x = random_input(shape, 5);
       const Tensor y = model->forward(x).logits;
-      CHECK(test::relative_error(nn::run(plain, x), y) < 2e-5);
-      CHECK(test::relative_error(nn::run(folded, x), y) < 2e-5);
+      CHECK(test::relative_error(nn::run(plain, x), y) < 5e-4);
+      CHECK(test::relative_error(nn::run(folded, x), y) < 5e-4);
       CHECK(nn::infer_shapes(folded, shape)[static_cast<std::size_t>(folded.output)] == y.shape());
     }
   }

@@ -53,7 +53,7 @@ TEST_CASE("every network: read back, the file computes what the network computes
     apps::export_onnx(file, *model, card, what);
     const apps::Proof fixed = apps::prove_onnx(file, *model, card, what, pictures(64, 80));
     CHECK(fixed.passed());
-    CHECK(fixed.max_difference < 1e-4 * fixed.max_logit);
+    CHECK(fixed.max_difference < 5e-4 * fixed.max_logit);
     what = {.opset = 13,
             .fold = false,
             .batch = 2,
@@ -65,7 +65,7 @@ TEST_CASE("every network: read back, the file computes what the network computes
     apps::export_onnx(file, *model, card, what);
     const apps::Proof free = apps::prove_onnx(file, *model, card, what, pictures(72, 56));
     CHECK(free.passed());
-    CHECK(free.max_difference < 1e-4 * free.max_logit);
+    CHECK(free.max_difference < 5e-4 * free.max_logit);
     CHECK(free.pixels == (map ? 2 * 72 * 56 : 2));
     const apps::OnnxProgram program(file);
     CHECK(program.outputs() == std::vector<std::string>{"ids"});

@@ -40,7 +40,7 @@ def check(folder, variant, expected):
         return f"{variant}: shape {y.shape}, expected {truth.shape}", False
     difference = np.abs(y - truth).max() / np.abs(truth).max()
     agreement = (y.argmax(1) == truth.argmax(1)).mean()
-    good = difference < 1e-4 and agreement >= 0.9999
+    good = difference < 5e-4 and agreement >= 0.9999
     return f"{variant}: difference {difference:.1e}, argmax {100 * agreement:.3f} %", good
 
 
