@@ -67,7 +67,7 @@ LIMBECK_FAMILY_TEST(ka_affinity)
 
 TEST_CASE("every family has a test case") {
   for (const auto& family : test::kFamilies) {
-    CHECK_MESSAGE(tested_families().count(family.name) == 1, family.name, " has no LIMBECK_FAMILY_TEST");
+    CHECK_MESSAGE(tested_families().count(family.name) == 1, std::string(family.name), " has no LIMBECK_FAMILY_TEST");
   }
 }
 
