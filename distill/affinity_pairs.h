@@ -1,6 +1,6 @@
-// What this is: difference and sum of the normalised student and teacher vectors of positions, from which the affinity
-//   loss is computed.
-// What it is not: the loss (distill/ka_affinity_cpu.cpp).
+// What this is: difference and sum of the normalised student and teacher vectors of positions, from which the
+//   difference of their affinities is computed.
+// What it is not: the products that are made of them (distill/position_affinity_cpu.cpp).
 //
 // Note [differences instead of Gram matrices]
 //   With D = F_S - F_T and S = F_S + F_T (rows: positions, channels filled up with zeros),
@@ -13,11 +13,11 @@
 //   (s - t) - (r - 1) t, because the rounding of r would count as a difference of the vectors.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 
 #include "core/parallel.h"
-#include "distill/ka_affinity_kernels.h"
 #include "distill/panel_products.h"
 #include "distill/row_math.h"
 
@@ -28,7 +28,8 @@ struct PositionScale {
   float inverse;  ///< 1 / divisor_s
   float ratio;    ///< divisor_s / divisor_t, rounded to 1 where it is near
   float rest;     ///< what the ratio was rounded by
-  float stretch;  ///< divisor_s / ||s||, or 0 for a vector of length 0, which gets no gradient
+  float slope;    ///< inverse, or 0 for a vector of length 0, which gets no gradient
+  float stretch;  ///< divisor_s / ||s||, or 0 where the length counts as a constant
 };
 
 /// The maps of one image, channels-last.
@@ -54,17 +55,19 @@ double length_of(const X* x, std::int64_t c) {
   return std::sqrt(sum);
 }
 
+/// Divisors are lengths plus epsilon.
 /// Shapes:   scales [positions]
 template <class S, class T>
-void measure_positions(const ImagePair<S, T>& x, PositionScale* scales) {
+void measure_positions(const ImagePair<S, T>& x, double epsilon, bool detach_norm, PositionScale* scales) {
   parallel_for(x.positions, pixel_grain(x.c + x.d), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
       const double norm = length_of(x.s + i * x.c, x.c);
-      const double divisor = norm + kAffinityEpsilon;
-      const double ratio = divisor / (length_of(x.t + i * x.d, x.d) + kAffinityEpsilon);
+      const double divisor = norm + epsilon;
+      const double ratio = divisor / (length_of(x.t + i * x.d, x.d) + epsilon);
       const double main = std::abs(ratio - 1) < 0.5 ? 1 : ratio;
-      scales[i] = {static_cast<float>(1 / divisor), static_cast<float>(main),
-                   static_cast<float>(main == 1 ? ratio - 1 : 0), static_cast<float>(norm == 0 ? 0 : divisor / norm)};
+      const auto inverse = static_cast<float>(1 / divisor);
+      scales[i] = {inverse, static_cast<float>(main), static_cast<float>(main == 1 ? ratio - 1 : 0),
+                   norm == 0 ? 0.0F : inverse, static_cast<float>(norm == 0 || detach_norm ? 0 : divisor / norm)};
     }
   });
 }
@@ -77,7 +80,9 @@ void fill_pairs(const ImagePair<S, T>& x, const PositionScale* scales, std::int6
   const std::int64_t panels = x.panels();
   parallel_for(rows, pixel_grain(x.c + x.d), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
-      const auto [inverse, ratio, rest, stretch] = scales[first + i];
+      const float inverse = scales[first + i].inverse;
+      const float ratio = scales[first + i].ratio;
+      const float rest = scales[first + i].rest;
       for (std::int64_t p = 0; p < panels; ++p) {
         const S* s = x.s + (first + i) * x.c + p * kWidth;
         const T* t = x.t + (first + i) * x.d + p * kWidth;
@@ -106,14 +111,13 @@ void fill_pairs(const ImagePair<S, T>& x, const PositionScale* scales, std::int6
   });
 }
 
-/// Gradient of one position's vector, given that of its normalised form: (g - f (g.f)) / ||s||.
+/// Gradient of one position's vector, given that of its normalised form: (g - f (g.f)) / ||s||, or without the part along f.
 /// Shapes:   s, g, gs [c]
 template <class S>
 void store_gradient(const S* s, const PositionScale& scale, const float* g, std::int64_t c, S* gs) {
   const float along = row_dot(g, s, c) * scale.inverse * scale.inverse * scale.stretch;
-  const float factor = scale.stretch == 0.0F ? 0.0F : scale.inverse;
 #pragma omp simd
-  for (std::int64_t k = 0; k < c; ++k) gs[k] = static_cast<S>(factor * (g[k] - along * static_cast<float>(s[k])));
+  for (std::int64_t k = 0; k < c; ++k) gs[k] = static_cast<S>(scale.slope * (g[k] - along * static_cast<float>(s[k])));
 }
 
 }  // namespace limbeck::distill

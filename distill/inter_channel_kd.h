@@ -20,7 +20,8 @@ struct InterChannelKdOptions {
 /// Types:    f32/bf16 in any mix, or f64(ref) both; products summed in f32 over runs of 256 positions, runs in f64; returns
 ///           f32 (f64 for f64). Autocast: full, without a cast.
 /// Units:    none
-/// Gradient: of the student: (dK + dK^T) X, dK = (d - G (G.d)) / ||K[i,:]|| row by row, d = dL/dG. Saved: itself.
+/// Gradient: of the student: (dK + dK^T) X, dK = (d - G (G.d)) / ||K[i,:]|| row by row, d = dL/dG.
+///           dK[i,:] is 0 where ||K[i,:]|| is up to 1e-12 (a channel of zeros). Saved: itself.
 /// Error:    f32 within 1e-5 of the f64 reference relative to the largest element, bf16 within 2e-2. Finite for +-1e4;
 ///           equal maps give exactly 0.
 /// Throws:   a teacher that requires grad; N or C that differ.

@@ -1,34 +1,31 @@
-// Fast pair-wise similarity loss. The pooled, normalised vectors of an image are rows of two f32 matrices f_S [M',C] and
-// f_T [M',D]. Blocks of kRows rows of both similarity matrices come from matrix products, are subtracted, squared and
-// added up, and one more product turns the difference into the gradient of those rows: the M' x M' matrices never exist.
+// Fast pair-wise similarity loss: max-pooling, the difference of the affinities of the pooled positions
+// (distill/position_affinity.h), and the gradient on its way back to the winners of the windows.
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 
 #include "core/memory.h"
 #include "core/parallel.h"
 #include "distill/pairwise_kd_kernels.h"
+#include "distill/position_affinity.h"
 #include "distill/row_math.h"
-#include "ops/matmul_kernels.h"
+#include "ops/row_store.h"
 
 namespace limbeck::distill {
 namespace {
 
-constexpr std::int64_t kRows = 128;
-
-TensorView matrix(float* data, std::int64_t rows, std::int64_t columns) {
+/// A map of one image with `positions` positions, channels-last.
+TensorView pooled_view(float* data, std::int64_t c, std::int64_t positions) {
   TensorView v;
   v.data = data;
   v.dtype = DType::kF32;
-  v.shape = Shape{rows, columns};
-  v.strides = row_major_strides(v.shape);
+  v.shape = Shape{1, c, 1, positions};
+  v.strides = Strides{positions * c, 1, positions * c, c};
   return v;
 }
 
-/// Nodes of one image; `from` holds the winner's pixel per number and may be null.
+/// f [window][c] = the largest number per window; `from` holds the winner's pixel per number and may be null.
 template <class T>
-void pool_and_normalise(const T* x, std::int64_t h, std::int64_t w, std::int64_t c, const PairwiseWindows& win,
-                        float* f, double* norm, std::int32_t* from) {
+void pool(const T* x, std::int64_t h, std::int64_t w, std::int64_t c, const PairwiseWindows& win, float* f,
+          std::int32_t* from) {
   parallel_for(win.count(), pixel_grain(c * win.kernel_h * win.kernel_w), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
       const std::int64_t top = i / win.columns * win.kernel_h;
@@ -59,89 +56,52 @@ void pool_and_normalise(const T* x, std::int64_t h, std::int64_t w, std::int64_t
           }
         }
       }
-      norm[i] = std::sqrt(static_cast<double>(row_dot(best, best, c)));
-      row_scale(static_cast<float>(1 / (norm[i] + kPairwiseEpsilon)), best, best, c);
     }
   });
 }
 
-/// a_s -= a_t; returns the sum of squares of the difference.
-double subtract(float* a_s, const float* a_t, std::int64_t rows, std::int64_t columns) {
-  double partial[kRows] = {};
-  parallel_for(rows, pixel_grain(columns), [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      float* s = a_s + i * columns;
-      const float* t = a_t + i * columns;
-      float sum = 0;
-#pragma omp simd reduction(+ : sum)
-      for (std::int64_t j = 0; j < columns; ++j) {
-        s[j] -= t[j];
-        sum += s[j] * s[j];
-      }
-      partial[i] = static_cast<double>(sum);
+/// gs = the gradient of every window's number at its winner, 0 elsewhere: one sweep in the order of the memory.
+template <class S>
+void unpool(const float* gradient, const std::int32_t* from, std::int64_t h, std::int64_t w, std::int64_t c,
+            const PairwiseWindows& win, const ops::RowStore<S>& store, S* gs) {
+  parallel_for(h * w, pixel_grain(c), [&](std::int64_t begin, std::int64_t end) {
+    const Workspace buffer(static_cast<std::size_t>(ops::row_store_floats(c)) * sizeof(float));
+    for (std::int64_t pixel = begin; pixel < end; ++pixel) {
+      const std::int64_t window = pixel / w / win.kernel_h * win.columns + pixel % w / win.kernel_w;
+      const float* g = gradient + window * c;
+      const std::int32_t* where = from + window * c;
+      const auto here = static_cast<std::int32_t>(pixel);
+      float* row = store.target(gs + pixel * c, buffer.as<float>());
+#pragma omp simd
+      for (std::int64_t k = 0; k < c; ++k) row[k] = where[k] == here ? g[k] : 0.0F;
+      store.finish(row, gs + pixel * c, c);
     }
+    store.fence();
   });
-  double total = 0;
-  for (std::int64_t i = 0; i < rows; ++i) total += partial[i];
-  return total;
 }
 
 template <class S, class T>
-double run(const TensorView& student, const TensorView& teacher, const TensorView& gstudent,
-           const PairwiseKdOptions& options, double slope) {
+double run(const TensorView& student, const TensorView& teacher, const TensorView& gstudent, const PairwiseWindows& win,
+           const AffinityForm& form, double slope) {
   const std::int64_t h = student.h();
   const std::int64_t w = student.w();
   const std::int64_t c = student.c();
   const std::int64_t d = teacher.c();
-  const PairwiseWindows win(h, w, options);
   const std::int64_t m = win.count();
-  const std::int64_t rows = std::min(kRows, m);
-  const Workspace floats(static_cast<std::size_t>(m * (c + d) + rows * (2 * m + c)) * sizeof(float));
-  const Workspace norms(static_cast<std::size_t>(2 * m) * sizeof(double));
-  const Workspace winners(static_cast<std::size_t>(gstudent.defined() ? m * c : 0) * sizeof(std::int32_t));
-  float* f_s = floats.as<float>();
-  float* f_t = f_s + m * c;
-  float* a_s = f_t + m * d;
-  float* a_t = a_s + rows * m;
-  float* g = a_t + rows * m;
-  double* norm_s = norms.as<double>();
-  double* norm_t = norm_s + m;
-  std::int32_t* from = winners.as<std::int32_t>();
-
+  const bool gradient = gstudent.defined();
+  const Workspace maps(static_cast<std::size_t>(m * (gradient ? 2 * c + d : c + d)) * sizeof(float));
+  const Workspace winners(static_cast<std::size_t>(gradient ? m * c : 0) * sizeof(std::int32_t));
+  const TensorView p_s = pooled_view(maps.as<float>(), c, m);
+  const TensorView p_t = pooled_view(p_s.ptr<float>() + m * c, d, m);
+  const TensorView g = gradient ? pooled_view(p_t.ptr<float>() + m * d, c, m) : TensorView{};
+  std::int32_t* from = gradient ? winners.as<std::int32_t>() : nullptr;
   double total = 0;
   for (std::int64_t n = 0; n < student.n(); ++n) {
-    pool_and_normalise(student.ptr<S>() + n * h * w * c, h, w, c, win, f_s, norm_s, from);
-    pool_and_normalise(teacher.ptr<T>() + n * h * w * d, h, w, d, win, f_t, norm_t,
-                       static_cast<std::int32_t*>(nullptr));
-    S* gs = gstudent.defined() ? gstudent.ptr<S>() + n * h * w * c : nullptr;
-    if (gs != nullptr && m < h * w) {
-      std::memset(static_cast<void*>(gs), 0, static_cast<std::size_t>(h * w * c) * sizeof(S));
-    }
-    for (std::int64_t first = 0; first < m; first += rows) {
-      const std::int64_t count = std::min(rows, m - first);
-      const auto similarity = [&](float* f, std::int64_t channels, float* a) {
-        ops::kMatmul(kCpu, DType::kF32, matrix(f + first * channels, count, channels),
-                     ops::transposed(matrix(f, m, channels)), TensorView{}, matrix(a, count, m));
-      };
-      similarity(f_s, c, a_s);
-      similarity(f_t, d, a_t);
-      total += subtract(a_s, a_t, count, m);
-      if (gs == nullptr) continue;
-      ops::kMatmul(kCpu, DType::kF32, matrix(a_s, count, m), matrix(f_s, m, c), TensorView{}, matrix(g, count, c));
-      parallel_for(count, pixel_grain(c), [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t i = begin; i < end; ++i) {
-          const float* row = g + i * c;
-          const float* f = f_s + (first + i) * c;
-          const double norm = norm_s[first + i];
-          const double divisor = norm + kPairwiseEpsilon;
-          const auto scale = static_cast<float>(norm > 0 ? slope / divisor : 0);
-          const auto stretch = static_cast<float>(norm > 0 ? divisor / norm : 0);
-          const float along = options.detach_norm ? 0.0F : stretch * row_dot(row, f, c);
-          const std::int32_t* where = from + (first + i) * c;
-          for (std::int64_t k = 0; k < c; ++k) gs[where[k] * c + k] = static_cast<S>(scale * (row[k] - along * f[k]));
-        }
-      });
-    }
+    pool(student.ptr<S>() + n * h * w * c, h, w, c, win, p_s.ptr<float>(), from);
+    pool(teacher.ptr<T>() + n * h * w * d, h, w, d, win, p_t.ptr<float>(), static_cast<std::int32_t*>(nullptr));
+    total += affinity_difference(p_s, p_t, g, form, slope);
+    if (!gradient) continue;
+    unpool(g.ptr<float>(), from, h, w, c, win, ops::RowStore<S>(gstudent), gstudent.ptr<S>() + n * h * w * c);
   }
   return total;
 }
@@ -151,15 +111,22 @@ double run(const TensorView& student, const TensorView& teacher, const TensorVie
 void pairwise_kd_cpu(const TensorView& student, const TensorView& teacher, const TensorView& loss,
                      const TensorView& gstudent, const PairwiseKdOptions& options) {
   const PairwiseWindows win(student.h(), student.w(), options);
+  const AffinityForm form{.epsilon = kPairwiseEpsilon, .detach_norm = options.detach_norm};
   const auto m = static_cast<double>(win.count());
   const double factor = 1 / (static_cast<double>(student.n()) * m * m);
-  visit_fast_dtype("pairwise_kd", student.dtype, [&](auto student_tag) {
-    visit_fast_dtype("pairwise_kd", teacher.dtype, [&](auto teacher_tag) {
-      const double total =
-          run<decltype(student_tag), decltype(teacher_tag)>(student, teacher, gstudent, options, 4 * factor);
-      *loss.ptr<float>() = static_cast<float>(factor * total);
+  double total = 0;
+  if (win.kernel_h * win.kernel_w == 1) {
+    total = affinity_difference(student, teacher, gstudent, form, factor);
+  } else {
+    visit_fast_dtype("pairwise_kd", student.dtype, [&](auto student_tag) {
+      visit_fast_dtype("pairwise_kd", teacher.dtype, [&](auto teacher_tag) {
+        using S = decltype(student_tag);
+        using T = decltype(teacher_tag);
+        total = run<S, T>(student, teacher, gstudent, win, form, factor);
+      });
     });
-  });
+  }
+  *loss.ptr<float>() = static_cast<float>(factor * total);
 }
 
 }  // namespace limbeck::distill

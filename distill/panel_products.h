@@ -2,7 +2,7 @@
 //   and A B with a small matrix B. Built on the tiles of the convolutions (ops/tile_gemm.h).
 // What it is not: a general matrix product (ops/matmul.h). Results here do not depend on the number of threads, because
 //   threads share out the elements of the result.
-// Read next: distill/ka_affinity_cpu.cpp.
+// Read next: distill/position_affinity_cpu.cpp.
 //
 // Note [panels of a map]
 //   Panel p of a stretch of `rows` positions holds channels [p kWidth, (p + 1) kWidth) of each, [rows][kWidth]. A

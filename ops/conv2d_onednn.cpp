@@ -88,7 +88,7 @@ CachedConv& forward_conv(const Shape& x, const Shape& w, const Shape& y, const C
   return cache.get(make_key(x, w, o, dtype, epilogue), [&] {
     Attributes attributes;
     if (epilogue.residual.defined()) attributes.sum();
-    if (epilogue.act == Activation::kRelu) attributes.relu();
+    if (epilogue.act == Activation::kRelu) attributes.relu(dtype);
     if (epilogue.act == Activation::kRelu6) attributes.clip(0.0F, 6.0F);
     const bool bias = epilogue.bias.defined();
     const auto pd = forward_desc(x, w, y, o, dtype, bias, attributes.build());

@@ -1,6 +1,8 @@
-// Runs every family of tests/cases through the harness, and checks that no op is without cases.
+// Runs every family of tests/cases through the harness, and checks that no op is without cases and no family without a
+// test.
 #include <doctest/doctest.h>
 
+#include <functional>
 #include <set>
 #include <string>
 
@@ -21,9 +23,17 @@ TEST_CASE("every op of the catalogues has cases") {
   for (const auto name : distill::kCatalogue) CHECK_MESSAGE(covered.count(name) == 1, name, " has no OpCase");
 }
 
+namespace {
+
+std::set<std::string, std::less<>>& tested_families() {
+  static std::set<std::string, std::less<>> names;
+  return names;
+}
+
 // One test case per family, so that a failure and the time it takes carry a name.
-#define LIMBECK_FAMILY_TEST(family) \
-  TEST_CASE("cases of " #family) { test::check_cases(test::family##_cases()); }
+#define LIMBECK_FAMILY_TEST(family)                                             \
+  TEST_CASE("cases of " #family) { test::check_cases(test::family##_cases()); } \
+  [[maybe_unused]] const bool kTests_##family = tested_families().insert(#family).second;
 LIMBECK_FAMILY_TEST(elementwise)
 LIMBECK_FAMILY_TEST(reduce)
 LIMBECK_FAMILY_TEST(matmul)
@@ -52,5 +62,13 @@ LIMBECK_FAMILY_TEST(feature_mse)
 LIMBECK_FAMILY_TEST(ka_autoencoder_loss)
 LIMBECK_FAMILY_TEST(ka_adapt)
 LIMBECK_FAMILY_TEST(ka_affinity)
+
+}  // namespace
+
+TEST_CASE("every family has a test case") {
+  for (const auto& family : test::kFamilies) {
+    CHECK_MESSAGE(tested_families().count(family.name) == 1, std::string(family.name), " has no LIMBECK_FAMILY_TEST");
+  }
+}
 
 TEST_SUITE_END();

@@ -89,21 +89,43 @@ TEST_CASE("pairwise_kd: the promises of every loss") {
     check_zero_for_equal_maps(loss, {2, 19, 13, 15});
     check_zero_for_equal_maps(loss, {2, 1, 1, 1});
     check_large_numbers(loss, {2, 11, 15, 14}, {2, 7, 15, 14});
+    check_threads(loss, {2, 19, 40, 41}, {2, 32, 40, 41});
     check_mixed_types(loss, {2, 11, 9, 9}, {2, 19, 9, 9});
     check_nan_shows(loss, {1, 3, 4, 5});
     check_refusals(loss);
   }
 }
 
-TEST_CASE("pairwise_kd: blocks of rows agree with the reference; a repetition is exact") {
-  const Tensor s = noise_map({2, 19, 20, 21}, 1, 2);
-  const Tensor t = noise_map({2, 32, 20, 21}, 2, 2);
-  const auto loss = [&](const Tensor& x) { return pairwise_kd(x, t.copy_as(x.dtype()), kUnpooled); };
+TEST_CASE("pairwise_kd: both ways of computing agree with the reference; a repetition is exact") {
+  const PairwiseKdOptions pooled{.scale = 0, .kernel = 2, .detach_norm = false};
+  struct Row {
+    Shape student, teacher;
+    PairwiseKdOptions options;
+  };
+  for (const auto& [student, teacher, options] :
+       {Row{{2, 19, 20, 21}, {2, 32, 20, 21}, kUnpooled}, Row{{1, 19, 31, 37}, {1, 32, 31, 37}, pooled},
+        Row{{2, 45, 9, 11}, {2, 32, 9, 11}, pooled}}) {
+    CAPTURE(student[1]);
+    const Tensor s = noise_map(student, 1, 2);
+    const Tensor t = noise_map(teacher, 2, 2);
+    const auto loss = [&](const Tensor& x) { return pairwise_kd(x, t.copy_as(x.dtype()), options); };
+    const auto fast = differentiate(loss, s);
+    const auto exact = differentiate(loss, s.copy_as(DType::kF64));
+    CHECK(fast.loss == doctest::Approx(exact.loss).epsilon(1e-5));
+    CHECK(gap(fast.gradient, exact.gradient) < 1e-5);
+    CHECK(differentiate(loss, s).gradient == fast.gradient);
+  }
+}
+
+TEST_CASE("pairwise_kd: small differences of large affinities keep their digits") {
+  const Tensor t = noise_map({1, 8, 24, 26}, 1, 2);
+  const Tensor s = ops::add(t, ops::mul_scalar(noise_map({1, 8, 24, 26}, 2, 2), 1e-3F));
+  const PairwiseKdOptions options{.scale = 0, .kernel = 2, .detach_norm = false};
+  const auto loss = [&](const Tensor& x) { return pairwise_kd(x, t.copy_as(x.dtype()), options); };
   const auto fast = differentiate(loss, s);
   const auto exact = differentiate(loss, s.copy_as(DType::kF64));
   CHECK(fast.loss == doctest::Approx(exact.loss).epsilon(1e-5));
   CHECK(gap(fast.gradient, exact.gradient) < 1e-5);
-  CHECK(differentiate(loss, s).gradient == fast.gradient);
 }
 
 TEST_CASE("pairwise_kd: a vector of length zero gets no gradient; wrong options are named") {

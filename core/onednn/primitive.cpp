@@ -1,6 +1,7 @@
 // What this is: running cached primitives; see core/onednn/primitive.h.
 #include "core/onednn/primitive.h"
 
+#include <limits>
 #include <list>
 
 #include "core/memory.h"
@@ -20,8 +21,13 @@ Attributes& Attributes::sum() {
   return *this;
 }
 
-Attributes& Attributes::relu() {
-  compat::append_eltwise(post_ops_, dnnl::algorithm::eltwise_relu, 0.0F, 0.0F);
+// Note [NaN through ReLU]
+//   With slope 0, oneDNN's matrix-unit (AMX) kernels compute max(x, 0), which is 0 for NaN: a diverged network would look sane.
+//   With any other slope they compare, and NaN stays. The smallest slope there is makes negative results at most 1e-41,
+//   which bf16 rounds to zero. f32 results would keep such numbers, and those kernels do not need it.
+Attributes& Attributes::relu(DType result) {
+  const float slope = result == DType::kBF16 ? std::numeric_limits<float>::denorm_min() : 0.0F;
+  compat::append_eltwise(post_ops_, dnnl::algorithm::eltwise_relu, slope, 0.0F);
   return *this;
 }
 

@@ -32,7 +32,8 @@ class Attributes {
  public:
   /// Adds the old content of the destination: y = op(x) + y.
   Attributes& sum();
-  Attributes& relu();
+  /// `result` is the type the primitive writes; see Note [NaN through ReLU] in primitive.cpp.
+  Attributes& relu(DType result = DType::kF32);
   /// min(max(y, low), high); ReLU6 is clip(0, 6).
   Attributes& clip(float low, float high);
   /// Lets f32 inputs be rounded to bf16 inside the primitive (faster on CPUs with bf16 units, about 3 decimal digits).
