@@ -84,8 +84,11 @@ struct ImportArgs : NetworkArgs {
   std::string out;
   double bn_eps = 0;                   ///< 0: what the file says, else 1e-5
   std::string normalisation;           ///< empty: what the file says, else imagenet
+  bool align_corners = false;          ///< logits are resized with align_corners
+  std::string map;                     ///< list of names, models/weight_names.h
   bool report = false;                 ///< print every name
-  bool lenient = false;                ///< accept missing and unexpected names, and another number of classes
+  bool lenient = false;                ///< accept missing and unexpected names
+  bool new_classifier = false;         ///< accept a last layer for another number of classes and start a new one
   bool json = false;
 };
 
