@@ -8,6 +8,8 @@
 
 #include "core/device.h"
 
+#include "core/cuda.h"
+
 namespace limbeck::apps {
 
 namespace {
@@ -76,6 +78,12 @@ std::array<std::int64_t, 2> parse_size(const std::string& text, const char* opti
   const auto x = all.find('x');
   if (x == std::string_view::npos) return {number(all), number(all)};
   return {number(all.substr(0, x)), number(all.substr(x + 1))};
+}
+
+Device open_device(const std::string& text) {
+  const Device device = Device::parse(text);
+  if (device.is_cuda()) cuda::activate(device, "device");
+  return device;
 }
 
 }  // namespace limbeck::apps

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/config.h"
+#include "core/device.h"
 #include "models/model.h"
 
 namespace limbeck::apps {
@@ -94,6 +95,7 @@ struct ImportArgs : NetworkArgs {
 
 struct BenchArgs {
   std::string what = "step";  ///< step | ops
+  std::string device = "cpu";
   std::string dtype = "f32";
   std::int64_t batch = 4;
   std::string size = "256x256";
@@ -143,5 +145,8 @@ void require_cpu(const std::string& device);
 
 /// "256x512" -> {256, 512} (height x width); one number means a square. Throws ConfigError.
 [[nodiscard]] std::array<std::int64_t, 2> parse_size(const std::string& text, const char* option);
+
+/// The device that --device names, made ready. Throws ConfigError if it is not there.
+[[nodiscard]] Device open_device(const std::string& text);
 
 }  // namespace limbeck::apps

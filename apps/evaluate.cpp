@@ -18,12 +18,13 @@ namespace limbeck::apps {
 datasets::Mask predict_mask(models::Model& model, const datasets::Image& image, const InferenceOptions& options) {
   const NoGradGuard off;
   const AutocastGuard precision(options.bf16);
-  Tensor x = datasets::to_tensor(image, options.normalisation);
+  const Device device = model.named_parameters().front().tensor.device();
+  Tensor x = datasets::to_tensor(image, options.normalisation).to(device);
   if (options.resize_h > 0) x = ops::resize_bilinear(x, {options.resize_h, options.resize_w}, false);
   const models::Output output = model.forward(x);
   const Tensor logits =
       ops::resize_bilinear(ops::cast(output.logits, DType::kF32), {image.h, image.w}, options.align_corners);
-  return datasets::to_mask(ops::argmax(logits, 1));
+  return datasets::to_mask(ops::argmax(logits, 1).to(kCpu));
 }
 
 datasets::Sample prepare_sample(datasets::Sample sample, const InferenceOptions& options) {

@@ -150,6 +150,7 @@ int run(int argc, char** argv) {
   auto* bench_verb = app.add_subcommand("bench", "time the distillation step");
   bench_verb->add_option("what", bench.what, "step")->capture_default_str();
   bench_verb->add_option("--dtype", bench.dtype, "f32 or bf16")->capture_default_str();
+  bench_verb->add_option("--device", bench.device, "cpu, or cuda:N in a build with CUDA")->capture_default_str();
   bench_verb->add_option("--batch", bench.batch, "images per step")->capture_default_str();
   bench_verb->add_option("--size", bench.size, "input size HxW")->capture_default_str();
   bench_verb->add_option("--classes", bench.classes, "number of classes")->capture_default_str();

@@ -10,6 +10,7 @@
 #include "datasets/compose.h"
 #include "datasets/image_io.h"
 #include "datasets/mask_io.h"
+#include "nn/module.h"
 
 namespace limbeck::apps {
 namespace {
@@ -34,6 +35,7 @@ std::vector<fs::path> collect(const std::vector<std::string>& arguments) {
 
 int run_predict(const PredictArgs& args) {
   if (args.out.empty()) fail<ConfigError>("predict", "--out is missing: the folder for the masks");
+  const nn::ParameterDevice parameters(open_device(args.device));
   const LoadedModel loaded = load_model(args.model);
   if (models::is_classification(loaded.card.spec.name)) {
     fail<ConfigError>("predict", "{} holds a {}, which classifies whole pictures; predict paints masks", loaded.file.string(),
