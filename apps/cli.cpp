@@ -9,6 +9,8 @@
 #include "apps/inference.h"
 #include "core/device.h"
 
+#include "core/cuda.h"
+
 namespace limbeck::apps {
 
 namespace {
@@ -106,6 +108,12 @@ void read_protocol(const ProtocolArgs& args, InferenceOptions& options) {
   } else if (overlap >= 0) {
     fail<ConfigError>("--overlap", "there are no tiles to overlap; give --tile HxW");
   }
+}
+
+Device open_device(const std::string& text) {
+  const Device device = Device::parse(text);
+  if (device.is_cuda()) cuda::activate(device, "device");
+  return device;
 }
 
 }  // namespace limbeck::apps

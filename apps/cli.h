@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/config.h"
+#include "core/device.h"
 #include "models/model.h"
 
 namespace limbeck::apps {
@@ -97,8 +98,11 @@ struct ImportArgs : NetworkArgs {
   std::string out;
   double bn_eps = 0;                   ///< 0: what the file says, else 1e-5
   std::string normalisation;           ///< empty: what the file says, else imagenet
+  bool align_corners = false;          ///< logits are resized with align_corners
+  std::string map;                     ///< list of names, models/weight_names.h
   bool report = false;                 ///< print every name
-  bool lenient = false;                ///< accept missing and unexpected names, and another number of classes
+  bool lenient = false;                ///< accept missing and unexpected names
+  bool new_classifier = false;         ///< accept a last layer for another number of classes and start a new one
   bool json = false;
 };
 
@@ -120,6 +124,7 @@ struct ExportArgs {
 
 struct BenchArgs {
   std::string what = "step";  ///< step | ops
+  std::string device = "cpu";
   std::string dtype = "f32";
   std::int64_t batch = 4;
   std::string size = "256x256";
@@ -174,5 +179,8 @@ void read_protocol(const ProtocolArgs& args, InferenceOptions& options);
 
 /// "256x512" -> {256, 512} (height x width); one number means a square. Throws ConfigError.
 [[nodiscard]] std::array<std::int64_t, 2> parse_size(const std::string& text, const char* option);
+
+/// The device that --device names, made ready. Throws ConfigError if it is not there.
+[[nodiscard]] Device open_device(const std::string& text);
 
 }  // namespace limbeck::apps

@@ -44,7 +44,7 @@ datasets::Image cut(const datasets::Image& image, std::int64_t y, std::int64_t x
 /// Adds a tile's scores to a row of tiles; both are channels-last.
 void add_tile(const Tensor& scores, std::int64_t x, std::int64_t width, std::vector<float>& band) {
   const std::int64_t classes = scores.size(1), h = scores.size(2), w = scores.size(3);
-  const Tensor dense = scores.dense();
+  const Tensor dense = scores.to(kCpu).dense();
   parallel_for(h, 8, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
       const float* from = dense.data<float>() + row * w * classes;
@@ -119,7 +119,7 @@ Tensor predict_scores(const ForwardFn& network, const datasets::Image& image, co
     Tensor logits = ops::cast(network(mirror ? mirrored(input) : input), DType::kF32);
     LIMBECK_CHECK(logits.ndim() == 4, "predict", "the network gives {}, expected a score per class and pixel",
                   logits.shape());
-    if (mirror) logits = mirrored(logits);
+    if (mirror) logits = mirrored(logits.to(kCpu));
     return ops::resize_bilinear(logits, {image.h, image.w}, options.align_corners);
   };
   Tensor sum;
@@ -130,7 +130,7 @@ Tensor predict_scores(const ForwardFn& network, const datasets::Image& image, co
       if (mirror && !options.flip) continue;
       const Tensor scores = scores_of(input, mirror);
       if (single(options)) return scores;
-      const Tensor probabilities = ops::softmax(scores);
+      const Tensor probabilities = ops::softmax(scores).to(kCpu);
       if (sum.defined()) {
         ops::add_(sum, probabilities);
       } else {
@@ -149,11 +149,12 @@ datasets::Mask predict_mask(const ForwardFn& network, const datasets::Image& ima
   }
   if (options.tile_h > 0 && (options.tile_h < image.h || options.tile_w < image.w))
     return predict_tiles(network, image, options);
-  return datasets::to_mask(ops::argmax(predict_scores(network, image, options), 1));
+  return datasets::to_mask(ops::argmax(predict_scores(network, image, options), 1).to(kCpu));
 }
 
 datasets::Mask predict_mask(models::Model& model, const datasets::Image& image, const InferenceOptions& options) {
-  return predict_mask([&](const Tensor& x) { return model.forward(x).logits; }, image, options);
+  const Device device = model.named_parameters().front().tensor.device();
+  return predict_mask([&](const Tensor& x) { return model.forward(x.to(device)).logits; }, image, options);
 }
 
 }  // namespace limbeck::apps

@@ -150,8 +150,11 @@ int run(int argc, char** argv) {
   add_network(*import_verb, import);
   import_verb->add_option("--bn-eps", import.bn_eps, "eps of batch norm these weights were trained with (1e-3: TensorFlow)");
   import_verb->add_option("--normalisation", import.normalisation, "imagenet (mean/std) or symmetric ([-1,1])");
+  import_verb->add_flag("--align-corners", import.align_corners, "results are enlarged with align_corners (DeepLab of TensorFlow, jf, td)");
+  import_verb->add_option("--map", import.map, "list of names, one pair THEIRS OURS a line, for files whose names are not known");
   import_verb->add_flag("--report", import.report, "print what happened to every tensor");
-  import_verb->add_flag("--lenient", import.lenient, "accept missing and unexpected names and heads of another class count");
+  import_verb->add_flag("--lenient", import.lenient, "accept missing and unexpected names");
+  import_verb->add_flag("--new-classifier", import.new_classifier, "a last layer for other classes is replaced by a fresh one");
   import_verb->add_flag("--json", import.json, "print the report as JSON");
   verbs.emplace_back(import_verb, [&] { return run_import(import); });
 
@@ -176,6 +179,7 @@ int run(int argc, char** argv) {
   auto* bench_verb = app.add_subcommand("bench", "time the distillation step");
   bench_verb->add_option("what", bench.what, "step")->capture_default_str();
   bench_verb->add_option("--dtype", bench.dtype, "f32 or bf16")->capture_default_str();
+  bench_verb->add_option("--device", bench.device, "cpu, or cuda:N in a build with CUDA")->capture_default_str();
   bench_verb->add_option("--batch", bench.batch, "images per step")->capture_default_str();
   bench_verb->add_option("--size", bench.size, "input size HxW")->capture_default_str();
   bench_verb->add_option("--classes", bench.classes, "number of classes")->capture_default_str();

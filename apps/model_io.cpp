@@ -1,5 +1,6 @@
 #include "apps/model_io.h"
 
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "apps/run_dir.h"
@@ -47,6 +48,21 @@ ModelCard from_metadata(const std::map<std::string, std::string>& metadata, cons
   card.normalisation = entry("normalisation");
   card.align_corners = entry("align_corners") == "true";
   return card;
+}
+
+std::string normalisation_of(const std::map<std::string, std::string>& metadata) {
+  if (const auto found = metadata.find("normalisation"); found != metadata.end()) return found->second;
+  const auto input = metadata.find("input");
+  return input != metadata.end() && input->second.find("x/127.5-1") != std::string::npos ? "symmetric" : "";
+}
+
+void warn_of_other_origin(const std::map<std::string, std::string>& metadata, const std::string& file, const models::ModelSpec& spec,
+                          const std::string& normalisation) {
+  if (const auto eps = metadata.find("bn_eps"); eps != metadata.end() && std::strtod(eps->second.c_str(), nullptr) != spec.bn_eps) {
+    log_warn("{}: trained with bn_eps {}, used with {}", file, eps->second, spec.bn_eps);
+  }
+  const std::string own = normalisation_of(metadata);
+  if (!own.empty() && own != normalisation) log_warn("{}: trained with normalisation {}, used with {}", file, own, normalisation);
 }
 
 LoadedModel load_model(const std::filesystem::path& path) {

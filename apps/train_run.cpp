@@ -40,6 +40,7 @@ std::shared_ptr<models::Model> build_student(const Settings& settings) {
     options.strict = settings.model.init_strict;
     const auto report = models::load_weights(*model, find_weights(settings.model.init), options);
     log_info("init: {}: {}", settings.model.init, report.to_string());
+    warn_of_other_origin(report.metadata, settings.model.init, settings.model.spec, settings.data.normalisation);
   }
   return model;
 }

@@ -115,6 +115,7 @@ StepResult Trainer::train_step(std::int64_t step) {
   const auto& t = settings_.train;
   Generator dropout(settings_.seed, mix_stream(kDropoutStream, static_cast<std::uint64_t>(step)));
   const nn::GeneratorScope scope(dropout);
+  const Device device = optimizer_->parameters().front().device();
   StepResult result;
   result.lr = nn::learning_rate(schedule_options(t, total_), step);
   optimizer_->zero_grad();
@@ -126,7 +127,7 @@ StepResult Trainer::train_step(std::int64_t step) {
     distill::Objective objective;
     {
       const AutocastGuard precision(t.precision == "bf16");
-      objective = task_->forward(batch->images, batch->labels, step, total_);
+      objective = task_->forward(batch->images.to(device), batch->labels.to(device), step, total_);
       if (t.accumulate > 1) objective.total = ops::mul_scalar(objective.total, share);
     }
     result.loss += objective.total.item();

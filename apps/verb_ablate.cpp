@@ -23,6 +23,7 @@
 #include "core/memory.h"
 #include "core/nearest_word.h"
 #include "datasets/image_io.h"
+#include "nn/module.h"
 
 namespace limbeck::apps {
 namespace {
@@ -384,9 +385,7 @@ int Sweep::run(const std::vector<std::string>& only, bool json) {
 }  // namespace
 
 int run_ablate(const AblateArgs& args) {
-  if (!Device::parse(args.device).is_cpu()) {
-    fail<ConfigError>("device", "{} is not available in this build; use --device cpu", args.device);
-  }
+  const nn::ParameterDevice parameters(open_device(args.device));
   SweepSpec spec = read_sweep(args.config, args.overrides);
   if (args.seed) spec.seeds = {static_cast<std::int64_t>(*args.seed)};
   const std::string out = args.out.empty() ? spec.out : args.out;

@@ -7,6 +7,7 @@
 
 #include "apps/cli.h"
 #include "core/autocast.h"
+#include "core/cuda.h"
 #include "core/json.h"
 #include "core/log.h"
 #include "core/memory.h"
@@ -48,6 +49,8 @@ double peak_rss_mb() {
 int run_bench(const BenchArgs& args) {
   if (args.what != "step") fail<ConfigError>("bench", "unknown benchmark '{}', expected step", args.what);
   if (args.dtype != "f32" && args.dtype != "bf16") fail<ConfigError>("bench", "--dtype {}, expected f32 or bf16", args.dtype);
+  const Device device = open_device(args.device);
+  const nn::ParameterDevice parameters(device);
   const auto size = parse_size(args.size, "bench --size");
   const auto objective = make_objective(args.classes);
   std::vector<nn::ParameterGroup> groups(1);
@@ -57,11 +60,11 @@ int run_bench(const BenchArgs& args) {
   objective->train();
 
   Generator g(2);
-  const Tensor images = Tensor::empty({args.batch, 3, size[0], size[1]});
+  const Tensor images = Tensor::empty({args.batch, 3, size[0], size[1]}, DType::kF32, device);
   fill_normal_(images, g, 0.0, 1.0);
   std::vector<std::uint8_t> ids(static_cast<std::size_t>(args.batch * size[0] * size[1]));
   for (auto& id : ids) id = static_cast<std::uint8_t>(g.below(static_cast<std::uint64_t>(args.classes)));
-  const Tensor labels = Tensor::from(ids, {args.batch, size[0], size[1]});
+  const Tensor labels = Tensor::from(ids, {args.batch, size[0], size[1]}).to(device);
 
   double loss = 0;
   const auto step = [&](std::int64_t k) {
@@ -76,20 +79,22 @@ int run_bench(const BenchArgs& args) {
     loss = o.total.item();
   };
   for (int k = 0; k < args.warmup; ++k) step(k);
-  const auto before = CpuAllocator::get().stats();
+  const auto memory = [&] { return device.is_cuda() ? cuda::memory_stats(device) : CpuAllocator::get().stats(); };
+  const auto before = memory();
   std::vector<double> ms;
   for (int k = 0; k < args.steps; ++k) {
     const double start = monotonic_seconds();
     step(args.warmup + k);
     ms.push_back(1e3 * (monotonic_seconds() - start));
   }
-  const auto after = CpuAllocator::get().stats();
+  const auto after = memory();
   std::vector<double> sorted = ms;
   std::sort(sorted.begin(), sorted.end());
   const double median = sorted.empty() ? 0 : sorted[sorted.size() / 2];
   if (args.json) {
     fmt::print("{}\n", JsonObject()
                            .add("what", "distillation step")
+                           .add("device", device.to_string())
                            .add("dtype", args.dtype)
                            .add("ms", std::span<const double>(ms))
                            .add("median_ms", median)

@@ -6,10 +6,12 @@
 #include "apps/settings.h"
 #include "core/file_io.h"
 #include "core/log.h"
+#include "nn/module.h"
 
 namespace limbeck::apps {
 
 int run_eval(const EvalArgs& args) {
+  const nn::ParameterDevice parameters(open_device(args.device));
   Config config = stored_config(args, args.model);
   if (!args.split.empty()) config.override_with("data.val_split=" + args.split);
   const DataSettings data = read_data(config);

@@ -1,6 +1,7 @@
 // The verb `import`: weights of other projects become a file that eval, predict, distill and init: read. Whatever decides how the
 // numbers must be used (network, eps of batch norm, input scaling, class names) is stored with them.
 #include <algorithm>
+#include <charconv>
 #include <filesystem>
 #include <utility>
 
@@ -44,11 +45,15 @@ ModelCard make_card(const ImportArgs& args, const std::map<std::string, std::str
   if (args.bn_eps > 0) {
     card.spec.bn_eps = args.bn_eps;
   } else if (const std::string eps = entry("bn_eps"); !eps.empty()) {
-    card.spec.bn_eps = std::stod(eps);
+    const auto [end, status] = std::from_chars(eps.data(), eps.data() + eps.size(), card.spec.bn_eps);
+    if (status != std::errc() || end != eps.data() + eps.size() || !(card.spec.bn_eps > 0)) {
+      fail<WeightsError>("import", "{}: metadata 'bn_eps' is '{}', expected a positive number; give --bn-eps", args.file, eps);
+    }
   }
-  card.normalisation = !args.normalisation.empty() ? args.normalisation : entry("normalisation");
+  card.normalisation = !args.normalisation.empty() ? args.normalisation : normalisation_of(metadata);
   if (card.normalisation.empty()) card.normalisation = "imagenet";
   static_cast<void>(datasets::Normalisation::parse(card.normalisation));  // throws for an unknown word
+  card.align_corners = args.align_corners || entry("align_corners") == "true";
   card.classes = usual_classes(card.spec.classes);
   return card;
 }
@@ -77,7 +82,8 @@ int run_import(const ImportArgs& args) {
   const auto model = models::make_model(card.spec, g);
   models::WeightsOptions options;
   options.strict = !args.lenient;
-  options.allow_shape_mismatch_skip = args.lenient;
+  options.new_classifier = args.new_classifier;
+  if (!args.map.empty()) options.map = models::WeightMap::read(args.map);
   const models::WeightsReport report = models::load_weights(*model, file, args.file, options);
 
   auto out = to_metadata(card);

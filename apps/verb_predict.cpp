@@ -11,6 +11,7 @@
 #include "datasets/compose.h"
 #include "datasets/image_io.h"
 #include "datasets/mask_io.h"
+#include "nn/module.h"
 
 namespace limbeck::apps {
 namespace {
@@ -111,6 +112,7 @@ int run_predict(const PredictArgs& args) {
     fail<ConfigError>("predict", "--out - writes raw ids to standard output; --json and --overlay need a folder");
   }
   const auto source = source_of(args);
+  const nn::ParameterDevice parameters(open_device(args.device));
   const LoadedModel loaded = load_model(args.model);
   if (models::is_classification(loaded.card.spec.name)) {
     fail<ConfigError>("predict", "{} classifies whole pictures; masks need a segmentation network",

@@ -4,6 +4,7 @@
 #include "apps/train_run.h"
 #include "core/json.h"
 #include "core/log.h"
+#include "nn/module.h"
 
 namespace limbeck::apps {
 namespace {
@@ -15,7 +16,7 @@ int run_verb(const TrainArgs& args, Verb verb) {
   const Settings settings = read_settings(config, verb);
   const std::filesystem::path run = config.get<std::string>("out");
   config.check_all_used();
-  require_cpu(args.device);
+  const nn::ParameterDevice parameters(open_device(args.device));
 
   const RunFolder folder = args.resume ? RunFolder::kResume : args.force ? RunFolder::kReplace : RunFolder::kNew;
   const TrainOutcome outcome = run_training(settings, run, folder, config.dump());

@@ -10,14 +10,14 @@ target_include_directories(limbeck_usage INTERFACE
 target_link_libraries(limbeck_usage INTERFACE
   OpenMP::OpenMP_CXX Threads::Threads DNNL::dnnl fmt::fmt PkgConfig::spng PkgConfig::libzip
   $<IF:$<TARGET_EXISTS:yaml-cpp::yaml-cpp>,yaml-cpp::yaml-cpp,yaml-cpp>   # 0.8 and later, before
-  $<$<BOOL:${LIMBECK_WITH_CUDA}>:CUDA::cudart> $<$<BOOL:${LIMBECK_WITH_CUDA}>:CUDA::cublasLt>
-  $<$<BOOL:${LIMBECK_WITH_CUDA}>:cuDNN::cudnn>)
+  # The static run-time library, so that the program starts on a machine without CUDA.
+  $<$<BOOL:${LIMBECK_WITH_CUDA}>:CUDA::cudart_static> ${CMAKE_DL_LIBS})
 
 add_library(limbeck_flags INTERFACE)
 target_compile_options(limbeck_flags INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wconversion>
   # nvcc hands its host compiler what stands behind -Xcompiler. CMake 3.25 does not know nvcc's option for C++20.
-  $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20 -Xcompiler=-Wall,-Wextra,-fopenmp>
+  $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20 --expt-relaxed-constexpr -Xcompiler=-Wall,-Wextra,-fopenmp>
   # nvcc does not get through fmt's compile-time check of format strings; g++ has checked the same headers.
   $<$<COMPILE_LANGUAGE:CUDA>:-DFMT_USE_CONSTEVAL=0 -DFMT_CONSTEVAL= -DFMT_USE_CONSTEXPR=1>
   # g++ 12 sees overlapping copies inside std::string's operator+ (gcc.gnu.org/PR105651).

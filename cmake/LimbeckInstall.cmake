@@ -22,5 +22,4 @@ install(FILES
   "${PROJECT_BINARY_DIR}/limbeck-config.cmake"
   "${PROJECT_BINARY_DIR}/limbeck-config-version.cmake"
   cmake/FindoneDNN.cmake
-  cmake/FindcuDNN.cmake
   DESTINATION "${package_dir}")

@@ -1,21 +1,26 @@
-# limbeck_layer(NAME HEADERS file... SOURCES file... [CUDA file...] [LIBRARIES target...])
+# limbeck_layer(NAME HEADERS file... SOURCES file... [CUDA file...] [NO_CUDA file...] [LIBRARIES target...])
 #
 # Declares the layer in the current folder: an object library limbeck_NAME (build one layer with
 # `cmake --build build --target limbeck_ops`) whose objects and headers become part of the library `limbeck`.
-#   CUDA       sources and headers that exist only in a build with CUDA: limbeck_NAME_cuda;
-#              the target limbeck_cuda builds those of all layers
+#   CUDA       sources that exist only in a build with CUDA, and their headers, which are not installed: limbeck_NAME_cuda;
+#              the target limbeck_cuda builds those of all layers, the tests compile the kernels among them as C++
+#   NO_CUDA    what stands in for them in a build without
 #   LIBRARIES  what the sources need but the headers do not show
 function(limbeck_layer name)
-  cmake_parse_arguments(PARSE_ARGV 1 layer "" "" "HEADERS;SOURCES;CUDA;LIBRARIES")
+  cmake_parse_arguments(PARSE_ARGV 1 layer "" "" "HEADERS;SOURCES;CUDA;NO_CUDA;LIBRARIES")
   limbeck_layer_part(limbeck_${name} "${layer_HEADERS}" "${layer_SOURCES}" "${layer_LIBRARIES}")
 
+  set(sources ${layer_CUDA})
+  list(FILTER sources EXCLUDE REGEX "\\.(h|cuh)$")
+  list(TRANSFORM sources PREPEND "${CMAKE_CURRENT_SOURCE_DIR}/" OUTPUT_VARIABLE paths)
+  set_property(GLOBAL APPEND PROPERTY LIMBECK_CUDA_SOURCES ${paths})
   if(LIMBECK_WITH_CUDA AND layer_CUDA)
-    set(headers ${layer_CUDA})
-    set(sources ${layer_CUDA})
-    list(FILTER headers INCLUDE REGEX "\\.(h|cuh)$")
-    list(FILTER sources EXCLUDE REGEX "\\.(h|cuh)$")
-    limbeck_layer_part(limbeck_${name}_cuda "${headers}" "${sources}" "${layer_LIBRARIES}")
+    limbeck_layer_part(limbeck_${name}_cuda "" "${sources}" "${layer_LIBRARIES}")
+    # Headers only: the libraries are loaded when they are needed (core/cuda/library.h).
+    target_include_directories(limbeck_${name}_cuda SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS} "${cuDNN_INCLUDE_DIR}")
     add_dependencies(limbeck_cuda limbeck_${name}_cuda)
+  elseif(layer_NO_CUDA)
+    limbeck_layer_part(limbeck_${name}_no_cuda "" "${layer_NO_CUDA}" "${layer_LIBRARIES}")
   endif()
 endfunction()
 

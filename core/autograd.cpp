@@ -11,6 +11,7 @@
 #include <limits>
 #include <utility>
 
+#include "core/cuda.h"
 #include "core/parallel.h"
 
 namespace limbeck {
@@ -34,7 +35,11 @@ void add_into(const Tensor& destination, const Tensor& source) {
     const Tensor sum = destination.copy_as(DType::kF64);
     const Tensor wide = source.copy_as(DType::kF64);
     add_into(sum, wide);
-    copy_view(sum.view(), destination.view());
+    copy_tensor(sum, destination);
+    return;
+  }
+  if (destination.device().is_cuda()) {
+    cuda::add_view(destination.device(), s.view(), destination.view());
     return;
   }
   visit_dtype(destination.dtype(), [&](auto tag) {

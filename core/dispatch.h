@@ -1,7 +1,7 @@
 // What this is: the kernel table of an op. One explicit constexpr table per op and direction, so that a search
 //   for the op's name finds every implementation.
 //
-//     inline constexpr KernelTable<ReluFn> kRelu{"relu", relu_ref, relu_cpu, nullptr};
+//     inline constexpr KernelTable<ReluFn> kRelu{"relu", relu_ref, relu_cpu, relu_cuda};
 //     ...
 //     kRelu(x.device(), x.dtype(), x.view(), y.view());
 //
@@ -9,6 +9,7 @@
 //   copy to another device; tensors on `meta` run nothing.
 #pragma once
 
+#include "core/cuda.h"
 #include "core/device.h"
 #include "core/dtype.h"
 #include "core/error.h"
@@ -39,7 +40,7 @@ template <class Fn>
 struct KernelTable;
 
 /// `ref`: naive loops, f32 and f64. `cpu`: fast, f32 and bf16 (may be null: the reference serves f32).
-/// `cuda`: null when the project is built without CUDA.
+/// `cuda`: f32 and bf16. A build without CUDA has throwing stand-ins (ops/no_cuda.cpp); null: there is none yet.
 template <class... Args>
 struct KernelTable<void(Args...)> {
   using Fn = void (*)(Args...);
@@ -59,7 +60,8 @@ struct KernelTable<void(Args...)> {
         }
         return;
       case DeviceType::kCuda:
-        if (cuda == nullptr) fail(name, "no CUDA kernel for {}; use --device cpu", name_of(dtype));
+        if (cuda == nullptr) fail(name, "no CUDA kernel for {} yet; use --device cpu", name_of(dtype));
+        limbeck::cuda::activate(device, name);
         cuda(args...);
         return;
     }

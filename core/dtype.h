@@ -14,7 +14,7 @@
 namespace limbeck {
 
 /// Brain floating point: the upper 16 bits of an IEEE binary32 (8 exponent bits, 7 stored mantissa bits).
-/// Conversion from float rounds to nearest even; NaN stays NaN.
+/// Conversion from float rounds to nearest even; NaN stays NaN. Constexpr, so that CUDA code may assign it too.
 struct bfloat16 {
   std::uint16_t bits = 0;
 
@@ -25,18 +25,18 @@ struct bfloat16 {
   /// struct. A template, because a user-written copy assignment would cost the type its trivial copyability.
   template <class T>
     requires std::same_as<std::remove_cvref_t<T>, bfloat16>
-  bfloat16& operator=(T&& value) noexcept {
+  constexpr bfloat16& operator=(T&& value) noexcept {
     bits = value.bits;
     return *this;
   }
-  explicit bfloat16(float value) noexcept {
+  explicit constexpr bfloat16(float value) noexcept {
     const auto u = std::bit_cast<std::uint32_t>(value);
     // The branch-free form vectorises: NaN payloads are forced to a quiet NaN by the select.
     const std::uint32_t rounded = (u + 0x7FFFU + ((u >> 16U) & 1U)) >> 16U;
     const bool is_nan = (u & 0x7FFFFFFFU) > 0x7F800000U;
     bits = static_cast<std::uint16_t>(is_nan ? ((u >> 16U) | 0x40U) : rounded);
   }
-  explicit operator float() const noexcept {
+  explicit constexpr operator float() const noexcept {
     return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16U);
   }
 };

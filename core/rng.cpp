@@ -59,13 +59,13 @@ double normal_from(std::uint32_t a, std::uint32_t b) noexcept {
 template <class Value>
 void fill_by_index(const Tensor& t, const Value& value) {
   if (t.device().is_meta()) return;
-  // Fill a row-major buffer, then let copy_view bring it into the tensor's layout and type.
-  Tensor flat = Tensor::empty({t.numel()}, DType::kF64);
+  // Fill a row-major buffer, then let copy_tensor bring it into the tensor's layout, type and device.
+  const Tensor flat = Tensor::empty_strided(t.shape(), row_major_strides(t.shape()), DType::kF64);
   auto* p = flat.data<double>();
   parallel_for(t.numel(), 4096, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) p[i] = value(static_cast<std::uint64_t>(i));
   });
-  copy_view({p, DType::kF64, t.shape(), row_major_strides(t.shape())}, t.view());
+  copy_tensor(flat, t);
   t.bump_version();
 }
 

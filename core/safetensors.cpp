@@ -401,7 +401,7 @@ void save_safetensors(const std::filesystem::path& path, std::span<const NamedTe
   file.write(std::as_bytes(std::span(&header_bytes, 1)));
   file.write(header);
   for (const std::size_t i : order) {
-    const Tensor& t = tensors[i].tensor;
+    const Tensor t = tensors[i].tensor.to(kCpu);
     Tensor row_major = t;
     if (!t.is_row_major()) {
       row_major = Tensor::empty_strided(t.shape(), row_major_strides(t.shape()), t.dtype());

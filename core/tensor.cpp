@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "core/autograd.h"
+#include "core/cuda.h"
 
 namespace limbeck {
 
@@ -15,9 +16,7 @@ Storage::Storage(std::size_t bytes, Device device) : bytes_(bytes), device_(devi
   switch (device.type) {
     case DeviceType::kMeta: return;
     case DeviceType::kCpu: data_ = CpuAllocator::get().allocate(bytes); return;
-    case DeviceType::kCuda:
-      fail("storage", "device {} is not available: this build has no CUDA allocator; use --device cpu",
-           device.to_string());
+    case DeviceType::kCuda: data_ = cuda::allocate(device, bytes); return;
   }
 }
 
@@ -25,7 +24,12 @@ Storage::Storage(void* data, std::size_t bytes, std::shared_ptr<const void> keep
     : data_(data), bytes_(bytes), device_(kCpu), keep_alive_(std::move(keep_alive)) {}
 
 Storage::~Storage() {
-  if (data_ != nullptr && !keep_alive_ && device_.is_cpu()) CpuAllocator::get().deallocate(data_, bytes_);
+  if (data_ == nullptr || keep_alive_) return;
+  if (device_.is_cuda()) {
+    cuda::deallocate(device_, data_, bytes_);
+  } else {
+    CpuAllocator::get().deallocate(data_, bytes_);
+  }
 }
 
 TensorImpl::TensorImpl(Ref<Storage> storage_in, Shape shape_in, Strides strides_in, std::int64_t offset_in,
@@ -128,16 +132,23 @@ double Tensor::item() const {
 }
 
 void Tensor::copy_out(void* destination, DType dtype) const {
-  LIMBECK_CHECK(device().is_cpu(), "tensor", "values of a tensor on {}; copy it to the CPU first",
-                device().to_string());
-  copy_view(view(), {destination, dtype, shape(), row_major_strides(shape())});
+  LIMBECK_CHECK(!device().is_meta(), "tensor", "values of a tensor on meta, which has shapes only");
+  const Tensor host = to(kCpu);
+  copy_view(host.view(), {destination, dtype, shape(), row_major_strides(shape())});
 }
 
 Tensor Tensor::dense() const { return is_dense() ? *this : copy(); }
 
 Tensor Tensor::copy_as(DType dtype) const {
   Tensor out = empty(shape(), dtype, device());
-  if (!device().is_meta()) copy_view(view(), out.view());
+  copy_tensor(*this, out);
+  return out;
+}
+
+Tensor Tensor::to(Device target) const {
+  if (device() == target) return *this;
+  Tensor out = empty(shape(), dtype(), target);
+  copy_tensor(*this, out);
   return out;
 }
 
@@ -160,7 +171,7 @@ void Tensor::copy_(const Tensor& source) const {
   LIMBECK_CHECK(source.shape() == shape(), "copy_", "source has shape {}, expected {}", source.shape(), shape());
   LIMBECK_CHECK(!(grad_enabled() && requires_grad()), "copy_",
                 "in-place write to a tensor that requires grad; wrap it in NoGradGuard");
-  if (!device().is_meta()) copy_view(source.view(), view());
+  copy_tensor(source, *this);
   bump_version();
 }
 
@@ -169,6 +180,10 @@ void Tensor::fill_(double value) const {
                 "in-place write to a tensor that requires grad; wrap it in NoGradGuard");
   bump_version();
   if (device().is_meta() || numel() == 0) return;
+  if (device().is_cuda()) {
+    cuda::fill_view(device(), value, view());
+    return;
+  }
   if (value == 0.0 && (is_dense() || is_row_major())) {
     std::memset(raw_data(), 0, static_cast<std::size_t>(numel()) * size_of(dtype()));
     return;
@@ -177,6 +192,29 @@ void Tensor::fill_(double value) const {
   Strides zero;
   zero.resize(shape().size());
   copy_view({&value, DType::kF64, shape(), zero}, view());
+}
+
+// --- between devices ----------------------------------------------------------------------------------------------
+
+void copy_tensor(const Tensor& source, const Tensor& destination) {
+  const Device from = source.device();
+  const Device to = destination.device();
+  if (from.is_meta() || to.is_meta()) return;
+  if (from.is_cpu() && to.is_cpu()) return copy_view(source.view(), destination.view());
+  if (from == to) return cuda::copy_view(to, source.view(), destination.view());
+  // Only dense bytes of one type travel; layout and type are changed on the side that has the other ones.
+  const Tensor packed = source.dense();
+  const auto bytes = static_cast<std::size_t>(packed.numel()) * size_of(packed.dtype());
+  const bool direct = destination.is_dense() && destination.dtype() == packed.dtype();
+  const Tensor arrived = direct ? destination : Tensor::empty(packed.shape(), packed.dtype(), to);
+  if (from.is_cpu()) {
+    cuda::copy_to_device(to, arrived.raw_data(), packed.raw_data(), bytes);
+  } else if (to.is_cpu()) {
+    cuda::copy_to_host(from, arrived.raw_data(), packed.raw_data(), bytes);
+  } else {
+    copy_tensor(packed.to(kCpu), arrived);
+  }
+  if (!direct) copy_tensor(arrived, destination);
 }
 
 }  // namespace limbeck

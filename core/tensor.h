@@ -166,6 +166,8 @@ class Tensor {
   /// Independent dense copy, optionally of another element type. No gradient; see ops::cast for one.
   [[nodiscard]] Tensor copy() const { return copy_as(dtype()); }
   [[nodiscard]] Tensor copy_as(DType dtype) const;
+  /// This tensor if it is on `device`, otherwise a dense copy there. No gradient.
+  [[nodiscard]] Tensor to(Device device) const;
   /// Raw view on the same storage with other shape and strides (bounds are checked).
   [[nodiscard]] Tensor alias(const Shape& shape, const Strides& strides, std::int64_t extra_offset = 0) const;
   /// In place: copies `source` (same shape, any layout or dtype) into this tensor.
@@ -200,7 +202,9 @@ class Tensor {
   Ref<TensorImpl> impl_;
 };
 
-/// Copies between views of equal shape, converting the element type; any strides.
+/// Copies between tensors of equal shape on any devices, converting the element type; any strides. Raises no version.
+void copy_tensor(const Tensor& source, const Tensor& destination);
+/// Copies between views of equal shape in the CPU's memory, converting the element type; any strides.
 void copy_view(const TensorView& source, const TensorView& destination);
 
 }  // namespace limbeck

@@ -16,7 +16,9 @@ void channel_kd_ref(const TensorView& student, const TensorView& teacher, const 
                     const TensorView& gstudent, const ChannelKdOptions& options);
 void channel_kd_cpu(const TensorView& student, const TensorView& teacher, const TensorView& loss,
                     const TensorView& gstudent, const ChannelKdOptions& options);
+void channel_kd_cuda(const TensorView& student, const TensorView& teacher, const TensorView& loss,
+                     const TensorView& gstudent, const ChannelKdOptions& options);
 
-inline constexpr KernelTable<ChannelKdFn> kChannelKd{"channel_kd", channel_kd_ref, channel_kd_cpu, nullptr};
+inline constexpr KernelTable<ChannelKdFn> kChannelKd{"channel_kd", channel_kd_ref, channel_kd_cpu, channel_kd_cuda};
 
 }  // namespace limbeck::distill

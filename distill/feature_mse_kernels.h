@@ -16,7 +16,10 @@ void feature_mse_ref(const TensorView& student, const TensorView& teacher, const
                      const TensorView& gstudent, double factor);
 void feature_mse_cpu(const TensorView& student, const TensorView& teacher, const TensorView& loss,
                      const TensorView& gstudent, double factor);
+void feature_mse_cuda(const TensorView& student, const TensorView& teacher, const TensorView& loss,
+                      const TensorView& gstudent, double factor);
 
-inline constexpr KernelTable<FeatureMseFn> kFeatureMse{"feature_mse", feature_mse_ref, feature_mse_cpu, nullptr};
+inline constexpr KernelTable<FeatureMseFn> kFeatureMse{"feature_mse", feature_mse_ref, feature_mse_cpu,
+                                                       feature_mse_cuda};
 
 }  // namespace limbeck::distill

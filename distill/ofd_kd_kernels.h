@@ -15,7 +15,9 @@ void ofd_kd_ref(const TensorView& student, const TensorView& teacher, const Tens
                 const TensorView& gstudent);
 void ofd_kd_cpu(const TensorView& student, const TensorView& teacher, const TensorView& margin, const TensorView& loss,
                 const TensorView& gstudent);
+void ofd_kd_cuda(const TensorView& student, const TensorView& teacher, const TensorView& margin, const TensorView& loss,
+                 const TensorView& gstudent);
 
-inline constexpr KernelTable<OfdKdFn> kOfdKd{"ofd_kd", ofd_kd_ref, ofd_kd_cpu, nullptr};
+inline constexpr KernelTable<OfdKdFn> kOfdKd{"ofd_kd", ofd_kd_ref, ofd_kd_cpu, ofd_kd_cuda};
 
 }  // namespace limbeck::distill

@@ -17,8 +17,10 @@ void pixel_kd_ref(const TensorView& student, const TensorView& teacher, const Te
                   const TensorView& loss, const TensorView& gstudent, const PixelKdOptions& options);
 void pixel_kd_cpu(const TensorView& student, const TensorView& teacher, const TensorView& labels,
                   const TensorView& loss, const TensorView& gstudent, const PixelKdOptions& options);
+void pixel_kd_cuda(const TensorView& student, const TensorView& teacher, const TensorView& labels,
+                   const TensorView& loss, const TensorView& gstudent, const PixelKdOptions& options);
 
-inline constexpr KernelTable<PixelKdFn> kPixelKd{"pixel_kd", pixel_kd_ref, pixel_kd_cpu, nullptr};
+inline constexpr KernelTable<PixelKdFn> kPixelKd{"pixel_kd", pixel_kd_ref, pixel_kd_cpu, pixel_kd_cuda};
 
 /// What the sum over pixels is multiplied by.
 /// Shapes:   student [N,C,H,W]; `valid` of its pixels count

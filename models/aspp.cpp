@@ -19,7 +19,7 @@ HeadConvArgs atrous_conv(const AsppOptions& o, std::size_t i) {
 }
 
 HeadConvArgs projection(const AsppOptions& o) {
-  return {.in = 5 * o.out, .out = o.out, .kernel = o.project_kernel, .separable = o.separable, .bn = o.bn, .init = o.init};
+  return {.in = 5 * o.out, .out = o.out, .kernel = o.project_kernel, .bn = o.bn, .init = o.init};
 }
 
 }  // namespace

@@ -17,7 +17,7 @@ namespace limbeck::models {
 ///   tfd    TensorFlow's: no 3x3 convolution behind the ASPP, image pooling first, ASPP dropout 0.1, no auxiliary head.
 ///   mmseg  mmsegmentation's: 512 channels, image pooling first, a 3x3 projection and nothing behind it, dropout 0.1 of
 ///          channels, optional auxiliary head as tv with dropout of channels; a ResNet uses dilation pattern mmseg.
-/// `separable`: the 3x3 convolutions of the ASPP and behind it are depthwise separable.
+/// `separable`: the 3x3 convolutions of the ASPP's branches and behind the ASPP are depthwise separable.
 /// The ASPP rates follow the output stride in all of them (torchvision and mmsegmentation only know 8).
 /// Shapes: x [N, 3, H, W]; logits and aux [N, K, H/s, W/s], s = output stride
 /// Throws: ConfigError for an unknown variant, or aux with vf or tfd.

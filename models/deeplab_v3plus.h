@@ -16,9 +16,9 @@ namespace limbeck::models {
 ///   vf     VainF's: ASPP dropout 0.1; concat (low, ASPP); one 3x3, 1x1; resize without align_corners; pattern tv.
 ///   tfd    TensorFlow's: image pooling first in the ASPP, dropout 0.1 behind it and nowhere else; concat (ASPP, low); two 3x3, 1x1;
 ///          align_corners; pattern tv.
-///   mmseg  mmsegmentation's: 512 channels, always separable; image pooling first, 3x3 projection; concat (ASPP, low); two 3x3,
-///          dropout 0.1 of channels, 1x1; no align_corners; pattern mmseg; optional auxiliary head.
-/// `separable`: the 3x3 convolutions of ASPP and decoder are depthwise separable.
+///   mmseg  mmsegmentation's: 512 channels, always separable; image pooling first, plain 3x3 projection; concat (ASPP, low); two
+///          3x3, dropout 0.1 of channels, 1x1; no align_corners; pattern mmseg; optional auxiliary head.
+/// `separable`: the 3x3 convolutions of the ASPP's branches and of the decoder are depthwise separable.
 /// Formula: y = classifier(refine([resize(aspp(high)), relu(bn(w * low))])), low reduced to 48 channels
 /// Shapes:  x [N, 3, H, W]; logits [N, K, H/4, W/4]; aux [N, K, H/s, W/s], s = output stride
 /// Throws:  ConfigError for an unknown variant, or aux with another variant than mmseg.

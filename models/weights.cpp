@@ -1,13 +1,15 @@
-// What this is: the rules of models/weights.h. Each rule turns the file's dictionary into another one; the last step
-//   compares with the network and copies.
+// What this is: reading, comparing, copying. The names have been translated by models/weight_names.h; what is left here are the
+//   rules that look at shapes: foreign classifiers, folded batch norm, heads of another class count.
 #include "models/weights.h"
 
 #include <algorithm>
 #include <charconv>
 #include <set>
 
+#include "core/nearest_word.h"
 #include "core/safetensors.h"
 #include "core/torch_file.h"
+#include "models/weight_names.h"
 #include "models/zoo.h"
 
 namespace limbeck::models {
@@ -20,44 +22,7 @@ bool starts_with_any(const std::string& name, std::initializer_list<const char*>
   return std::any_of(prefixes.begin(), prefixes.end(), [&](const char* p) { return name.starts_with(p); });
 }
 
-/// Rule 1: a prefix that all names share and that the network does not have.
-StateDict without_wrapper(StateDict file) {
-  for (const std::string prefix : {"module.", "model.", "net."}) {
-    const bool all = !file.empty() && std::all_of(file.begin(), file.end(), [&](const auto& e) { return e.first.starts_with(prefix); });
-    if (!all) continue;
-    StateDict out;
-    for (auto& [name, tensor] : file) out.emplace(name.substr(prefix.size()), tensor);
-    file = std::move(out);
-  }
-  return file;
-}
-
-/// Rule 2: flat MobileNetV2 names. In torchvision's form "features.2.conv.3.weight" is a batch norm (one dimension).
-StateDict with_nested_blocks(StateDict file) {
-  const auto probe = file.find("features.2.conv.3.weight");
-  if (probe == file.end() || probe->second.ndim() != 4) return file;
-  static const std::map<int, const char*> kBlock{{0, "0.0"}, {1, "0.1"}, {3, "1.0"}, {4, "1.1"}, {6, "2"}, {7, "3"}};
-  static const std::map<int, const char*> kFirst{{0, "0.0"}, {1, "0.1"}, {3, "1"}, {4, "2"}};
-  StateDict out;
-  for (auto& [name, tensor] : file) {
-    const std::size_t at = name.find(".conv.");
-    if (!name.starts_with("features.") || at == std::string::npos) {
-      out.emplace(name, tensor);
-      continue;
-    }
-    const std::size_t digits = at + 6;
-    const std::size_t dot = name.find('.', digits);
-    int index = -1;
-    std::from_chars(name.data() + digits, name.data() + std::min(dot, name.size()), index);
-    const auto& table = name.starts_with("features.1.") ? kFirst : kBlock;
-    const auto found = table.find(index);
-    const std::string tail = dot == std::string::npos ? "" : name.substr(dot);
-    out.emplace(found == table.end() ? name : name.substr(0, digits) + found->second + tail, tensor);
-  }
-  return out;
-}
-
-/// Rule 3: which of the file's names belong to an ImageNet classifier that this network does not have. A classifier's
+/// Rule: which of the file's names belong to an ImageNet classifier that this network does not have. A classifier's
 /// weight is a matrix; "classifier.1.weight" of DeepLabV3 is a 3x3 convolution and is not meant.
 bool is_foreign_classifier(const std::string& name, const StateDict& file, const StateDict& own) {
   const bool segmentation = std::any_of(own.begin(), own.end(), [](const auto& e) { return e.first.starts_with("backbone."); });
@@ -72,7 +37,7 @@ bool is_foreign_classifier(const std::string& name, const StateDict& file, const
   return false;
 }
 
-/// Rule 4: where a name of the file lives in the network: as it is, or below "backbone."; empty if nowhere.
+/// Rule: where a name of the file lives in the network: as it is, or below "backbone."; empty if nowhere.
 std::string place_of(const std::string& name, const StateDict& own) {
   if (own.contains(name)) return name;
   if (own.contains("backbone." + name)) return "backbone." + name;
@@ -90,7 +55,7 @@ std::string next_sibling(const std::string& module) {
   return module.substr(0, begin) + std::to_string(index + 1);
 }
 
-/// Rule 5: a folded convolution. Adds the entries of the batch norm and returns true if `module` (of the file) is one.
+/// Rule: a folded convolution. Adds the entries of the batch norm and returns true if `module` (of the file) is one.
 bool unfold(const std::string& module, const Tensor& weight, const Tensor& bias, double eps, const StateDict& own,
             StateDict& out) {
   for (const std::string& candidate : {module, module + ".0"}) {
@@ -167,17 +132,65 @@ std::string WeightsReport::to_string(std::size_t most) const {
   return text;
 }
 
+namespace {
+
+/// Every line of a map must name something in the file, and lead to something in the network.
+StateDict apply_map(const WeightMap& map, StateDict file, const std::string& wrapper, const StateDict& own, const std::string& source,
+                    std::vector<std::string>& ignored) {
+  std::vector<WeightMap::Use> uses;
+  StateDict out = map.rename(file, wrapper, uses);
+  std::vector<std::string> known;
+  for (const auto& [name, tensor] : own) known.push_back(name);
+  for (const WeightMap::Use& use : uses) {
+    if (use.theirs.empty()) {
+      std::vector<std::string> names;
+      for (const auto& [name, tensor] : file) names.push_back(name);
+      const std::string nearest = nearest_word(use.pattern, names);
+      fail<WeightsError>("weights", "{}:{}: no tensor of {} is called '{}'{}", map.source(), use.line, source, use.pattern,
+                         nearest.empty() ? "" : fmt::format("; did you mean '{}'?", nearest));
+    }
+    if (use.ours == "-") {
+      ignored.push_back(use.theirs);
+      continue;
+    }
+    const bool folded_bias = use.ours.ends_with(".bias") && !place_of(use.ours.substr(0, use.ours.size() - 4) + "weight", own).empty();
+    if (place_of(use.ours, own).empty() && !folded_bias) {
+      const std::string nearest = nearest_word(use.ours, known);
+      fail<WeightsError>("weights", "{}:{}: the network has no tensor '{}'{}", map.source(), use.line, use.ours,
+                         nearest.empty() ? "" : fmt::format("; did you mean '{}'?", nearest));
+    }
+  }
+  return out;
+}
+
+/// The layer that makes logits, in a file for another number of classes: only the first dimension differs.
+bool is_other_class_count(const std::string& name, const Shape& file, const Shape& own, std::int64_t classes) {
+  if (name.starts_with("backbone.") || file.size() != own.size() || own.size() == 0 || own[0] != classes) return false;
+  for (std::size_t d = 1; d < own.size(); ++d) {
+    if (file[d] != own[d]) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
 WeightsReport load_weights(Model& model, const StateDict& file_in, const std::string& source,
                            const WeightsOptions& options) {
   const StateDict own = model.state_dict();
-  const StateDict file = with_nested_blocks(without_wrapper(file_in));
+  std::vector<std::string> ignored;
+  std::string wrapper;
+  StateDict file = without_wrapper(file_in, own, wrapper);
+  if (options.map) file = apply_map(*options.map, std::move(file), wrapper, own, source, ignored);
+  file = with_our_names(std::move(file), own, ignored);
   const double eps = model.spec().bn_eps;
   auto [tensors, report] = translate(file, own, eps);
+  report.ignored.insert(report.ignored.end(), ignored.begin(), ignored.end());
 
   const auto in_backbone = [](const std::string& name) { return name.starts_with("backbone."); };
   const bool has_backbone = std::any_of(own.begin(), own.end(), [&](const auto& e) { return in_backbone(e.first); });
   const bool bare = has_backbone && std::all_of(tensors.begin(), tensors.end(), [&](const auto& e) { return in_backbone(e.first); });
   std::vector<std::pair<Tensor, Tensor>> copies;
+  bool wrong_shapes = false;
   for (const auto& [name, to] : own) {
     const auto found = tensors.find(name);
     if (found == tensors.end()) {
@@ -188,15 +201,16 @@ WeightsReport load_weights(Model& model, const StateDict& file_in, const std::st
       }
     } else if (found->second.shape() != to.shape()) {
       report.mismatched.push_back(fmt::format("{}: file {}, network {}", name, found->second.shape(), to.shape()));
+      const bool other_classes = is_other_class_count(name, found->second.shape(), to.shape(), model.spec().classes);
+      if (options.new_classifier && other_classes) report.fresh.push_back(name);
+      wrong_shapes = wrong_shapes || !(options.new_classifier && other_classes);
     } else {
       report.loaded.push_back(name);
       copies.emplace_back(found->second, to);
     }
   }
   const bool names_differ = !report.missing.empty() || !report.unexpected.empty();
-  const bool bad = copies.empty() || (options.strict && names_differ) ||
-                   (!options.allow_shape_mismatch_skip && !report.mismatched.empty());
-  if (bad) {
+  if (copies.empty() || (options.strict && names_differ) || wrong_shapes) {
     fail<WeightsError>("weights", "{} does not fit {}: {}; nothing was changed", source, model.type(), report.to_string(20));
   }
   for (const auto& [from, to] : copies) to.copy_(from);

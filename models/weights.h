@@ -3,10 +3,11 @@
 // Read next: models/weights.cpp (the rules as one list), core/safetensors.h.
 //
 // Note [what a weight file may look like]
-//   our own               the network's names, possibly all behind "module." or "model."
+//   our own               the network's names
+//   another's             published names of other code bases, and wrappers in front of all names: models/weight_names.h
+//   anybody's             with a list of names of the user's own: WeightMap in models/weight_names.h
 //   a bare backbone       "features.*" or "conv1.*", "layer1.*": goes to "backbone.*"; the classifier of an ImageNet file
 //                         (fc.*, classifier.1.*, features.18.*) is ignored where the network has none
-//   flat MobileNetV2      "features.2.conv.3.weight" for torchvision's "features.2.conv.1.0.weight"
 //   folded batch norm     a convolution with bias where the network has convolution + batch norm: the bias becomes beta,
 //                         gamma 1, mean 0, variance 1 - eps. Exact in eval mode; such a network cannot be trained
 //                         with batch statistics until its batch norms are estimated anew.
@@ -15,16 +16,20 @@
 
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "models/model.h"
+#include "models/weight_names.h"
 
 namespace limbeck::models {
 
 struct WeightsOptions {
-  bool strict = true;                      ///< every backbone (and, if the file has one, head) tensor must be found
-  bool allow_shape_mismatch_skip = false;  ///< keep the network's own tensor where shapes differ: another class count
+  bool strict = true;           ///< every backbone (and, if the file has one, head) tensor must be found
+  bool new_classifier = false;  ///< a last layer for another number of classes keeps the network's own values; any other
+                                ///< difference of shapes stays an error
+  std::optional<WeightMap> map = {};
 };
 
 /// What happened to every name. All names are the network's, except `unexpected` and `ignored`, which are the file's.
@@ -33,8 +38,9 @@ struct WeightsReport {
   std::vector<std::string> missing;
   std::vector<std::string> unexpected;
   std::vector<std::string> mismatched;
-  std::vector<std::string> ignored;    ///< left out by rule: an ImageNet classifier
-  std::vector<std::string> fresh;      ///< head tensors that keep their initial values, since the file is a bare backbone
+  std::vector<std::string> ignored;    ///< left out by rule: an ImageNet classifier, an auxiliary head nobody asked for
+  std::vector<std::string> fresh;      ///< head tensors that keep their initial values: the file is a bare backbone, or its
+                                       ///< classifier is for other classes and new_classifier was asked for
   bool folded = false;                 ///< batch norm came folded into the convolutions
   std::map<std::string, std::string> metadata;
 

@@ -45,4 +45,12 @@ void AdamW::update(const Entry& entry, const ParameterGroup& group, double lr, c
   run<double>(options_, entry.updates, group.weight_decay, lr, piece);
 }
 
+void AdamW::update(const DeviceUpdates& updates, const ParameterGroup& group, double lr, std::int64_t count) const {
+  const auto t = static_cast<double>(count);
+  const auto number = [](double v) { return static_cast<float>(v); };
+  adamw_update_cuda(updates, {number(1.0 - lr * group.weight_decay), number(lr / (1.0 - std::pow(options_.beta1, t))),
+                              number(std::sqrt(1.0 - std::pow(options_.beta2, t))), number(options_.beta1), number(options_.beta2),
+                              number(1.0 - options_.beta1), number(1.0 - options_.beta2), number(options_.eps)});
+}
+
 }  // namespace limbeck::nn

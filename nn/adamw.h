@@ -26,6 +26,7 @@ class AdamW final : public Optimizer {
  protected:
   void update(const Entry& entry, const ParameterGroup& group, double lr, const Piece<float>& piece) const override;
   void update(const Entry& entry, const ParameterGroup& group, double lr, const Piece<double>& piece) const override;
+  void update(const DeviceUpdates& updates, const ParameterGroup& group, double lr, std::int64_t count) const override;
 
  private:
   AdamWOptions options_;

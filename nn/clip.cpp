@@ -3,7 +3,10 @@
 
 #include <cmath>
 
+#include "core/autograd.h"
 #include "nn/multi_tensor.h"
+#include "ops/elementwise.h"
+#include "ops/reduce.h"
 
 namespace limbeck::nn {
 namespace {
@@ -33,7 +36,16 @@ void visit_chunk(const Gradients& g, const Chunk& chunk, const F& f) {
   });
 }
 
+/// On a GPU: a sum per tensor there, one number read back at the end.
+double norm_on_device(const Gradients& g) {
+  const NoGradGuard off;
+  Tensor total = Tensor::zeros({}, DType::kF32, g.tensors.front().device());
+  for (const Tensor& t : g.tensors) ops::add_(total, ops::sum(ops::square(t)));
+  return std::sqrt(total.item());
+}
+
 double norm_of(const Gradients& g) {
+  if (!g.tensors.empty() && g.tensors.front().device().is_cuda()) return norm_on_device(g);
   std::vector<double> partial(g.chunks.size());
   for_each_chunk(g.chunks, [&](std::size_t index, const Chunk& chunk) {
     visit_chunk(g, chunk, [&](const auto* values) {
@@ -64,6 +76,10 @@ double clip_grad_norm_(std::span<const Tensor> parameters, double max_norm) {
   }
   const double scale = max_norm / (norm + 1e-6);
   if (scale >= 1.0) return norm;
+  if (g.tensors.front().device().is_cuda()) {
+    for (const Tensor& t : g.tensors) ops::mul_scalar_(t, scale);
+    return norm;
+  }
   for_each_chunk(g.chunks, [&](std::size_t, const Chunk& chunk) {
     visit_chunk(g, chunk, [&](auto* values) {
       using T = std::remove_pointer_t<decltype(values)>;

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "ops/elementwise.h"
+
 namespace limbeck::nn {
 
 Ema::Ema(Module& model, EmaOptions options) : options_(options) {
@@ -26,6 +28,18 @@ double Ema::decay() const noexcept {
 
 void Ema::update() {
   const double d = decay();
+  if (!live_.empty() && live_.front().device().is_cuda()) {
+    for (std::size_t i = 0; i < live_.size(); ++i) {
+      if (is_floating(live_[i].dtype())) {
+        ops::mul_scalar_(average_[i], d);
+        ops::add_(average_[i], live_[i], 1.0 - d);
+      } else {
+        average_[i].copy_(live_[i]);
+      }
+    }
+    ++updates_;
+    return;
+  }
   for_each_chunk(chunks_, [&](std::size_t, const Chunk& chunk) {
     visit_dtype(live_[chunk.tensor].dtype(), [&](auto tag) {
       using T = decltype(tag);
@@ -46,6 +60,14 @@ void Ema::update() {
 }
 
 void Ema::swap() {
+  if (!live_.empty() && live_.front().device().is_cuda()) {
+    for (std::size_t i = 0; i < live_.size(); ++i) {
+      const Tensor live = live_[i].copy();
+      live_[i].copy_(average_[i]);
+      average_[i].copy_(live);
+    }
+    return;
+  }
   for_each_chunk(chunks_, [&](std::size_t, const Chunk& chunk) {
     visit_dtype(live_[chunk.tensor].dtype(), [&](auto tag) {
       using T = decltype(tag);

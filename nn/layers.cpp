@@ -130,7 +130,9 @@ BatchNorm2d::BatchNorm2d(std::int64_t channels, BatchNormArgs args) : args_(args
   bias_ = new_filled({channels}, 0.0);
   running_mean_ = new_filled({channels}, 0.0);
   running_var_ = new_filled({channels}, 1.0);
-  num_batches_tracked_ = new_filled(Shape{}, 0.0, DType::kI64);
+  // A counter is no data of the GPU: it stays where it can be counted without waiting.
+  const Device device = ParameterDevice::current();
+  num_batches_tracked_ = Tensor::zeros(Shape{}, DType::kI64, device.is_cuda() ? kCpu : device);
   register_parameter("weight", weight_);
   register_parameter("bias", bias_);
   register_buffer("running_mean", running_mean_);

@@ -4,6 +4,7 @@
 #include <array>
 #include <set>
 
+#include "core/cuda.h"
 #include "nn/adamw.h"
 #include "nn/sgd.h"
 
@@ -34,6 +35,9 @@ Optimizer::Optimizer(std::vector<ParameterGroup> groups) : groups_(std::move(gro
       LIMBECK_CHECK(p.tensor.dtype() == DType::kF32 || p.tensor.dtype() == DType::kF64, "optimizer",
                     "'{}' is {}, expected f32 (master weights) or f64", p.name, name_of(p.tensor.dtype()));
       LIMBECK_CHECK(p.tensor.is_dense(), "optimizer", "'{}' is a view with gaps, expected a dense tensor", p.name);
+      LIMBECK_CHECK(entries_.empty() || p.tensor.device() == entries_.front().param.device(), "optimizer",
+                    "'{}' is on {}, other parameters on {}; expected one device", p.name, p.tensor.device().to_string(),
+                    entries_.front().param.device().to_string());
       LIMBECK_CHECK(names.insert(p.name).second, "optimizer", "two parameters are called '{}'", p.name);
       LIMBECK_CHECK(tensors.insert(p.tensor.impl().get()).second, "optimizer", "'{}' is in the groups twice", p.name);
       entries_.push_back({p.name, g, p.tensor, {}, 0});
@@ -75,18 +79,43 @@ void Optimizer::step(double lr) {
     ++entry.updates;
     append_chunks(chunks_, i, entry.param.numel());
   }
-  for_each_chunk(chunks_, [&](std::size_t, const Chunk& chunk) {
-    if (entries_[chunk.tensor].param.dtype() == DType::kF32) {
-      update_chunk<float>(chunk, lr);
-    } else {
-      update_chunk<double>(chunk, lr);
-    }
-  });
+  const Device device = entries_.front().param.device();
+  if (device.is_cuda()) update_on_device(device, lr);
+  if (device.is_cpu()) {
+    for_each_chunk(chunks_, [&](std::size_t, const Chunk& chunk) {
+      if (entries_[chunk.tensor].param.dtype() == DType::kF32) {
+        update_chunk<float>(chunk, lr);
+      } else {
+        update_chunk<double>(chunk, lr);
+      }
+    });
+  }
   for (std::size_t i = 0; i < entries_.size(); ++i) {
     if (grads_[i].defined()) entries_[i].param.bump_version();
     grads_[i] = Tensor();  // a kept handle would stop the tape from reusing the gradient's memory
   }
   ++steps_;
+}
+
+/// Consecutive parameters of one group and age go into one launch.
+void Optimizer::update_on_device(Device device, double lr) {
+  cuda::activate(device, "optimizer");
+  DeviceUpdates& u = device_updates_;
+  for (std::size_t i = 0; i < entries_.size(); ++i) {
+    const Entry& entry = entries_[i];
+    if (grads_[i].defined()) {
+      u.param.push_back(entry.param.data<float>());
+      u.grad.push_back(grads_[i].data<float>());
+      u.count.push_back(entry.param.numel());
+      if (!entry.slots.empty()) u.first.push_back(entry.slots[0].data<float>());
+      if (entry.slots.size() > 1) u.second.push_back(entry.slots[1].data<float>());
+    }
+    const bool last = i + 1 == entries_.size() || entries_[i + 1].group != entry.group || entries_[i + 1].updates != entry.updates;
+    if (!last || u.param.empty()) continue;
+    const ParameterGroup& group = groups_[entry.group];
+    update(u, group, lr * group.lr_multiplier, entry.updates);
+    u.clear();
+  }
 }
 
 void Optimizer::zero_grad() {

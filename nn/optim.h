@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "nn/device_update.h"
 #include "nn/module.h"
 #include "nn/multi_tensor.h"
 
@@ -85,10 +86,13 @@ class Optimizer {
   /// Updates one chunk. `entry.updates` already counts this step.
   virtual void update(const Entry& entry, const ParameterGroup& group, double lr, const Piece<float>& piece) const = 0;
   virtual void update(const Entry& entry, const ParameterGroup& group, double lr, const Piece<double>& piece) const = 0;
+  /// The same for whole parameters on a GPU, all of `group` and with `count` updates including this step.
+  virtual void update(const DeviceUpdates& updates, const ParameterGroup& group, double lr, std::int64_t count) const = 0;
 
  private:
   template <class T>
   void update_chunk(const Chunk& chunk, double lr) const;
+  void update_on_device(Device device, double lr);
 
   std::vector<ParameterGroup> groups_;
   std::vector<Entry> entries_;
@@ -97,6 +101,7 @@ class Optimizer {
   // Reused by every step, so that a step allocates nothing.
   std::vector<Chunk> chunks_;
   std::vector<Tensor> grads_;
+  DeviceUpdates device_updates_;
 };
 
 /// "sgd" or "adamw".

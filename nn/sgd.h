@@ -24,6 +24,7 @@ class Sgd final : public Optimizer {
  protected:
   void update(const Entry& entry, const ParameterGroup& group, double lr, const Piece<float>& piece) const override;
   void update(const Entry& entry, const ParameterGroup& group, double lr, const Piece<double>& piece) const override;
+  void update(const DeviceUpdates& updates, const ParameterGroup& group, double lr, std::int64_t count) const override;
 
  private:
   SgdOptions options_;

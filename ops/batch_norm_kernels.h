@@ -54,41 +54,55 @@ using BatchNormMaskFn = void(const TensorView& gy, const TensorView& y, Activati
 
 void batch_norm_moments_ref(const TensorView& x, const TensorView& moments);
 void batch_norm_moments_cpu(const TensorView& x, const TensorView& moments);
+void batch_norm_moments_cuda(const TensorView& x, const TensorView& moments);
 void batch_norm_running_ref(const TensorView& moments, double momentum, double unbias, const TensorView& running_mean,
                             const TensorView& running_var);
+void batch_norm_running_cuda(const TensorView& moments, double momentum, double unbias, const TensorView& running_mean,
+                             const TensorView& running_var);
 void batch_norm_coefficients_ref(const TensorView& mean, const TensorView& var, const TensorView& gamma,
                                  const TensorView& beta, double eps, const TensorView& coefficients);
+void batch_norm_coefficients_cuda(const TensorView& mean, const TensorView& var, const TensorView& gamma,
+                                  const TensorView& beta, double eps, const TensorView& coefficients);
 void batch_norm_apply_ref(const TensorView& x, const TensorView& residual, const TensorView& coefficients,
                           Activation act, const TensorView& y);
 void batch_norm_apply_cpu(const TensorView& x, const TensorView& residual, const TensorView& coefficients,
                           Activation act, const TensorView& y);
+void batch_norm_apply_cuda(const TensorView& x, const TensorView& residual, const TensorView& coefficients,
+                           Activation act, const TensorView& y);
 void batch_norm_sums_ref(const TensorView& gy, const TensorView& x, const TensorView& y, const TensorView& coefficients,
                          Activation act, const TensorView& masked, const TensorView& sums);
 void batch_norm_sums_cpu(const TensorView& gy, const TensorView& x, const TensorView& y, const TensorView& coefficients,
                          Activation act, const TensorView& masked, const TensorView& sums);
+void batch_norm_sums_cuda(const TensorView& gy, const TensorView& x, const TensorView& y,
+                          const TensorView& coefficients, Activation act, const TensorView& masked,
+                          const TensorView& sums);
 void batch_norm_gradient_ref(const TensorView& gy, const TensorView& x, const TensorView& y,
                              const TensorView& coefficients, Activation act, const TensorView& sums, double count,
                              const TensorView& gx);
 void batch_norm_gradient_cpu(const TensorView& gy, const TensorView& x, const TensorView& y,
                              const TensorView& coefficients, Activation act, const TensorView& sums, double count,
                              const TensorView& gx);
+void batch_norm_gradient_cuda(const TensorView& gy, const TensorView& x, const TensorView& y,
+                              const TensorView& coefficients, Activation act, const TensorView& sums, double count,
+                              const TensorView& gx);
 void batch_norm_mask_ref(const TensorView& gy, const TensorView& y, Activation act, const TensorView& g);
 void batch_norm_mask_cpu(const TensorView& gy, const TensorView& y, Activation act, const TensorView& g);
+void batch_norm_mask_cuda(const TensorView& gy, const TensorView& y, Activation act, const TensorView& g);
 
 inline constexpr KernelTable<BatchNormMomentsFn> kBatchNormMoments{"batch_norm", batch_norm_moments_ref,
-                                                                   batch_norm_moments_cpu, nullptr};
+                                                                   batch_norm_moments_cpu, batch_norm_moments_cuda};
 // C numbers in, C numbers out: the plain loop is the fast one.
 inline constexpr KernelTable<BatchNormRunningFn> kBatchNormRunning{"batch_norm", batch_norm_running_ref,
-                                                                   batch_norm_running_ref, nullptr};
+                                                                   batch_norm_running_ref, batch_norm_running_cuda};
 inline constexpr KernelTable<BatchNormCoefficientsFn> kBatchNormCoefficients{"batch_norm", batch_norm_coefficients_ref,
-                                                                             batch_norm_coefficients_ref, nullptr};
+                                                                             batch_norm_coefficients_ref, batch_norm_coefficients_cuda};
 inline constexpr KernelTable<BatchNormApplyFn> kBatchNormApply{"batch_norm", batch_norm_apply_ref, batch_norm_apply_cpu,
-                                                               nullptr};
+                                                               batch_norm_apply_cuda};
 inline constexpr KernelTable<BatchNormSumsFn> kBatchNormSums{"batch_norm", batch_norm_sums_ref, batch_norm_sums_cpu,
-                                                             nullptr};
+                                                             batch_norm_sums_cuda};
 inline constexpr KernelTable<BatchNormGradientFn> kBatchNormGradient{"batch_norm", batch_norm_gradient_ref,
-                                                                     batch_norm_gradient_cpu, nullptr};
+                                                                     batch_norm_gradient_cpu, batch_norm_gradient_cuda};
 inline constexpr KernelTable<BatchNormMaskFn> kBatchNormMask{"batch_norm", batch_norm_mask_ref, batch_norm_mask_cpu,
-                                                             nullptr};
+                                                             batch_norm_mask_cuda};
 
 }  // namespace limbeck::ops

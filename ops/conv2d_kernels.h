@@ -32,30 +32,38 @@ void conv2d_forward_ref(const TensorView& x, const TensorView& w, const TensorVi
                         const TensorView& y);
 void conv2d_forward_cpu(const TensorView& x, const TensorView& w, const TensorView& bias, const Conv2dOptions& options,
                         const TensorView& y);
+void conv2d_forward_cuda(const TensorView& x, const TensorView& w, const TensorView& bias, const Conv2dOptions& options,
+                         const TensorView& y);
 void conv2d_backward_data_ref(const TensorView& gy, const TensorView& w, const TensorView& bias,
                               const Conv2dOptions& options, const TensorView& gx);
 void conv2d_backward_data_cpu(const TensorView& gy, const TensorView& w, const TensorView& bias,
                               const Conv2dOptions& options, const TensorView& gx);
+void conv2d_backward_data_cuda(const TensorView& gy, const TensorView& w, const TensorView& bias,
+                               const Conv2dOptions& options, const TensorView& gx);
 void conv2d_backward_weights_ref(const TensorView& x, const TensorView& gy, const Conv2dOptions& options,
                                  const TensorView& gw);
 void conv2d_backward_weights_cpu(const TensorView& x, const TensorView& gy, const Conv2dOptions& options,
                                  const TensorView& gw);
+void conv2d_backward_weights_cuda(const TensorView& x, const TensorView& gy, const Conv2dOptions& options,
+                                  const TensorView& gw);
 void channel_sum_ref(const TensorView& gy, const TensorView& gbias);
 void channel_sum_cpu(const TensorView& gy, const TensorView& gbias);
+void channel_sum_cuda(const TensorView& gy, const TensorView& gbias);
 
 /// Checks the types of weight and bias and the size of the bias; `outputs` is the number of channels of the result.
 /// Shapes:   x [N,I,H,W]; b [outputs] or undefined
 /// Throws:   a mismatch; messages begin with [where].
 void check_conv_parameters(const char* where, const Tensor& x, const Tensor& w, const Tensor& b, std::int64_t outputs);
 
-inline constexpr KernelTable<Conv2dForwardFn> kConv2dForward{"conv2d", conv2d_forward_ref, conv2d_forward_cpu, nullptr};
+inline constexpr KernelTable<Conv2dForwardFn> kConv2dForward{"conv2d", conv2d_forward_ref, conv2d_forward_cpu,
+                                                             conv2d_forward_cuda};
 inline constexpr KernelTable<Conv2dBackwardDataFn> kConv2dBackwardData{"conv2d backward (data)",
                                                                        conv2d_backward_data_ref,
-                                                                       conv2d_backward_data_cpu, nullptr};
+                                                                       conv2d_backward_data_cpu, conv2d_backward_data_cuda};
 inline constexpr KernelTable<Conv2dBackwardWeightsFn> kConv2dBackwardWeights{"conv2d backward (weights)",
                                                                              conv2d_backward_weights_ref,
-                                                                             conv2d_backward_weights_cpu, nullptr};
+                                                                             conv2d_backward_weights_cpu, conv2d_backward_weights_cuda};
 inline constexpr KernelTable<ChannelSumFn> kChannelSum{"conv2d backward (bias)", channel_sum_ref, channel_sum_cpu,
-                                                       nullptr};
+                                                       channel_sum_cuda};
 
 }  // namespace limbeck::ops

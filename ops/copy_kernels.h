@@ -13,7 +13,8 @@ using CopyFn = void(const TensorView& source, const TensorView& destination);
 
 void copy_ref(const TensorView& source, const TensorView& destination);
 void copy_cpu(const TensorView& source, const TensorView& destination);
+void copy_cuda(const TensorView& source, const TensorView& destination);
 
-inline constexpr KernelTable<CopyFn> kCopy{"copy", copy_ref, copy_cpu, nullptr};
+inline constexpr KernelTable<CopyFn> kCopy{"copy", copy_ref, copy_cpu, copy_cuda};
 
 }  // namespace limbeck::ops

@@ -22,9 +22,11 @@ void cross_entropy_ref(const TensorView& logits, const TensorView& labels, const
                        const TensorView& loss, const TensorView& glogits, const CrossEntropyArgs& args);
 void cross_entropy_cpu(const TensorView& logits, const TensorView& labels, const TensorView& class_weights,
                        const TensorView& loss, const TensorView& glogits, const CrossEntropyArgs& args);
+void cross_entropy_cuda(const TensorView& logits, const TensorView& labels, const TensorView& class_weights,
+                        const TensorView& loss, const TensorView& glogits, const CrossEntropyArgs& args);
 
 inline constexpr KernelTable<CrossEntropyFn> kCrossEntropy{"cross_entropy", cross_entropy_ref, cross_entropy_cpu,
-                                                           nullptr};
+                                                           cross_entropy_cuda};
 
 /// Throws the DataError of ops/cross_entropy.h for the label of one pixel.
 /// Shapes:   none

@@ -29,20 +29,27 @@ void depthwise_forward_ref(const TensorView& x, const TensorView& w, const Tenso
 void depthwise_forward_cpu(const TensorView& x, const TensorView& w, const TensorView& bias,
                            const TensorView& residual, Activation act, const Conv2dOptions& options,
                            const TensorView& y);
+void depthwise_forward_cuda(const TensorView& x, const TensorView& w, const TensorView& bias,
+                            const TensorView& residual, Activation act, const Conv2dOptions& options,
+                            const TensorView& y);
 void depthwise_backward_data_ref(const TensorView& gy, const TensorView& w, const TensorView& bias,
                                  const Conv2dOptions& options, const TensorView& gx);
 void depthwise_backward_data_cpu(const TensorView& gy, const TensorView& w, const TensorView& bias,
                                  const Conv2dOptions& options, const TensorView& gx);
+void depthwise_backward_data_cuda(const TensorView& gy, const TensorView& w, const TensorView& bias,
+                                  const Conv2dOptions& options, const TensorView& gx);
 void depthwise_backward_weights_ref(const TensorView& x, const TensorView& gy, const Conv2dOptions& options,
                                     const TensorView& gw);
 void depthwise_backward_weights_cpu(const TensorView& x, const TensorView& gy, const Conv2dOptions& options,
                                     const TensorView& gw);
+void depthwise_backward_weights_cuda(const TensorView& x, const TensorView& gy, const Conv2dOptions& options,
+                                     const TensorView& gw);
 
 inline constexpr KernelTable<DepthwiseForwardFn> kDepthwiseForward{"depthwise_conv2d", depthwise_forward_ref,
-                                                                   depthwise_forward_cpu, nullptr};
+                                                                   depthwise_forward_cpu, depthwise_forward_cuda};
 inline constexpr KernelTable<DepthwiseBackwardDataFn> kDepthwiseBackwardData{
-    "depthwise_conv2d backward (data)", depthwise_backward_data_ref, depthwise_backward_data_cpu, nullptr};
+    "depthwise_conv2d backward (data)", depthwise_backward_data_ref, depthwise_backward_data_cpu, depthwise_backward_data_cuda};
 inline constexpr KernelTable<DepthwiseBackwardWeightsFn> kDepthwiseBackwardWeights{
-    "depthwise_conv2d backward (weights)", depthwise_backward_weights_ref, depthwise_backward_weights_cpu, nullptr};
+    "depthwise_conv2d backward (weights)", depthwise_backward_weights_ref, depthwise_backward_weights_cpu, depthwise_backward_weights_cuda};
 
 }  // namespace limbeck::ops

@@ -26,7 +26,8 @@ using DropoutFn = void(const TensorView& x, const TensorView& y, const DropoutAr
 
 void dropout_ref(const TensorView& x, const TensorView& y, const DropoutArgs& args);
 void dropout_cpu(const TensorView& x, const TensorView& y, const DropoutArgs& args);
+void dropout_cuda(const TensorView& x, const TensorView& y, const DropoutArgs& args);
 
-inline constexpr KernelTable<DropoutFn> kDropout{"dropout", dropout_ref, dropout_cpu, nullptr};
+inline constexpr KernelTable<DropoutFn> kDropout{"dropout", dropout_ref, dropout_cpu, dropout_cuda};
 
 }  // namespace limbeck::ops

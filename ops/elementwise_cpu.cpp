@@ -135,6 +135,11 @@ void add_in_place_cpu(const TensorView& x, const TensorView& y, double alpha) {
   });
 }
 
+void scale_cpu(const TensorView& x, const TensorView& factor, const TensorView& y) {
+  const float scale = *factor.ptr<float>();
+  visit_fast_dtype("scale", y.dtype, [&](auto tag) { map_views<decltype(tag)>([scale](float v) { return scale * v; }, y, x); });
+}
+
 #define LIMBECK_INSTANTIATE(Op)                                                        \
   template void unary_cpu<Op>(const TensorView&, const TensorView&, const UnaryArgs&); \
   template void unary_backward_cpu<Op>(const TensorView&, const TensorView&, const TensorView&, const UnaryArgs&);

@@ -81,6 +81,13 @@ void add_in_place_ref(const TensorView& x, const TensorView& y, double alpha) {
   });
 }
 
+void scale_ref(const TensorView& x, const TensorView& factor, const TensorView& y) {
+  visit_reference_dtype("scale", y.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    for (std::int64_t i = 0; i < y.numel(); ++i) element<T>(y, i) = *factor.ptr<T>() * element<T>(x, i);
+  });
+}
+
 #define LIMBECK_INSTANTIATE(Op)                                                             \
   template void unary_ref<Op>(const TensorView&, const TensorView&, const UnaryArgs&);      \
   template void unary_backward_ref<Op>(const TensorView&, const TensorView&, const TensorView&, const UnaryArgs&);

@@ -20,15 +20,15 @@ class FusedLossNode : public Node {
       gx[0] = Tensor::empty_like(gradient);
       return;
     }
-    const double factor = gy[0].item();
-    if (factor == 1.0) {
+    // On the CPU the factor is at hand, and it is usually 1. On a GPU looking at it would mean waiting for the device.
+    if (gradient.device().is_cpu() && gy[0].item() == 1.0) {
       // The engine calls release() before it passes the gradient on, which makes it the sole owner; with a retained
       // graph it is not, and copies before it writes.
       gx[0] = gradient;
       return;
     }
     gx[0] = Tensor::empty_like(gradient);
-    kUnary<MulScalar>(gradient.device(), gradient.dtype(), gradient.view(), gx[0].view(), UnaryArgs{factor, 0});
+    kScaleBy(gradient.device(), gradient.dtype(), gradient.view(), gy[0].view(), gx[0].view());
   }
   void release() final { gradient = Tensor(); }
 };

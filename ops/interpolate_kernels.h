@@ -54,20 +54,24 @@ using ResizeNearestBackwardFn = void(const TensorView& gy, const TensorView& gx)
 
 void resize_bilinear_ref(const TensorView& x, bool align_corners, const TensorView& y);
 void resize_bilinear_cpu(const TensorView& x, bool align_corners, const TensorView& y);
+void resize_bilinear_cuda(const TensorView& x, bool align_corners, const TensorView& y);
 void resize_bilinear_backward_ref(const TensorView& gy, bool align_corners, const TensorView& gx);
 void resize_bilinear_backward_cpu(const TensorView& gy, bool align_corners, const TensorView& gx);
+void resize_bilinear_backward_cuda(const TensorView& gy, bool align_corners, const TensorView& gx);
 void resize_nearest_ref(const TensorView& x, const TensorView& y);
 void resize_nearest_cpu(const TensorView& x, const TensorView& y);
+void resize_nearest_cuda(const TensorView& x, const TensorView& y);
 void resize_nearest_backward_ref(const TensorView& gy, const TensorView& gx);
 void resize_nearest_backward_cpu(const TensorView& gy, const TensorView& gx);
+void resize_nearest_backward_cuda(const TensorView& gy, const TensorView& gx);
 
 inline constexpr KernelTable<ResizeBilinearFn> kResizeBilinear{"resize_bilinear", resize_bilinear_ref,
-                                                               resize_bilinear_cpu, nullptr};
+                                                               resize_bilinear_cpu, resize_bilinear_cuda};
 inline constexpr KernelTable<ResizeBilinearBackwardFn> kResizeBilinearBackward{
-    "resize_bilinear", resize_bilinear_backward_ref, resize_bilinear_backward_cpu, nullptr};
+    "resize_bilinear", resize_bilinear_backward_ref, resize_bilinear_backward_cpu, resize_bilinear_backward_cuda};
 inline constexpr KernelTable<ResizeNearestFn> kResizeNearest{"resize_nearest", resize_nearest_ref, resize_nearest_cpu,
-                                                             nullptr};
+                                                             resize_nearest_cuda};
 inline constexpr KernelTable<ResizeNearestBackwardFn> kResizeNearestBackward{
-    "resize_nearest", resize_nearest_backward_ref, resize_nearest_backward_cpu, nullptr};
+    "resize_nearest", resize_nearest_backward_ref, resize_nearest_backward_cpu, resize_nearest_backward_cuda};
 
 }  // namespace limbeck::ops

@@ -16,8 +16,9 @@ using MatmulFn = void(const TensorView& a, const TensorView& b, const TensorView
 
 void matmul_ref(const TensorView& a, const TensorView& b, const TensorView& bias, const TensorView& c);
 void matmul_onednn(const TensorView& a, const TensorView& b, const TensorView& bias, const TensorView& c);
+void matmul_cuda(const TensorView& a, const TensorView& b, const TensorView& bias, const TensorView& c);
 
-inline constexpr KernelTable<MatmulFn> kMatmul{"matmul", matmul_ref, matmul_onednn, nullptr};
+inline constexpr KernelTable<MatmulFn> kMatmul{"matmul", matmul_ref, matmul_onednn, matmul_cuda};
 
 /// The last two dimensions swapped.
 /// Shapes:   v [..,M,N]; returns [..,N,M]

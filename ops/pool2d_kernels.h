@@ -61,21 +61,27 @@ void max_pool_ref(const TensorView& x, const PoolAxis& rows, const PoolAxis& col
                   const TensorView& indices);
 void max_pool_cpu(const TensorView& x, const PoolAxis& rows, const PoolAxis& columns, const TensorView& y,
                   const TensorView& indices);
+void max_pool_cuda(const TensorView& x, const PoolAxis& rows, const PoolAxis& columns, const TensorView& y,
+                   const TensorView& indices);
 void max_pool_backward_ref(const TensorView& gy, const TensorView& indices, const PoolAxis& rows,
                            const PoolAxis& columns, const TensorView& gx);
 void max_pool_backward_cpu(const TensorView& gy, const TensorView& indices, const PoolAxis& rows,
                            const PoolAxis& columns, const TensorView& gx);
+void max_pool_backward_cuda(const TensorView& gy, const TensorView& indices, const PoolAxis& rows,
+                            const PoolAxis& columns, const TensorView& gx);
 void avg_pool_ref(const TensorView& x, const PoolAxis& rows, const PoolAxis& columns, const TensorView& y);
 void avg_pool_cpu(const TensorView& x, const PoolAxis& rows, const PoolAxis& columns, const TensorView& y);
+void avg_pool_cuda(const TensorView& x, const PoolAxis& rows, const PoolAxis& columns, const TensorView& y);
 void avg_pool_backward_ref(const TensorView& gy, const PoolAxis& rows, const PoolAxis& columns, const TensorView& gx);
 void avg_pool_backward_cpu(const TensorView& gy, const PoolAxis& rows, const PoolAxis& columns, const TensorView& gx);
+void avg_pool_backward_cuda(const TensorView& gy, const PoolAxis& rows, const PoolAxis& columns, const TensorView& gx);
 
-inline constexpr KernelTable<MaxPoolFn> kMaxPool{"max_pool2d", max_pool_ref, max_pool_cpu, nullptr};
+inline constexpr KernelTable<MaxPoolFn> kMaxPool{"max_pool2d", max_pool_ref, max_pool_cpu, max_pool_cuda};
 inline constexpr KernelTable<MaxPoolBackwardFn> kMaxPoolBackward{"max_pool2d", max_pool_backward_ref,
-                                                                 max_pool_backward_cpu, nullptr};
+                                                                 max_pool_backward_cpu, max_pool_backward_cuda};
 // One kernel serves avg_pool2d, adaptive_avg_pool2d and global_avg_pool2d: they differ in their PoolAxis only.
-inline constexpr KernelTable<AvgPoolFn> kAvgPool{"avg_pool2d", avg_pool_ref, avg_pool_cpu, nullptr};
+inline constexpr KernelTable<AvgPoolFn> kAvgPool{"avg_pool2d", avg_pool_ref, avg_pool_cpu, avg_pool_cuda};
 inline constexpr KernelTable<AvgPoolBackwardFn> kAvgPoolBackward{"avg_pool2d", avg_pool_backward_ref,
-                                                                 avg_pool_backward_cpu, nullptr};
+                                                                 avg_pool_backward_cpu, avg_pool_backward_cuda};
 
 }  // namespace limbeck::ops

@@ -23,16 +23,21 @@ using ArgmaxFn = void(const TensorView& x, const TensorView& y, std::size_t dim)
 
 void sum_ref(const TensorView& x, const TensorView& y, double scale);
 void sum_cpu(const TensorView& x, const TensorView& y, double scale);
+void sum_cuda(const TensorView& x, const TensorView& y, double scale);
 void amax_ref(const TensorView& x, const TensorView& y);
 void amax_cpu(const TensorView& x, const TensorView& y);
+void amax_cuda(const TensorView& x, const TensorView& y);
 void amax_backward_ref(const TensorView& x, const TensorView& y, const TensorView& gy, const TensorView& gx);
 void amax_backward_cpu(const TensorView& x, const TensorView& y, const TensorView& gy, const TensorView& gx);
+void amax_backward_cuda(const TensorView& x, const TensorView& y, const TensorView& gy, const TensorView& gx);
 void argmax_ref(const TensorView& x, const TensorView& y, std::size_t dim);
 void argmax_cpu(const TensorView& x, const TensorView& y, std::size_t dim);
+void argmax_cuda(const TensorView& x, const TensorView& y, std::size_t dim);
 
-inline constexpr KernelTable<SumFn> kSum{"sum", sum_ref, sum_cpu, nullptr};
-inline constexpr KernelTable<AmaxFn> kAmax{"amax", amax_ref, amax_cpu, nullptr};
-inline constexpr KernelTable<AmaxBackwardFn> kAmaxBackward{"amax", amax_backward_ref, amax_backward_cpu, nullptr};
-inline constexpr KernelTable<ArgmaxFn> kArgmax{"argmax", argmax_ref, argmax_cpu, nullptr};
+inline constexpr KernelTable<SumFn> kSum{"sum", sum_ref, sum_cpu, sum_cuda};
+inline constexpr KernelTable<AmaxFn> kAmax{"amax", amax_ref, amax_cpu, amax_cuda};
+inline constexpr KernelTable<AmaxBackwardFn> kAmaxBackward{"amax", amax_backward_ref, amax_backward_cpu,
+                                                           amax_backward_cuda};
+inline constexpr KernelTable<ArgmaxFn> kArgmax{"argmax", argmax_ref, argmax_cpu, argmax_cuda};
 
 }  // namespace limbeck::ops

@@ -24,11 +24,13 @@ using SoftmaxBackwardFn = void(const TensorView& y, const TensorView& gy, const 
 
 void softmax_ref(const TensorView& x, const TensorView& y, const SoftmaxArgs& args);
 void softmax_cpu(const TensorView& x, const TensorView& y, const SoftmaxArgs& args);
+void softmax_cuda(const TensorView& x, const TensorView& y, const SoftmaxArgs& args);
 void softmax_backward_ref(const TensorView& y, const TensorView& gy, const TensorView& gx, const SoftmaxArgs& args);
 void softmax_backward_cpu(const TensorView& y, const TensorView& gy, const TensorView& gx, const SoftmaxArgs& args);
+void softmax_backward_cuda(const TensorView& y, const TensorView& gy, const TensorView& gx, const SoftmaxArgs& args);
 
-inline constexpr KernelTable<SoftmaxFn> kSoftmax{"softmax", softmax_ref, softmax_cpu, nullptr};
+inline constexpr KernelTable<SoftmaxFn> kSoftmax{"softmax", softmax_ref, softmax_cpu, softmax_cuda};
 inline constexpr KernelTable<SoftmaxBackwardFn> kSoftmaxBackward{"softmax_backward", softmax_backward_ref,
-                                                                 softmax_backward_cpu, nullptr};
+                                                                 softmax_backward_cpu, softmax_backward_cuda};
 
 }  // namespace limbeck::ops

@@ -27,11 +27,13 @@ for layer in "${!may_include[@]}"; do
   done < <(grep -rnE --include=*.h --include=*.cpp --include=*.cu --include=*.cuh --exclude-dir=install_consumer \
              '^ *# *include *"' "$layer" | grep -vE "include *\"($allowed)/" || true)
 
+  lists=("$layer/CMakeLists.txt")
+  [ "$layer" != tests ] || lists+=(tests/cuda.cmake)
   while IFS= read -r file; do
     name=${file#"$layer"/}
     # The list of tests names `conv2d` for test_conv2d.cpp and cases/conv2d.cpp.
     [ "$layer" != tests ] || { name=${name##*/}; name=${name#test_}; name=${name%.cpp}; }
-    grep -qE "(^|[[:space:](/])${name//./\\.}([[:space:])]|\.cpp|\$)" "$layer/CMakeLists.txt" ||
+    grep -qE "(^|[[:space:](/])${name//./\\.}([[:space:])]|\.cpp|\$)" "${lists[@]}" ||
       offence "$file is not named in $layer/CMakeLists.txt, so nobody builds it"
   done < <(find "$layer" \( -name '*.cpp' -o -name '*.cu' -o \( -name '*.h' -not -path 'apps/*' -not -path 'tests/*' \) \) \
              -not -path 'tests/install_consumer/*' | sort)

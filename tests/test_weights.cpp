@@ -5,7 +5,9 @@
 #include <cmath>
 #include <functional>
 
+#include "apps/model_io.h"
 #include "core/rng.h"
+#include "core/safetensors.h"
 #include "datasets/image_io.h"
 #include "datasets/mask_io.h"
 #include "models/weights.h"
@@ -103,16 +105,6 @@ TEST_CASE("a file of ours loads completely, remembers its network, and may be a 
   check_throws<WeightsError>([&] { static_cast<void>(models::read_spec(dir / "step_00000001")); }, {"does not name a network"});
 }
 
-TEST_CASE("wrappers in front of all names are removed") {
-  const auto from = make(kSmall, 1);
-  for (const std::string prefix : {"module.", "model.", "module.model."}) {
-    CAPTURE(prefix);
-    const auto to = make(kSmall, 2);
-    load_weights(*to, renamed(from->state_dict(), [&](const std::string& n) { return prefix + n; }), "test");
-    CHECK(same(from->state_dict().at("classifier.weight"), to->state_dict().at("classifier.weight")));
-  }
-}
-
 TEST_CASE("a bare MobileNetV2 file fills the backbone and leaves the head fresh") {
   const auto image_net = make(kImageNet, 1);
   shake(*image_net, 4);
@@ -156,32 +148,6 @@ TEST_CASE("num_batches_tracked may be absent; anything else may not") {
                              {"FILE does not fit ka_student_mobilenet_v2", "1 missing (backbone.features.5.conv.3.bias)"});
   const WeightsReport r = load_weights(*student, file, "test", {.strict = false});
   CHECK(r.missing == std::vector<std::string>{"backbone.features.5.conv.3.bias"});
-}
-
-TEST_CASE("flat MobileNetV2 names are understood") {
-  const auto image_net = make(kImageNet, 1);
-  shake(*image_net, 4);
-  const auto flat = [](const std::string& name) {
-    const std::size_t at = name.find(".conv.");
-    if (at == std::string::npos) return name;
-    const bool first = name.starts_with("features.1.");
-    const std::vector<std::pair<std::string, std::string>> table =
-        first ? std::vector<std::pair<std::string, std::string>>{{"0.0.", "0."}, {"0.1.", "1."}, {"1.", "3."}, {"2.", "4."}}
-              : std::vector<std::pair<std::string, std::string>>{{"0.0.", "0."}, {"0.1.", "1."}, {"1.0.", "3."},
-                                                                 {"1.1.", "4."}, {"2.", "6."},   {"3.", "7."}};
-    const std::string tail = name.substr(at + 6);
-    for (const auto& [nested, short_name] : table) {
-      if (tail.starts_with(nested)) return name.substr(0, at + 6) + short_name + tail.substr(nested.size());
-    }
-    return name;
-  };
-  const StateDict file = renamed(image_net->state_dict(), flat);
-  REQUIRE(file.contains("features.2.conv.7.bias"));
-  REQUIRE(file.contains("features.1.conv.3.weight"));
-  REQUIRE(!file.contains("features.2.conv.0.0.weight"));
-  const auto other = make(kImageNet, 2);
-  load_weights(*other, file, "test");
-  for (const auto& [name, tensor] : image_net->state_dict()) CHECK_MESSAGE(same(tensor, other->state_dict().at(name)), name);
 }
 
 TEST_CASE("folded batch norm gives the same eval-mode network") {
@@ -239,8 +205,9 @@ TEST_CASE("another class count is an error unless the caller allows it, and then
   check_throws<WeightsError>([&] { load_weights(*to, from->state_dict(), "test"); },
                              {"classifier.weight: file [5, 256, 1, 1], network [7, 256, 1, 1]", "nothing was changed"});
   for (const auto& [name, tensor] : before) CHECK(same(tensor, to->state_dict().at(name)));
-  const WeightsReport r = load_weights(*to, from->state_dict(), "test", {.allow_shape_mismatch_skip = true});
+  const WeightsReport r = load_weights(*to, from->state_dict(), "test", {.new_classifier = true});
   CHECK(r.mismatched.size() == 2);
+  CHECK(r.fresh == std::vector<std::string>{"classifier.bias", "classifier.weight"});
   CHECK(same(to->state_dict().at("classifier.weight"), before.at("classifier.weight")));
   CHECK(same(to->state_dict().at("aspp.project.0.weight"), from->state_dict().at("aspp.project.0.weight")));
 }
@@ -255,7 +222,10 @@ TEST_CASE("a file of another network never loads silently") {
   ModelSpec wide = kSmall;
   wide.width = 0.5;
   const auto other = make(wide, 3);
-  check_throws<WeightsError>([&] { load_weights(*student, other->state_dict(), "test", {.strict = false}); }, {"mismatched"});
+  for (const bool fresh : {false, true}) {  // a new classifier is not a licence for other shapes
+    check_throws<WeightsError>([&] { load_weights(*student, other->state_dict(), "test", {.strict = false, .new_classifier = fresh}); },
+                               {"mismatched", "nothing was changed"});
+  }
   // A DeepLabV3 classifier.1 is a 3x3 convolution, not an ImageNet classifier: it must load.
   const auto a = make({.name = "deeplabv3_mobilenet_v2", .classes = 5, .width = 0.35}, 1);
   const auto b = make({.name = "deeplabv3_mobilenet_v2", .classes = 5, .width = 0.35}, 2);
@@ -335,6 +305,28 @@ TEST_CASE("a real folded VOC network loads and is a trained one") {
     }
     CHECK(static_cast<double>(right) / static_cast<double>(judged) > 0.9);
   }
+}
+
+TEST_CASE("the input scaling of a file is what its metadata say") {
+  CHECK(apps::normalisation_of({{"normalisation", "bgr_mean"}, {"input", "RGB, x/127.5-1"}}) == "bgr_mean");
+  CHECK(apps::normalisation_of({{"input", "RGB x/127.5-1, 513x513"}}) == "symmetric");
+  CHECK(apps::normalisation_of({{"input", "RGB"}}).empty());
+  CHECK(apps::normalisation_of({}).empty());
+  // What an import writes comes back with the file.
+  apps::ModelCard card;
+  card.spec = kSmall;
+  card.spec.bn_eps = 1e-3;
+  card.classes = {{"a", "b", "c", "d", "e"}, {{0, 0, 0}, {1, 0, 0}, {2, 0, 0}, {3, 0, 0}, {4, 0, 0}}};
+  card.normalisation = "symmetric";
+  card.align_corners = true;
+  const TempDir dir;
+  models::save_weights(*make(card.spec, 1), dir / "w.safetensors", apps::to_metadata(card));
+  const apps::LoadedModel loaded = apps::load_model(dir / "w.safetensors");
+  CHECK(loaded.card.spec == card.spec);
+  CHECK(loaded.card.normalisation == "symmetric");
+  CHECK(loaded.card.align_corners);
+  const auto path = test::sample_data("weights/mobilenet_v2_0.35_imagenet_features.safetensors");
+  if (path) CHECK(apps::normalisation_of(inspect_safetensors(*path).metadata) == "symmetric");
 }
 
 TEST_SUITE_END();

@@ -99,7 +99,7 @@ Run run(const OpCase& c, const std::vector<Tensor>& inputs) {
   Tensor seed = Tensor::empty(y.shape(), DType::kBF16);
   Generator g(77);
   fill_uniform_(seed, g, 0.25, 1.25);
-  backward(y, seed.copy_as(y.dtype()));
+  backward(y, seed.copy_as(y.dtype()).to(y.device()));
   for (const Tensor& t : inputs) result.gradients.push_back(t.grad());
   return result;
 }
@@ -122,8 +122,8 @@ bool same_bits(const Tensor& a, const Tensor& b) {
   if (a.defined() != b.defined()) return false;
   if (!a.defined()) return true;
   if (a.shape() != b.shape() || a.dtype() != b.dtype()) return false;
-  const Tensor x = a.copy();
-  const Tensor y = b.copy();
+  const Tensor x = a.copy().to(kCpu);
+  const Tensor y = b.copy().to(kCpu);
   return std::memcmp(x.raw_data(), y.raw_data(), static_cast<std::size_t>(x.numel()) * size_of(x.dtype())) == 0;
 }
 
@@ -203,6 +203,39 @@ void check_case(const OpCase& c) {
   }
   check_same(run(c, convert(c, inputs, DType::kF32)), fast, "repeated call");
   if (c.meta) check_meta(c, inputs, fast.value);
+}
+
+void check_case_on(Device device, const OpCase& c) {
+  CAPTURE(c.op);
+  CAPTURE(c.label);
+  CAPTURE(device.to_string());
+  Generator g(1234);
+  const std::vector<Tensor> inputs = c.inputs(g);
+  const auto run_there = [&](DType dtype, const std::function<Strides(const Shape&)>& layout = default_strides) {
+    std::vector<Tensor> there;
+    for (const Tensor& t : convert(c, inputs, dtype, layout)) {
+      Tensor moved = Tensor::empty_strided(t.shape(), t.strides(), t.dtype(), device);
+      moved.copy_(t);
+      there.push_back(moved);
+    }
+    const Run result = run(c, there);
+    CHECK(result.value.device() == device);
+    for (const Tensor& t : result.gradients) CHECK((!t.defined() || t.device() == device));
+    return result;
+  };
+
+  const Run exact = run(c, rounded(c, inputs, DType::kF32));
+  const Run fast = run_there(DType::kF32);
+  check_close(fast, exact, c.f32_tolerance, "f32");
+  check_close(run_there(DType::kF32, row_major_strides), exact, c.f32_tolerance, "row-major inputs");
+  check_close(run_there(DType::kF32, every_second), exact, c.f32_tolerance, "strided inputs");
+  const PoisonGuard poison;
+  check_same(run_there(DType::kF32), fast, "NaN-poisoned memory");
+  check_same(run_there(DType::kF32), fast, "repeated call");
+  if (!c.bf16) return;
+  const Run low = run_there(DType::kBF16);
+  check_close(low, run(c, rounded(c, inputs, DType::kBF16)), c.bf16_tolerance, "bf16");
+  check_same(run_there(DType::kBF16), low, "repeated call, bf16");
 }
 
 void check_cases(const std::vector<OpCase>& cases) {

@@ -47,6 +47,8 @@ struct OpCase {
 
 /// Runs every check on `c`, reporting through doctest.
 void check_case(const OpCase& c);
+/// Compares the kernels of `device` with the f64 reference on the CPU: checks 3 to 7 of the list above.
+void check_case_on(Device device, const OpCase& c);
 /// check_case on all of them.
 void check_cases(const std::vector<OpCase>& cases);
 

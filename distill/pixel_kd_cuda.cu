@@ -1,0 +1,135 @@
+// Pixel-wise distillation on the GPU: one pass that reads both maps once (the second and third look at a pixel come from
+// the cache) and writes the gradient; a few lanes of a warp per pixel.
+#include "core/cuda/columns.cuh"
+#include "distill/pixel_kd_kernels.h"
+#include "ops/pixel_rows.cuh"
+
+namespace limbeck::distill {
+namespace {
+
+using namespace cuda;
+using ops::PixelLane;
+using ops::row_max;
+using ops::row_sum;
+
+struct Labels {
+  const void* data;  // null: every pixel counts
+  DType dtype;
+  long long ignore;
+
+  __device__ bool counts(unsigned pixel) const {
+    if (data == nullptr) return true;
+    switch (dtype) {
+      case DType::kU8: return static_cast<const std::uint8_t*>(data)[pixel] != ignore;
+      case DType::kI32: return static_cast<const std::int32_t*>(data)[pixel] != ignore;
+      default: return static_cast<const std::int64_t*>(data)[pixel] != ignore;
+    }
+  }
+};
+
+/// What the sum over pixels is multiplied by: `scale`, for a mean over the pixels that count divided by their number.
+struct Factor {
+  double scale;
+  bool per_pixel;
+  const double* valid;
+  __device__ double value() const {
+    if (*valid == 0) return 0;
+    return per_pixel ? scale / *valid : scale;
+  }
+};
+
+__global__ void count_kernel(Labels labels, unsigned pixels, double* partial) {
+  __shared__ double scratch[32];
+  double count = 0;
+  for (unsigned i = first(); i < pixels; i += step()) count += labels.counts(i) ? 1 : 0;
+  count = block_all(count, Add{}, 0.0, scratch);
+  if (threadIdx.x == 0) partial[blockIdx.x] = count;
+}
+
+__global__ void sum_kernel(const double* partial, unsigned count, double* out) {
+  __shared__ double scratch[32];
+  double sum = 0;
+  for (unsigned i = threadIdx.x; i < count; i += kBlock) sum += partial[i];
+  sum = block_all(sum, Add{}, 0.0, scratch);
+  if (threadIdx.x == 0) *out = sum;
+}
+
+__global__ void finish_kernel(const double* partial, unsigned count, Factor factor, float* loss) {
+  __shared__ double scratch[32];
+  double sum = 0;
+  for (unsigned i = threadIdx.x; i < count; i += kBlock) sum += partial[i];
+  sum = block_all(sum, Add{}, 0.0, scratch);
+  if (threadIdx.x == 0) *loss = static_cast<float>(sum * factor.value());
+}
+
+/// A softmax at temperature 1 / inverse of one pixel: p(v) = exp(v * inverse - largest) / sum.
+struct PixelSoftmax {
+  float inverse, largest, sum;
+  template <class T>
+  __device__ PixelSoftmax(const T* row, unsigned channels, unsigned lane, unsigned lanes, float inverse_in) : inverse(inverse_in) {
+    const float i = inverse;
+    const float top = i * row_max(row, channels, lane, lanes);
+    largest = top;
+    sum = row_sum(row, channels, lane, lanes, [=](float v, unsigned) { return expf(v * i - top); });
+  }
+  __device__ float p(float v) const { return expf(v * inverse - largest) / sum; }
+  __device__ float ln_p(float v) const { return v * inverse - largest - logf(sum); }
+};
+
+template <class S, class U>
+__global__ void loss_kernel(const S* student, const U* teacher, Labels labels, S* gstudent, double* partial, Factor factor,
+                            float inverse_tau, bool cross_entropy, unsigned pixels, unsigned channels, unsigned lanes) {
+  __shared__ double scratch[32];
+  const PixelLane at(pixels, lanes);
+  const std::size_t begin = static_cast<std::size_t>(at.pixel) * channels;
+  const S* s = student + begin;
+  const U* t = teacher + begin;
+  const bool counts = labels.counts(at.pixel);
+  const PixelSoftmax ps(s, channels, at.lane, lanes, inverse_tau);
+  const PixelSoftmax pt(t, channels, at.lane, lanes, inverse_tau);
+  const float loss = row_sum(t, channels, at.lane, lanes, [=](float v, unsigned c) {
+    const float p = pt.p(v);
+    const float ln_ratio = (cross_entropy ? 0.0F : pt.ln_p(v)) - ps.ln_p(to_float(s[c]));
+    return p > 0 || p != p ? p * ln_ratio : 0.0F;
+  });
+  if (at.active && gstudent != nullptr) {
+    const auto scale = static_cast<float>(factor.value()) * inverse_tau;
+    for (unsigned c = at.lane; c < channels; c += lanes) {
+      const float g = scale * (ps.p(to_float(s[c])) - pt.p(to_float(t[c])));
+      gstudent[begin + c] = from_float<S>(counts ? g : 0.0F);
+    }
+  }
+  double total = at.active && at.lane == 0 && counts ? static_cast<double>(loss) : 0.0;
+  total = block_all(total, Add{}, 0.0, scratch);
+  if (threadIdx.x == 0) partial[blockIdx.x] = total;
+}
+
+}  // namespace
+
+void pixel_kd_cuda(const TensorView& student, const TensorView& teacher, const TensorView& labels, const TensorView& loss,
+                   const TensorView& gstudent, const PixelKdOptions& options) {
+  const std::int64_t count = student.n() * student.h() * student.w();
+  LIMBECK_CHECK(count > 0 && count < (std::int64_t{1} << 26), "pixel_kd", "{} pixels, expected 1 to 2^26", count);
+  const auto pixels = static_cast<unsigned>(count);
+  const unsigned lanes = ops::lanes_per_pixel(student.c());
+  const unsigned blocks = ceil_div(count * lanes, kBlock);
+  const unsigned count_blocks = std::min(ceil_div(count, 16 * kBlock), 512U);
+  const Scratch partial(std::max(blocks, count_blocks) * sizeof(double));
+  const Scratch valid(sizeof(double));
+  const Labels y{labels.data, labels.dtype, options.ignore_index};
+  launch(count_kernel, count_blocks, kBlock, y, pixels, partial.as<double>());
+  launch(sum_kernel, 1, kBlock, partial.as<double>(), count_blocks, valid.as<double>());
+  const Factor factor{pixel_kd_factor(student, 1, options), options.reduction == PixelKdReduction::kPerPixel, valid.as<double>()};
+  visit_fast_dtype("pixel_kd", student.dtype, [&](auto s) {
+    visit_fast_dtype("pixel_kd", teacher.dtype, [&](auto t) {
+      using S = decltype(s);
+      using U = decltype(t);
+      launch(loss_kernel<S, U>, blocks, kBlock, student.ptr<const S>(), teacher.ptr<const U>(), y, gstudent.ptr<S>(),
+             partial.as<double>(), factor, static_cast<float>(1 / options.tau),
+             options.reduction == PixelKdReduction::kSkdCrossEntropy, pixels, static_cast<unsigned>(student.c()), lanes);
+    });
+  });
+  launch(finish_kernel, 1, kBlock, partial.as<double>(), blocks, factor, loss.ptr<float>());
+}
+
+}  // namespace limbeck::distill

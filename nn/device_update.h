@@ -1,0 +1,45 @@
+// What this is: the optimizers' update rules for parameters on a GPU: one kernel for many tensors, so that a step is a few
+//   launches however many small batch-norm vectors a network has.
+// What it is not: public; nn/optim.cpp uses it.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace limbeck::nn {
+
+/// f32 tensors on one device that are updated with the same numbers. Slots that a rule does not have are empty.
+/// Shapes: per entry: `count` elements
+struct DeviceUpdates {
+  std::vector<float*> param;
+  std::vector<const float*> grad;
+  std::vector<float*> first, second;  // momentum, or the two averages of Adam
+  std::vector<std::int64_t> count;
+
+  void clear() {
+    param.clear();
+    grad.clear();
+    first.clear();
+    second.clear();
+    count.clear();
+  }
+};
+
+/// The formula of nn/sgd.h; `first` is empty without momentum.
+/// Shapes: none
+struct SgdRule {
+  float lr, weight_decay, momentum;
+  bool nesterov;
+};
+/// The formula of nn/adamw.h: keep = 1 - lr * weight_decay, step = lr / (1 - b1^t), root = sqrt(1 - b2^t).
+/// Shapes: none
+struct AdamWRule {
+  float keep, step, root, beta1, beta2, one_minus_beta1, one_minus_beta2, eps;
+};
+
+/// Shapes: those of the updates
+void sgd_update_cuda(const DeviceUpdates& updates, const SgdRule& rule);
+/// Shapes: those of the updates
+void adamw_update_cuda(const DeviceUpdates& updates, const AdamWRule& rule);
+
+}  // namespace limbeck::nn

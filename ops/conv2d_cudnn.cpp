@@ -1,0 +1,210 @@
+// The dense convolution by cuDNN: channels-last, f32 or bf16 with f32 accumulation. An algorithm is chosen once per problem
+// from cuDNN's own ranking, among those whose results repeat bit for bit, and kept with its descriptors.
+//
+// Weights are f32. For bf16 maps they are rounded first, and cuDNN returns their gradient rounded to bf16 too (it
+// accumulates in f32); it is stored as f32.
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <memory>
+#include <mutex>
+
+#include "core/cuda.h"
+#include "core/cuda/allocator.h"
+#include "core/cuda/cudnn.h"
+#include "core/cuda/runtime.h"
+#include "core/lru_cache.h"
+#include "ops/conv2d_kernels.h"
+
+namespace limbeck::ops {
+namespace {
+
+using namespace cuda;
+
+constexpr std::size_t kWorkspaceLimit = std::size_t{1} << 30U;
+
+enum class Direction : std::int64_t { kForward, kData, kWeights };
+
+struct Key {
+  std::int64_t numbers[20];
+};
+
+/// A problem: the maps x and y and the filter w between them, whichever of the three is computed.
+struct Problem {
+  Direction direction;
+  DType dtype;
+  Shape x, w, y;
+  Conv2dOptions options;
+
+  [[nodiscard]] Key key() const {
+    Key k{};
+    std::size_t i = 0;
+    const auto put = [&](std::int64_t v) { k.numbers[i++] = v; };
+    put(current_device().index);
+    put(static_cast<std::int64_t>(direction) * 16 + static_cast<std::int64_t>(dtype));
+    for (const Shape* s : {&x, &w}) std::for_each(s->begin(), s->end(), put);
+    put(y[1]);
+    for (const auto* pair : {&options.stride, &options.padding, &options.dilation}) std::for_each(pair->begin(), pair->end(), put);
+    put(options.groups);
+    return k;
+  }
+};
+
+class ConvolutionDescriptor {
+ public:
+  explicit ConvolutionDescriptor(const Conv2dOptions& o) {
+    const auto number = [](std::int64_t v) { return static_cast<int>(v); };
+    LIMBECK_CUDNN(cudnnCreateConvolutionDescriptor, &descriptor_);
+    LIMBECK_CUDNN(cudnnSetConvolution2dDescriptor, descriptor_, number(o.padding[0]), number(o.padding[1]), number(o.stride[0]),
+                  number(o.stride[1]), number(o.dilation[0]), number(o.dilation[1]), CUDNN_CROSS_CORRELATION, CUDNN_DATA_FLOAT);
+    LIMBECK_CUDNN(cudnnSetConvolutionGroupCount, descriptor_, number(o.groups));
+  }
+  ConvolutionDescriptor(const ConvolutionDescriptor&) = delete;
+  ConvolutionDescriptor& operator=(const ConvolutionDescriptor&) = delete;
+  ~ConvolutionDescriptor() {
+    static auto* const destroy =
+        cudnn_library().function<decltype(cudnnDestroyConvolutionDescriptor)>("cudnnDestroyConvolutionDescriptor");
+    destroy(descriptor_);
+  }
+  [[nodiscard]] cudnnConvolutionDescriptor_t get() const noexcept { return descriptor_; }
+
+ private:
+  cudnnConvolutionDescriptor_t descriptor_ = nullptr;
+};
+
+/// FMA_MATH keeps f32 in full precision; bf16 always uses the tensor cores.
+cudnnMathType_t math_of(DType dtype) {
+  return dtype == DType::kBF16 || tf32_allowed() ? CUDNN_TENSOR_OP_MATH : CUDNN_FMA_MATH;
+}
+
+struct Plan {
+  TensorDescriptor x, y;
+  FilterDescriptor w;
+  ConvolutionDescriptor convolution;
+  int algorithm = 0;
+  std::size_t workspace = 0;
+
+  explicit Plan(const Problem& p) : x(p.dtype, p.x), y(p.dtype, p.y), w(p.dtype, p.w), convolution(p.options) {
+    LIMBECK_CUDNN(cudnnSetConvolutionMathType, convolution.get(), math_of(p.dtype));
+    switch (p.direction) {
+      case Direction::kForward: {
+        std::array<cudnnConvolutionFwdAlgoPerf_t, CUDNN_CONVOLUTION_FWD_ALGO_COUNT> ranking{};
+        int count = 0;
+        LIMBECK_CUDNN(cudnnGetConvolutionForwardAlgorithm_v7, cudnn_handle(), x.get(), w.get(), convolution.get(), y.get(),
+                      static_cast<int>(ranking.size()), &count, ranking.data());
+        choose(p, std::span(ranking.data(), static_cast<std::size_t>(count)));
+        break;
+      }
+      case Direction::kData: {
+        std::array<cudnnConvolutionBwdDataAlgoPerf_t, CUDNN_CONVOLUTION_BWD_DATA_ALGO_COUNT> ranking{};
+        int count = 0;
+        LIMBECK_CUDNN(cudnnGetConvolutionBackwardDataAlgorithm_v7, cudnn_handle(), w.get(), y.get(), convolution.get(), x.get(),
+                      static_cast<int>(ranking.size()), &count, ranking.data());
+        choose(p, std::span(ranking.data(), static_cast<std::size_t>(count)));
+        break;
+      }
+      case Direction::kWeights: {
+        std::array<cudnnConvolutionBwdFilterAlgoPerf_t, CUDNN_CONVOLUTION_BWD_FILTER_ALGO_COUNT> ranking{};
+        int count = 0;
+        LIMBECK_CUDNN(cudnnGetConvolutionBackwardFilterAlgorithm_v7, cudnn_handle(), x.get(), y.get(), convolution.get(), w.get(),
+                      static_cast<int>(ranking.size()), &count, ranking.data());
+        choose(p, std::span(ranking.data(), static_cast<std::size_t>(count)));
+        break;
+      }
+    }
+  }
+
+ private:
+  /// The best-ranked algorithm that works, repeats bit for bit and fits.
+  template <class Perf>
+  void choose(const Problem& p, std::span<Perf> ranking) {
+    for (const Perf& candidate : ranking) {
+      const bool exact = p.dtype == DType::kBF16 || tf32_allowed() || candidate.mathType == CUDNN_FMA_MATH ||
+                         candidate.mathType == CUDNN_DEFAULT_MATH;
+      if (candidate.status != CUDNN_STATUS_SUCCESS || candidate.determinism != CUDNN_DETERMINISTIC || !exact ||
+          candidate.memory > kWorkspaceLimit) {
+        continue;
+      }
+      algorithm = static_cast<int>(candidate.algo);
+      workspace = candidate.memory;
+      if (p.dtype == DType::kBF16 || tf32_allowed()) {
+        LIMBECK_CUDNN(cudnnSetConvolutionMathType, convolution.get(), candidate.mathType);
+      }
+      return;
+    }
+    fail(current_op(), "cuDNN offers no repeatable algorithm for x {}, w {}, {} ({})", p.x, p.w, p.options.to_string(),
+         name_of(p.dtype));
+  }
+};
+
+const Plan& plan_for(const Problem& p) {
+  static std::mutex mutex;
+  static auto* plans = new LruCache<Key, std::unique_ptr<Plan>>(1024);
+  const std::lock_guard lock(mutex);
+  return *plans->get(p.key(), [&] { return std::make_unique<Plan>(p); });
+}
+
+/// `view` as `dtype`: itself, or a rounded copy that lives as long as this object.
+class As {
+ public:
+  As(const TensorView& view, DType dtype) : data_(view.data) {
+    if (view.dtype == dtype) return;
+    copy_ = std::make_unique<Scratch>(static_cast<std::size_t>(view.numel()) * size_of(dtype));
+    data_ = copy_->as<void>();
+    copy_view(current_device(), view, {data_, dtype, view.shape, default_strides(view.shape)});
+  }
+  [[nodiscard]] const void* data() const noexcept { return data_; }
+
+ private:
+  std::unique_ptr<Scratch> copy_;
+  void* data_;
+};
+
+constexpr float kOne = 1;
+constexpr float kZero = 0;
+
+/// Sets every pixel to the bias and returns what the map is multiplied by before the convolution is added.
+const float* start_from(const TensorView& bias, const TensorView& map) {
+  if (!bias.defined()) return &kZero;
+  copy_view(current_device(), {bias.data, bias.dtype, map.shape, Strides{0, bias.strides[0], 0, 0}}, map);
+  return &kOne;
+}
+
+}  // namespace
+
+void conv2d_forward_cuda(const TensorView& x, const TensorView& w, const TensorView& bias, const Conv2dOptions& options,
+                         const TensorView& y) {
+  const Plan& plan = plan_for({Direction::kForward, x.dtype, x.shape, w.shape, y.shape, options});
+  const As weights(w, x.dtype);
+  const Scratch workspace(plan.workspace);
+  const float* beta = start_from(bias, y);
+  LIMBECK_CUDNN(cudnnConvolutionForward, cudnn_handle(), &kOne, plan.x.get(), x.data, plan.w.get(), weights.data(),
+                plan.convolution.get(), static_cast<cudnnConvolutionFwdAlgo_t>(plan.algorithm), workspace.as<void>(),
+                plan.workspace, beta, plan.y.get(), y.data);
+}
+
+void conv2d_backward_data_cuda(const TensorView& gy, const TensorView& w, const TensorView& bias, const Conv2dOptions& options,
+                               const TensorView& gx) {
+  const Plan& plan = plan_for({Direction::kData, gy.dtype, gx.shape, w.shape, gy.shape, options});
+  const As weights(w, gy.dtype);
+  const Scratch workspace(plan.workspace);
+  const float* beta = start_from(bias, gx);
+  LIMBECK_CUDNN(cudnnConvolutionBackwardData, cudnn_handle(), &kOne, plan.w.get(), weights.data(), plan.y.get(), gy.data,
+                plan.convolution.get(), static_cast<cudnnConvolutionBwdDataAlgo_t>(plan.algorithm), workspace.as<void>(),
+                plan.workspace, beta, plan.x.get(), gx.data);
+}
+
+void conv2d_backward_weights_cuda(const TensorView& x, const TensorView& gy, const Conv2dOptions& options,
+                                  const TensorView& gw) {
+  const Plan& plan = plan_for({Direction::kWeights, x.dtype, x.shape, gw.shape, gy.shape, options});
+  const Scratch workspace(plan.workspace);
+  const bool direct = gw.dtype == x.dtype;
+  const Scratch narrow(direct ? 0 : static_cast<std::size_t>(gw.numel()) * size_of(x.dtype));
+  void* target = direct ? gw.data : narrow.as<void>();
+  LIMBECK_CUDNN(cudnnConvolutionBackwardFilter, cudnn_handle(), &kOne, plan.x.get(), x.data, plan.y.get(), gy.data,
+                plan.convolution.get(), static_cast<cudnnConvolutionBwdFilterAlgo_t>(plan.algorithm), workspace.as<void>(),
+                plan.workspace, &kZero, plan.w.get(), target);
+  if (!direct) copy_view(current_device(), {target, x.dtype, gw.shape, default_strides(gw.shape)}, gw);
+}
+
+}  // namespace limbeck::ops

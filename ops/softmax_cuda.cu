@@ -1,0 +1,206 @@
+// Softmax on the GPU. Over channels: a few lanes of a warp per pixel. Over positions: a reduction over the rows of the
+// channels-last map that carries maximum and sum together, then one pass that writes.
+#include "core/cuda/columns.cuh"
+#include "ops/pixel_rows.cuh"
+#include "ops/softmax_kernels.h"
+
+namespace limbeck::ops {
+namespace {
+
+using namespace cuda;
+
+template <class T>
+__global__ void channel_kernel(const T* x, T* y, unsigned pixels, unsigned channels, unsigned lanes, bool logarithm) {
+  const PixelLane at(pixels, lanes);
+  const T* row = x + static_cast<std::size_t>(at.pixel) * channels;
+  const float largest = row_max(row, channels, at.lane, lanes);
+  const float sum = row_sum(row, channels, at.lane, lanes, [=](float v, unsigned) { return expf(v - largest); });
+  const float ln_sum = logf(sum);
+  if (!at.active) return;
+  T* out = y + static_cast<std::size_t>(at.pixel) * channels;
+  for (unsigned c = at.lane; c < channels; c += lanes) {
+    const float shifted = to_float(row[c]) - largest;
+    out[c] = from_float<T>(logarithm ? shifted - ln_sum : expf(shifted) / sum);
+  }
+}
+
+template <class T>
+__global__ void channel_backward_kernel(const T* y, const T* gy, T* gx, unsigned pixels, unsigned channels, unsigned lanes,
+                                        bool logarithm) {
+  const PixelLane at(pixels, lanes);
+  const std::size_t begin = static_cast<std::size_t>(at.pixel) * channels;
+  const T* values = y + begin;
+  const float sum = row_sum(gy + begin, channels, at.lane, lanes,
+                            [=](float g, unsigned c) { return logarithm ? g : g * to_float(values[c]); });
+  if (!at.active) return;
+  for (unsigned c = at.lane; c < channels; c += lanes) {
+    const float g = to_float(gy[begin + c]);
+    const float value = to_float(values[c]);
+    gx[begin + c] = from_float<T>(logarithm ? g - expf(value) * sum : value * (g - sum));
+  }
+}
+
+/// Maximum and sum of exponentials over the positions of each channel of each image.
+template <int V, class T>
+struct SpatialSums {
+  struct Acc {
+    float largest[V], sum[V];
+  };
+  const T* x;
+  float* largest;  // [N][C]
+  float* sum;
+  unsigned rows, channels;
+
+  __device__ void start(Acc& a) const {
+    for (int j = 0; j < V; ++j) {
+      a.largest[j] = -INFINITY;
+      a.sum[j] = 0;
+    }
+  }
+  __device__ static void join(float& largest, float& sum, float other, float other_sum) {
+    if (other_sum == 0 || other == -INFINITY) return;  // adds nothing, and would make NaN of the difference below
+    const float top = Max{}(largest, other);
+    sum = (sum == 0 ? 0 : sum * expf(largest - top)) + other_sum * expf(other - top);
+    largest = top;
+  }
+  __device__ void add(Acc& a, unsigned image, unsigned row, unsigned v) const {
+    float value[V];
+    load<V>(x + (static_cast<std::size_t>(image) * rows + row) * channels + v * V, value);
+    for (int j = 0; j < V; ++j) join(a.largest[j], a.sum[j], value[j], 1.0F);
+  }
+  __device__ void merge(Acc& a, const Acc& b) const {
+    for (int j = 0; j < V; ++j) join(a.largest[j], a.sum[j], b.largest[j], b.sum[j]);
+  }
+  __device__ void finish(const Acc& a, unsigned image, unsigned v) const {
+    store<V>(largest + image * channels + v * V, a.largest);
+    store<V>(sum + image * channels + v * V, a.sum);
+  }
+};
+
+/// The sum that the backward pass subtracts: of gy, or of gy y.
+template <int V, class T>
+struct SpatialDot {
+  struct Acc {
+    float sum[V];
+  };
+  const T* y;
+  const T* gy;
+  float* sum;  // [N][C]
+  unsigned rows, channels;
+  bool logarithm;
+
+  __device__ void start(Acc& a) const {
+    for (int j = 0; j < V; ++j) a.sum[j] = 0;
+  }
+  __device__ void add(Acc& a, unsigned image, unsigned row, unsigned v) const {
+    const std::size_t at = (static_cast<std::size_t>(image) * rows + row) * channels + v * V;
+    float g[V];
+    float value[V];
+    load<V>(gy + at, g);
+    load<V>(y + at, value);
+    for (int j = 0; j < V; ++j) a.sum[j] += logarithm ? g[j] : g[j] * value[j];
+  }
+  __device__ void merge(Acc& a, const Acc& b) const {
+    for (int j = 0; j < V; ++j) a.sum[j] += b.sum[j];
+  }
+  __device__ void finish(const Acc& a, unsigned image, unsigned v) const { store<V>(sum + image * channels + v * V, a.sum); }
+};
+
+template <int V, class T>
+__global__ void spatial_kernel(const T* x, const float* largest, const float* sum, T* y, unsigned rows, unsigned channels,
+                               unsigned vectors, bool logarithm) {
+  for (unsigned i = first(); i < vectors; i += step()) {
+    const unsigned per_row = channels / V;
+    const unsigned image = i / per_row / rows;
+    const unsigned k = image * channels + i % per_row * V;
+    float value[V];
+    float top[V];
+    float total[V];
+    load<V>(x + static_cast<std::size_t>(i) * V, value);
+    load<V>(largest + k, top);
+    load<V>(sum + k, total);
+    for (int j = 0; j < V; ++j) {
+      const float shifted = value[j] - top[j];
+      value[j] = logarithm ? shifted - logf(total[j]) : expf(shifted) / total[j];
+    }
+    store<V>(y + static_cast<std::size_t>(i) * V, value);
+  }
+}
+
+template <int V, class T>
+__global__ void spatial_backward_kernel(const T* y, const T* gy, const float* sum, T* gx, unsigned rows, unsigned channels,
+                                        unsigned vectors, bool logarithm) {
+  for (unsigned i = first(); i < vectors; i += step()) {
+    const unsigned per_row = channels / V;
+    const unsigned k = i / per_row / rows * channels + i % per_row * V;
+    float value[V];
+    float g[V];
+    float total[V];
+    load<V>(y + static_cast<std::size_t>(i) * V, value);
+    load<V>(gy + static_cast<std::size_t>(i) * V, g);
+    load<V>(sum + k, total);
+    for (int j = 0; j < V; ++j) g[j] = logarithm ? g[j] - expf(value[j]) * total[j] : value[j] * (g[j] - total[j]);
+    store<V>(gx + static_cast<std::size_t>(i) * V, g);
+  }
+}
+
+struct Sizes {
+  unsigned rows, channels, pixels;
+  explicit Sizes(const TensorView& x)
+      : rows(static_cast<unsigned>(x.h() * x.w())), channels(static_cast<unsigned>(x.c())),
+        pixels(static_cast<unsigned>(x.n() * x.h() * x.w())) {
+    LIMBECK_CHECK(x.n() * x.h() * x.w() < (std::int64_t{1} << 31) / 32, "softmax", "a map of shape {} has too many pixels", x.shape);
+  }
+};
+
+}  // namespace
+
+void softmax_cuda(const TensorView& x, const TensorView& y, const SoftmaxArgs& args) {
+  if (x.numel() == 0) return;
+  const Sizes s(x);
+  visit_fast_dtype("softmax", x.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    if (args.axis == SoftmaxAxis::kChannel) {
+      const unsigned lanes = lanes_per_pixel(x.c());
+      launch(channel_kernel<T>, ceil_div(std::int64_t{s.pixels} * lanes, kBlock), kBlock, x.ptr<const T>(), y.ptr<T>(), s.pixels,
+             s.channels, lanes, args.logarithm);
+      return;
+    }
+    const auto results = static_cast<std::size_t>(x.n()) * s.channels;
+    const Scratch scratch(2 * results * sizeof(float));
+    auto* largest = scratch.as<float>();
+    auto* sum = largest + results;
+    visit_lanes<T>(x.c(), [&](auto lanes) {
+      constexpr int V = decltype(lanes)::value;
+      reduce_columns(SpatialSums<V, T>{x.ptr<const T>(), largest, sum, s.rows, s.channels}, x.n(), s.rows, x.c() / V);
+      const auto vectors = static_cast<unsigned>(x.numel() / V);
+      launch(spatial_kernel<V, T>, grid_for(vectors), kBlock, x.ptr<const T>(), largest, sum, y.ptr<T>(), s.rows, s.channels,
+             vectors, args.logarithm);
+    }, x.ptr<const T>(), y.ptr<const T>(), sum);
+  });
+}
+
+void softmax_backward_cuda(const TensorView& y, const TensorView& gy, const TensorView& gx, const SoftmaxArgs& args) {
+  if (y.numel() == 0) return;
+  const Sizes s(y);
+  visit_fast_dtype("softmax", y.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    if (args.axis == SoftmaxAxis::kChannel) {
+      const unsigned lanes = lanes_per_pixel(y.c());
+      launch(channel_backward_kernel<T>, ceil_div(std::int64_t{s.pixels} * lanes, kBlock), kBlock, y.ptr<const T>(),
+             gy.ptr<const T>(), gx.ptr<T>(), s.pixels, s.channels, lanes, args.logarithm);
+      return;
+    }
+    const Scratch sum(static_cast<std::size_t>(y.n()) * s.channels * sizeof(float));
+    visit_lanes<T>(y.c(), [&](auto lanes) {
+      constexpr int V = decltype(lanes)::value;
+      reduce_columns(SpatialDot<V, T>{y.ptr<const T>(), gy.ptr<const T>(), sum.as<float>(), s.rows, s.channels, args.logarithm},
+                     y.n(), s.rows, y.c() / V);
+      const auto vectors = static_cast<unsigned>(y.numel() / V);
+      launch(spatial_backward_kernel<V, T>, grid_for(vectors), kBlock, y.ptr<const T>(), gy.ptr<const T>(), sum.as<float>(),
+             gx.ptr<T>(), s.rows, s.channels, vectors, args.logarithm);
+    }, y.ptr<const T>(), gy.ptr<const T>(), gx.ptr<const T>());
+  });
+}
+
+}  // namespace limbeck::ops

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# What `limbeck import` accepts, refuses and writes, with the weights of a run of two steps. Usage: test_import.sh PATH_TO_LIMBECK
+# The forms of files and names: tests/test_weights.cpp, tests/test_weight_names.cpp, tests/test_torch_file.cpp.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+tiny_config "$work/tiny.yaml"
+"$limbeck" train -c "$work/tiny.yaml" -o "$work/run" train.steps=2 >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
+file=$(ls "$work"/run/step_*2/model.safetensors)
+net=(--model mobilenet_v2_seg --width 0.1)
+import=("$limbeck" import "$file" "${net[@]}" -o "$work/out.safetensors")
+
+# The first try says how many classes the file has.
+expect 4 "classifier.weight: file [" "${import[@]}" --classes 50
+classes=$(sed -n 's/.*classifier.weight: file \[\([0-9]*\),.*/\1/p' "$work/output" | head -n 1)
+expect 4 "nothing was changed" "${import[@]}" --classes 50
+expect 0 "keep random values" env LIMBECK_LOG=info "${import[@]}" --classes 50 --new-classifier
+expect 0 "0 missing, 0 unexpected, 0 mismatched" "${import[@]}" --classes "$classes"
+expect 0 "loaded       classifier.weight" "${import[@]}" --classes "$classes" --report
+expect 0 '"missing":[]' "${import[@]}" --classes "$classes" --json
+expect 0 "mIoU" "$limbeck" eval "$work/out.safetensors" -c "$work/tiny.yaml"
+
+# Lists of names.
+echo "classifier.weight classifier.weight" >"$work/names.txt"
+expect 0 "0 missing" "${import[@]}" --classes "$classes" --map "$work/names.txt"
+echo "clasifier.weight classifier.weight" >"$work/names.txt"
+expect 4 "names.txt:1: no tensor of" "${import[@]}" --classes "$classes" --map "$work/names.txt"
+echo "classifier.weight -" >"$work/names.txt"
+expect 4 "1 missing (classifier.weight)" "${import[@]}" --classes "$classes" --map "$work/names.txt"
+expect 0 "1 missing (classifier.weight)" "${import[@]}" --classes "$classes" --map "$work/names.txt" --lenient
+expect 4 "missing.txt" "${import[@]}" --classes "$classes" --map "$work/missing.txt"
+
+# Files and options that cannot be right.
+expect 4 "does not fit" "$limbeck" import "$file" --model resnet18 -o "$work/out.safetensors"
+expect 2 "did you mean" "$limbeck" import "$file" --model mobilenet_v2_sge -o "$work/out.safetensors"
+expect 2 "normalisation 'caffe' is unknown" "${import[@]}" --classes "$classes" --normalisation caffe
+expect 4 "does not exist" "$limbeck" import "$work/none.pth" "${net[@]}" -o "$work/out.safetensors"
+finish

@@ -1,0 +1,54 @@
+# The tests of the GPU code exist twice:
+#   limbeck_cuda_tests            in a build with CUDA; skips with a reason on a machine without GPU
+#   limbeck_cuda_emulated_tests   in every build: the kernels and core/cuda compiled as C++ against cuda_emulation/,
+#                                 which runs them on the CPU; cuDNN and cuBLASLt are replaced by plain loops
+set(cuda_test_sources main.cpp)
+foreach(unit cuda_core cuda_cases cuda_training)
+  list(APPEND cuda_test_sources cuda/test_${unit}.cpp)
+endforeach()
+
+if(LIMBECK_WITH_CUDA)
+  add_executable(limbeck_cuda_tests ${cuda_test_sources} $<TARGET_OBJECTS:limbeck_cases>)
+  target_link_libraries(limbeck_cuda_tests PRIVATE limbeck limbeck_flags doctest::doctest)
+  add_test(NAME cuda COMMAND limbeck_cuda_tests)
+  if(LIMBECK_BENCH)
+    add_executable(bench_cuda bench/bench_cuda.cpp)
+    target_link_libraries(bench_cuda PRIVATE limbeck limbeck_flags)
+  endif()
+endif()
+
+# The GPU sources of all layers, without the files that call cuDNN and cuBLASLt.
+get_property(emulated GLOBAL PROPERTY LIMBECK_CUDA_SOURCES)
+list(FILTER emulated EXCLUDE REGEX "cudnn|cublaslt|library\\.cpp$")
+set(kernels ${emulated})
+list(FILTER kernels INCLUDE REGEX "\\.cu$")
+set_source_files_properties(${kernels} PROPERTIES LANGUAGE CXX)
+
+add_library(limbeck_emulated OBJECT ${emulated}
+  cuda_emulation/emulator.cpp
+  cuda_emulation/runtime.cpp
+  cuda_emulation/stand_ins.cpp)
+target_include_directories(limbeck_emulated BEFORE PRIVATE cuda_emulation)
+target_link_libraries(limbeck_emulated PRIVATE limbeck_flags limbeck_usage)
+target_compile_options(limbeck_emulated PRIVATE
+  -x c++ -Wno-unknown-pragmas -Wno-clobbered
+  $<$<CONFIG:Release>:-O1>                               # the tests wait for the compiler more than for the kernels
+  -U_FORTIFY_SOURCE                                      # its longjmp does not know fibers
+  -fsanitize=bounds -fno-sanitize-recover=bounds)        # an index outside of a shared array
+
+add_executable(limbeck_cuda_emulated_tests ${cuda_test_sources} cuda/test_cuda_emulation.cpp
+  $<TARGET_OBJECTS:limbeck_cases> $<TARGET_OBJECTS:limbeck_emulated>
+  $<TARGET_OBJECTS:limbeck_core> $<TARGET_OBJECTS:limbeck_ops> $<TARGET_OBJECTS:limbeck_nn>
+  $<TARGET_OBJECTS:limbeck_models> $<TARGET_OBJECTS:limbeck_distill>)
+target_include_directories(limbeck_cuda_emulated_tests BEFORE PRIVATE cuda_emulation)
+target_link_libraries(limbeck_cuda_emulated_tests PRIVATE limbeck_usage limbeck_flags doctest::doctest -fsanitize=bounds)
+
+# limbeck_emulated_doctest(NAME FILTER...): as limbeck_doctest, with the emulated device.
+function(limbeck_emulated_doctest name)
+  add_test(NAME ${name} COMMAND limbeck_cuda_emulated_tests ${ARGN})
+  set_tests_properties(${name} PROPERTIES FAIL_REGULAR_EXPRESSION "test cases: +0 ")
+endfunction()
+limbeck_emulated_doctest(cuda_emulated "--test-case-exclude=cases of *")
+foreach(family IN LISTS families)
+  limbeck_emulated_doctest(cuda_emulated_${family} "--test-case=cases of ${family} on*")
+endforeach()

@@ -1,0 +1,171 @@
+// The emulator itself: that it finds the mistakes it is meant to find, and what core/cuda does on a machine without
+// driver or memory.
+#include <doctest/doctest.h>
+
+#include "core/cuda.h"
+#include "core/cuda/kernel.cuh"
+#include "core/tensor.h"
+#include "tests/cases/all_cases.h"
+#include "tests/cuda/missing.h"
+#include "tests/cuda_emulation/emulator.h"
+
+using namespace limbeck;
+
+namespace {
+
+constexpr Device kGpu{DeviceType::kCuda, 0};
+
+__global__ void reverse_kernel(float* x) {
+  __shared__ float tile[64];
+  tile[threadIdx.x] = x[blockIdx.x * 64 + threadIdx.x];
+  __syncthreads();
+  x[blockIdx.x * 64 + threadIdx.x] = tile[63 - threadIdx.x];
+}
+
+__global__ void racing_kernel(float* x) {
+  __shared__ float tile[64];
+  tile[threadIdx.x] = static_cast<float>(threadIdx.x + 1);
+  x[threadIdx.x] = tile[63 - threadIdx.x];  // no barrier
+}
+
+__global__ void divergent_kernel(float* x) {
+  if (threadIdx.x < 32) __syncthreads();
+  x[threadIdx.x] = 0;
+}
+
+__global__ void two_barriers_kernel(float* x) {
+  if (threadIdx.x < 32) {
+    __syncthreads();
+  } else {
+    __syncthreads();
+  }
+  x[threadIdx.x] = 0;
+}
+
+__global__ void lonely_shuffle_kernel(float* x) {
+  if (threadIdx.x != 3) x[threadIdx.x] = cuda::warp_all(1.0F, cuda::Add{});
+}
+
+__global__ void sum_kernel(const float* x, float* y) {
+  __shared__ float scratch[32];
+  const float total = cuda::block_all(x[threadIdx.x], cuda::Add{}, 0.0F, scratch);
+  const float largest = cuda::block_all(x[threadIdx.x], cuda::Max{}, -1e30F, scratch);
+  y[threadIdx.x] = total + 1000 * largest;
+}
+
+// The example of ops/README.md.
+template <int V, class T>
+__global__ void swish_kernel(const T* x, T* y, unsigned vectors) {
+  for (unsigned i = cuda::first(); i < vectors; i += cuda::step()) {
+    float v[V];
+    cuda::load<V>(x + std::size_t{i} * V, v);        // 16 bytes where the row allows it
+    for (int j = 0; j < V; ++j) v[j] = v[j] / (1.0F + expf(-v[j]));
+    cuda::store<V>(y + std::size_t{i} * V, v);
+  }
+}
+
+}  // namespace
+
+TEST_SUITE_BEGIN("cuda_emulation");
+
+TEST_CASE("the kernel that the documentation shows") {
+  for (const std::int64_t count : {37, 4096}) {
+    Generator g(1);
+    Tensor host = Tensor::empty({count});
+    fill_normal_(host, g, 0.0, 2.0);
+    const Tensor x = host.to(kGpu);
+    const Tensor y = Tensor::empty({count}, DType::kF32, kGpu);
+    cuda::visit_lanes<float>(count, [&](auto lanes) {
+      constexpr int V = decltype(lanes)::value;
+      cuda::launch(swish_kernel<V, float>, 2, cuda::kBlock, x.data<float>(), y.data<float>(), count / V);
+    }, x.data<float>(), y.data<float>());
+    const auto in = host.to_vector<double>();
+    const auto out = y.to_vector<double>();
+    for (std::size_t i = 0; i < in.size(); ++i) CHECK(out[i] == doctest::Approx(in[i] / (1 + std::exp(-in[i]))).epsilon(1e-5));
+  }
+}
+
+TEST_CASE("barriers, shuffles and both orders give the right numbers") {
+  for (const bool reverse : {false, true}) {
+    emulation::set_reverse_order(reverse);
+    std::vector<float> values(128);
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i);
+    const Tensor x = Tensor::from(values, {128}).to(kGpu);
+    cuda::launch(reverse_kernel, 2, 64, x.data<float>());
+    const auto got = x.to_vector<float>();
+    for (std::size_t i = 0; i < 128; ++i) CHECK(got[i] == static_cast<float>(i / 64 * 64 + 63 - i % 64));
+
+    const Tensor y = Tensor::empty({128}, DType::kF32, kGpu);
+    cuda::launch(sum_kernel, 1, 128, x.data<float>(), y.data<float>());
+    for (const float v : y.to_vector<float>()) CHECK(v == 127 * 64 + 127000);
+  }
+  emulation::set_reverse_order(false);
+}
+
+TEST_CASE("a missing barrier gives other numbers in the other order") {
+  const Tensor x = Tensor::zeros({64}, DType::kF32, kGpu);
+  cuda::launch(racing_kernel, 1, 64, x.data<float>());
+  const auto forward = x.to_vector<float>();
+  const auto right = [](const std::vector<float>& v) {
+    bool ok = true;
+    for (std::size_t i = 0; i < 64; ++i) ok = ok && v[i] == static_cast<float>(64 - i);
+    return ok;
+  };
+  CHECK_FALSE(right(forward));
+}
+
+TEST_CASE("divergent barriers and shuffles are errors, and the next launch works") {
+  const Tensor x = Tensor::zeros({64}, DType::kF32, kGpu);
+  CHECK_THROWS_WITH_AS(cuda::launch(divergent_kernel, 1, 64, x.data<float>()), doctest::Contains("divergent barrier"), Error);
+  CHECK_THROWS_WITH_AS(cuda::launch(two_barriers_kernel, 1, 64, x.data<float>()), doctest::Contains("divergent barrier"), Error);
+  CHECK_THROWS_WITH_AS(cuda::launch(lonely_shuffle_kernel, 1, 32, x.data<float>()), doctest::Contains("thread 3, which has ended"),
+                       Error);
+  CHECK_THROWS_WITH_AS(cuda::launch(reverse_kernel, 1, 33, x.data<float>()), doctest::Contains("whole warps"), Error);
+  cuda::launch(reverse_kernel, 1, 64, x.data<float>());
+}
+
+TEST_CASE("a pointer to memory of the host is an error") {
+  std::vector<float> host(64);
+  CHECK_THROWS_WITH_AS(cuda::launch(reverse_kernel, 1, 64, host.data()), doctest::Contains("memory of the host"), Error);
+}
+
+TEST_CASE("every kernel in reverse order, each allocation with its own end") {
+  emulation::set_reverse_order(true);
+  cuda::activate(kGpu, "test");
+  cuda::allocator(0).set_caching(false);
+  for (const auto& family : test::kFamilies) {
+    for (const auto& c : family.cases()) {
+      if (!test::is_missing_on_cuda(c.op)) test::check_case_on(kGpu, c);
+    }
+  }
+  cuda::allocator(0).set_caching(true);
+  emulation::set_reverse_order(false);
+}
+
+TEST_CASE("out of memory names the largest live blocks") {
+  const Tensor a = Tensor::empty({3, 1024, 1024}, DType::kF32, kGpu);
+  const Tensor b = Tensor::empty({7, 1024, 1024}, DType::kF32, kGpu);
+  emulation::set_memory_limit(std::size_t{100} << 20U);
+  CHECK_THROWS_WITH_AS(static_cast<void>(Tensor::empty({30, 1024, 1024}, DType::kF32, kGpu)),
+                       doctest::Contains("wants 120.0 MiB"), Error);
+  CHECK_THROWS_WITH_AS(static_cast<void>(Tensor::empty({30, 1024, 1024}, DType::kF32, kGpu)),
+                       doctest::Contains("largest live blocks: 28.0 MiB"), Error);
+  emulation::set_memory_limit(std::size_t{4} << 30U);
+  CHECK(Tensor::zeros({30, 1024, 1024}, DType::kF32, kGpu).numel() == 30 * 1024 * 1024);
+}
+
+TEST_CASE("no driver, no device") {
+  emulation::set_device_count(-1);
+  CHECK(cuda::device_count() == 0);
+  CHECK(cuda::describe_devices() ==
+        "no GPU: CUDA driver version is insufficient for CUDA runtime version (cudaErrorInsufficientDriver)");
+  CHECK_THROWS_WITH_AS(cuda::activate({DeviceType::kCuda, 1}, "test"), doctest::Contains("cuda:1 is not available: CUDA driver"),
+                       ConfigError);
+  emulation::set_device_count(0);
+  CHECK(cuda::device_count() == 0);
+  CHECK_THROWS_WITH_AS(cuda::activate({DeviceType::kCuda, 1}, "test"), doctest::Contains("use --device cpu"), ConfigError);
+  emulation::set_device_count(1);
+  CHECK_THROWS_WITH_AS(cuda::activate({DeviceType::kCuda, 1}, "test"), doctest::Contains("cuda:0 to cuda:0"), ConfigError);
+}
+
+TEST_SUITE_END();

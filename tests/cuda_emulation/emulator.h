@@ -1,0 +1,27 @@
+// What this is: what tests can set and ask of the emulated device.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace limbeck::emulation {
+
+/// Memory of the device; a request beyond it fails as on a real one.
+void set_memory_limit(std::size_t bytes);
+/// Number of devices that cudaGetDeviceCount reports; below 0: no driver.
+void set_device_count(int count);
+/// Runs threads and blocks from the last to the first. A kernel with its barriers in place gives the same results.
+void set_reverse_order(bool reverse);
+/// Kernels launched since the program started.
+[[nodiscard]] std::uint64_t launches();
+
+/// Lets code of the host (the stand-ins for cuDNN and cuBLASLt) read and write device memory while it lives.
+class DeviceAccess {
+ public:
+  DeviceAccess();
+  DeviceAccess(const DeviceAccess&) = delete;
+  DeviceAccess& operator=(const DeviceAccess&) = delete;
+  ~DeviceAccess();
+};
+
+}  // namespace limbeck::emulation
