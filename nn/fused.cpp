@@ -7,6 +7,7 @@
 
 #include "core/autocast.h"
 #include "core/dispatch.h"
+#include "nn/fold.h"
 #include "nn/tracer.h"
 #include "ops/copy.h"
 #include "ops/elementwise.h"

@@ -41,16 +41,6 @@ struct FoldedWeights {
 /// Shapes: see FoldedWeights
 [[nodiscard]] FoldedWeights fold(const Conv2d& conv, const BatchNorm2d* bn);
 
-/// The tensors of a batch norm in inference.
-struct NormTensors {
-  Tensor gamma, beta, mean, var;  ///< [C]
-  double eps = 1e-5;
-};
-/// The same for tensors; `bias` may be undefined.
-/// Formula: w' = w gamma / sqrt(var + eps),  b' = (b - mean) gamma / sqrt(var + eps) + beta
-/// Shapes:  weight [out, ...]; see FoldedWeights
-[[nodiscard]] FoldedWeights fold(const Tensor& weight, const Tensor& bias, const NormTensors& norm);
-
 /// A convolution without bias, its batch norm and activation, under torchvision's names: "0" and "1" below its own.
 /// Shapes: x [N, in, H, W]; residual like the result; returns [N, out, OH, OW]
 class ConvBnAct final : public UnaryModule {

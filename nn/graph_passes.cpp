@@ -1,5 +1,5 @@
 // What this is: graphs into simpler graphs. Every pass copies the nodes in order and keeps a table from old to new values.
-#include "nn/fused.h"
+#include "nn/fold.h"
 #include "nn/graph.h"
 
 namespace limbeck::nn {
