@@ -43,7 +43,8 @@ ConvKey make_key(const Shape& x, const Shape& w, const Conv2dOptions& o, DType d
 /// A primitive and the layout of the weights it was made for.
 struct CachedConv {
   Primitive primitive;
-  Desc weights;
+  Desc weights;  ///< as the primitive wants them
+  Desc dense;    ///< as they are; kept, because making a descriptor allocates
 };
 using Cache = LruCache<ConvKey, CachedConv>;
 
@@ -96,13 +97,13 @@ CachedConv& forward_conv(const Shape& x, const Shape& w, const Shape& y, const C
     const Desc yd = onednn::dense_desc(y, dtype);
     if (!bias) {
       return CachedConv{Primitive(pd, {{DNNL_ARG_SRC, xd}, {DNNL_ARG_WEIGHTS, pd.weights_desc()}, {DNNL_ARG_DST, yd}}),
-                        pd.weights_desc()};
+                        pd.weights_desc(), weight_dense(w, o.groups)};
     }
     return CachedConv{Primitive(pd, {{DNNL_ARG_SRC, xd},
                                      {DNNL_ARG_WEIGHTS, pd.weights_desc()},
                                      {DNNL_ARG_BIAS, onednn::vector_desc(w[0], DType::kF32)},
                                      {DNNL_ARG_DST, yd}}),
-                      pd.weights_desc()};
+                      pd.weights_desc(), weight_dense(w, o.groups)};
   });
 }
 
@@ -127,8 +128,8 @@ std::size_t onednn_packed_bytes(const Shape& x, const Shape& w, const Shape& y, 
 
 void onednn_pack(const Shape& x, const TensorView& w, const Shape& y, const ConvEpilogue& epilogue,
                  const Conv2dOptions& options, DType dtype, void* packed) {
-  onednn::reorder(weight_dense(w.shape, options.groups), w.data,
-                  forward_conv(x, w.shape, y, epilogue, options, dtype).weights, packed);
+  CachedConv& conv = forward_conv(x, w.shape, y, epilogue, options, dtype);
+  onednn::reorder(conv.dense, w.data, conv.weights, packed);
 }
 
 void onednn_forward(const TensorView& x, const void* packed, const Shape& w, const ConvEpilogue& epilogue,
@@ -160,10 +161,10 @@ void onednn_backward_data(const TensorView& gy, const TensorView& w, const Tenso
                                                geometry_of(gx.shape, w.shape, gy.shape, options), attr, hint);
     return CachedConv{
         Primitive(pd, {{DNNL_ARG_DIFF_DST, gyd}, {DNNL_ARG_WEIGHTS, pd.weights_desc()}, {DNNL_ARG_DIFF_SRC, gxd}}),
-        pd.weights_desc()};
+        pd.weights_desc(), weight_dense(w.shape, options.groups)};
   });
   const Workspace packed(conv.weights.get_size());
-  onednn::reorder(weight_dense(w.shape, options.groups), w.data, conv.weights, packed.as<void>());
+  onednn::reorder(conv.dense, w.data, conv.weights, packed.as<void>());
   conv.primitive.run(
       {{DNNL_ARG_DIFF_DST, gy.data}, {DNNL_ARG_WEIGHTS, packed.as<void>()}, {DNNL_ARG_DIFF_SRC, gx.data}});
   if (bias.defined()) {
@@ -185,12 +186,12 @@ void onednn_backward_weights(const TensorView& x, const TensorView& gy, const Co
     return CachedConv{Primitive(pd, {{DNNL_ARG_SRC, xd},
                                      {DNNL_ARG_DIFF_DST, gyd},
                                      {DNNL_ARG_DIFF_WEIGHTS, pd.diff_weights_desc()}}),
-                      pd.diff_weights_desc()};
+                      pd.diff_weights_desc(), weight_dense(gw.shape, options.groups)};
   });
   const Workspace packed(conv.weights.get_size());
   conv.primitive.run(
       {{DNNL_ARG_SRC, x.data}, {DNNL_ARG_DIFF_DST, gy.data}, {DNNL_ARG_DIFF_WEIGHTS, packed.as<void>()}});
-  onednn::reorder(conv.weights, packed.as<void>(), weight_dense(gw.shape, options.groups), gw.data);
+  onednn::reorder(conv.weights, packed.as<void>(), conv.dense, gw.data);
 }
 
 }  // namespace limbeck::ops

@@ -65,7 +65,10 @@ else
 fi
 
 run "tests" tests.log "$tests"
-grep -E 'skipped: |test cases:' "$out/tests.log" | sort | uniq -c
+if reason=$(grep -m1 -o 'skipped: .*' "$out/tests.log"); then
+  echo "gpu_check: $(grep -c 'skipped: ' "$out/tests.log") tests $reason; nothing has been checked" >&2
+  exit 1
+fi
 if command -v compute-sanitizer > /dev/null; then
   # Every request goes to the driver, so that an access behind an allocation is seen.
   run "memory checker" memcheck.log env LIMBECK_CUDA_CACHE=0 compute-sanitizer --tool memcheck --error-exitcode 9 "$tests" -tc="cases of*"
@@ -82,15 +85,11 @@ for dtype in f32 bf16; do
   cat "$out/step_$dtype.json" >> "$results"
 done
 
-"$app" init-config scenes/student -o "$out/student.yaml" > /dev/null 2>&1
-if [ -n "$data" ]; then
-  "$app" init-config camvid/student -o "$out/student.yaml" > /dev/null 2>&1
-  run "training on CamVid, 200 steps" train.log \
-    "$app" train -c "$out/student.yaml" -o "$out/run" --device cuda:0 "data.root=$data" train.steps=200
-else
-  run "training on scenes, 200 steps" train.log \
-    "$app" train -c "$out/student.yaml" -o "$out/run" --device cuda:0 train.steps=200
-fi
+preset=scenes/student overrides=(train.steps=200)
+[ -z "$data" ] || { preset=camvid/student; overrides+=("data.root=$data"); }
+"$app" init-config "$preset" > "$out/student.yaml"
+run "training with $preset, 200 steps" train.log \
+  "$app" train -c "$out/student.yaml" -o "$out/run" --force --device cuda:0 "${overrides[@]}"
 
 echo
 printf '%-36s %-40s %s\n' check result seconds
