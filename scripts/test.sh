@@ -59,6 +59,16 @@ count_ctest() {
     END { finish(); print passed + 0, failed + 0, cases + 0 }' "$build/Testing/Temporary/LastTest.log"
 }
 
+# The oracle is optional: limbeck itself needs no Python.
+torchvision_agrees() {
+  local python=${LIMBECK_PYTHON:-python3}
+  if ! "$python" -c 'import torch, torchvision, safetensors' 2> /dev/null; then
+    echo "skipped: $python has no torch, torchvision and safetensors; name one that has with LIMBECK_PYTHON"
+    return 0
+  fi
+  "$python" tests/golden/compare_torchvision.py "$build/tests/compare_torchvision"
+}
+
 # A test case in a file that no ctest entry covers would never run, and nobody would notice.
 every_case_runs() {
   local count=0 program
@@ -82,6 +92,7 @@ passed=$((passed + ctest_passed)) failed=$((failed + ctest_failed))
 
 if [ "$preset" = release ]; then
   check "every test case is run by ctest" every_case_runs
+  check "torchvision agrees" torchvision_agrees
   check "layers" scripts/check_layers.sh
   check "headers stand alone" scripts/check_headers.sh "$build"
   check "another project can use an installed limbeck" scripts/check_install.sh "$build"
