@@ -2,6 +2,7 @@
 // bit for bit, and the state goes to a file and back.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/autocast.h"
@@ -132,6 +133,15 @@ Outcome train(Device device, bool bf16, int steps, double noise = 0) {
   return out;
 }
 
+double distance(const std::vector<double>& a, const std::vector<double>& b) {
+  REQUIRE(a.size() == b.size());
+  double sum = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) sum += (a[i] - b[i]) * (a[i] - b[i]);
+  return std::sqrt(sum);
+}
+
+double length(const std::vector<double>& a) { return distance(a, std::vector<double>(a.size(), 0.0)); }
+
 void check_near(const std::vector<double>& a, const std::vector<double>& b, double tolerance) {
   REQUIRE(a.size() == b.size());
   for (std::size_t i = 0; i < a.size(); ++i) CHECK(std::abs(a[i] - b[i]) <= tolerance * (1 + std::abs(b[i])));
@@ -156,22 +166,26 @@ TEST_CASE("distilling a small network agrees with the CPU and repeats bit for bi
   if (skip()) return;
   const Outcome cpu = train(kCpu, false, 3);
   const Outcome gpu = train(kGpu, false, 3);
-  // Batch norm over few pixels amplifies rounding from step to step. The gradients are compared in the first one; the losses
-  // may differ by what noise of the size of rounding does to the CPU's.
-  REQUIRE(gpu.gradients.size() == cpu.gradients.size());
-  double difference = 0;
-  double norm = 0;
-  for (std::size_t i = 0; i < cpu.gradients.size(); ++i) {
-    difference += (gpu.gradients[i] - cpu.gradients[i]) * (gpu.gradients[i] - cpu.gradients[i]);
-    norm += cpu.gradients[i] * cpu.gradients[i];
+  // Batch norm over few pixels and the corners of ReLU6 amplify rounding. Device and CPU may differ by what noise of the size of
+  // rounding, a few draws of it, does to the CPU's own gradients of the first step, losses and weights.
+  double gradients = 1e-3 * length(cpu.gradients);
+  double weights = 1e-3 * length(cpu.weights);
+  std::vector<double> losses(cpu.losses.size(), 1e-4);
+  for (const double noise : {1e-6, -1e-6, 2e-6}) {
+    const Outcome noisy = train(kCpu, false, 3, noise);
+    gradients = std::max(gradients, 5 * distance(noisy.gradients, cpu.gradients));
+    weights = std::max(weights, 5 * distance(noisy.weights, cpu.weights));
+    for (std::size_t k = 0; k < losses.size(); ++k) {
+      losses[k] = std::max(losses[k], 5 * std::abs(noisy.losses[k] - cpu.losses[k]));
+    }
   }
-  CHECK(std::sqrt(difference) < 1e-3 * std::sqrt(norm));
-  const Outcome noisy = train(kCpu, false, 3, 1e-6);
-  for (std::size_t k = 0; k < cpu.losses.size(); ++k) {
+  CHECK(gradients < 0.1 * length(cpu.gradients));  // otherwise the comparison would say nothing
+  CHECK(distance(gpu.gradients, cpu.gradients) <= gradients);
+  CHECK(distance(gpu.weights, cpu.weights) <= weights);
+  for (std::size_t k = 0; k < losses.size(); ++k) {
     CAPTURE(k);
-    CHECK(std::abs(gpu.losses[k] - cpu.losses[k]) <= 1e-4 + 5 * std::abs(noisy.losses[k] - cpu.losses[k]));
+    CHECK(std::abs(gpu.losses[k] - cpu.losses[k]) <= losses[k]);
   }
-  check_near(gpu.weights, cpu.weights, 1e-3);
   const Outcome again = train(kGpu, false, 3);
   CHECK(again.losses == gpu.losses);
   CHECK(again.weights == gpu.weights);
