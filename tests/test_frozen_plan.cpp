@@ -14,20 +14,8 @@
 
 using namespace limbeck;
 
-namespace {
-
-Tensor random_input(const Shape& shape, std::uint64_t seed) {
-  Generator g(seed);
-  const Tensor x = Tensor::empty(shape);
-  fill_normal_(x, g, 0.0, 1.0);
-  return x;
-}
-
-nn::Graph capture(models::Model& model) {
-  return nn::capture([&](const Tensor& x) { return model.forward(x).logits; });
-}
-
-}  // namespace
+using test::capture;
+using test::random_input;
 
 TEST_CASE("every network: the plan computes what the module computes, at sizes that take turns, in less memory") {
   for (const std::string& name : models::model_names()) {
@@ -46,8 +34,9 @@ TEST_CASE("every network: the plan computes what the module computes, at sizes t
       CHECK(test::relative_error(again, y) > 1e-3);
     }
     const auto memory = plan.memory({1, 3, 96, 96});
-    // A third or less on the networks here but one: on MobileNetV1, whose layers are few and narrow, the stride-4 decoder sets the block.
-    CHECK(memory.block * 2 < memory.values);
+    // The layers of MobileNetV1 are few and narrow, so that the decoder at stride 4 sets the block.
+    const std::size_t least = name == "deeplabv3plus_mobilenet_v1" ? 2 : 3;
+    CHECK(memory.block * least < memory.values);
   }
 }
 

@@ -14,6 +14,8 @@
 #include "tests/harness/random_network.h"
 
 using namespace limbeck;
+using test::capture;
+using test::random_input;
 
 namespace {
 
@@ -22,17 +24,6 @@ int count(const nn::Graph& graph) {
   int n = 0;
   for (const nn::GraphNode& node : graph.nodes) n += std::holds_alternative<S>(node.step) ? 1 : 0;
   return n;
-}
-
-Tensor random_input(const Shape& shape, std::uint64_t seed) {
-  Generator g(seed);
-  const Tensor x = Tensor::empty(shape);
-  fill_normal_(x, g, 0.0, 1.0);
-  return x;
-}
-
-nn::Graph capture(models::Model& model) {
-  return nn::capture([&](const Tensor& x) { return model.forward(x).logits; });
 }
 
 }  // namespace

@@ -142,9 +142,21 @@ double distance(const std::vector<double>& a, const std::vector<double>& b) {
 
 double length(const std::vector<double>& a) { return distance(a, std::vector<double>(a.size(), 0.0)); }
 
-void check_near(const std::vector<double>& a, const std::vector<double>& b, double tolerance) {
+/// Largest difference relative to 1 + |b|.
+double worst(const std::vector<double>& a, const std::vector<double>& b) {
   REQUIRE(a.size() == b.size());
-  for (std::size_t i = 0; i < a.size(); ++i) CHECK(std::abs(a[i] - b[i]) <= tolerance * (1 + std::abs(b[i])));
+  double most = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    const double d = std::abs(a[i] - b[i]) / (1 + std::abs(b[i]));
+    if (d > most || std::isnan(d)) most = d;  // a NaN stays: nothing is larger
+  }
+  return most;
+}
+
+/// Of an odd number of values; NaN counts as the largest.
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end(), [](double a, double b) { return a < b || (std::isnan(b) && !std::isnan(a)); });
+  return values[values.size() / 2];
 }
 
 }  // namespace
@@ -164,38 +176,36 @@ TEST_CASE("SGD and AdamW on the device are those of the CPU") {
 
 TEST_CASE("distilling a small network agrees with the CPU and repeats bit for bit") {
   if (skip()) return;
-  const Outcome cpu = train(kCpu, false, 3);
-  const Outcome gpu = train(kGpu, false, 3);
-  // Batch norm over few pixels and the corners of ReLU6 amplify rounding. Device and CPU may differ by what noise of the size of
-  // rounding, a few draws of it, does to the CPU's own gradients of the first step, losses and weights.
-  double gradients = 1e-3 * length(cpu.gradients);
-  double weights = 1e-3 * length(cpu.weights);
-  std::vector<double> losses(cpu.losses.size(), 1e-4);
-  for (const double noise : {1e-6, -1e-6, 2e-6}) {
-    const Outcome noisy = train(kCpu, false, 3, noise);
-    gradients = std::max(gradients, 5 * distance(noisy.gradients, cpu.gradients));
-    weights = std::max(weights, 5 * distance(noisy.weights, cpu.weights));
-    for (std::size_t k = 0; k < losses.size(); ++k) {
-      losses[k] = std::max(losses[k], 5 * std::abs(noisy.losses[k] - cpu.losses[k]));
-    }
+  // Note [corners]
+  //   Some of ReLU6's inputs always lie within rounding of a corner, and batch norm over few pixels amplifies that: noise of 1e-7
+  //   on the images moves even the reference's own gradients by 1 %, in one jump. Device and CPU can fall on two sides of
+  //   it. A jump comes and goes with the images, a wrong kernel does not; hence the median over five nearly equal images.
+  std::vector<double> gradients;
+  std::vector<double> weights;
+  std::vector<Outcome> cpu;
+  std::vector<Outcome> gpu;
+  for (const double noise : {0.0, 1e-6, -1e-6, 2e-6, 3e-6}) {
+    cpu.push_back(train(kCpu, false, 3, noise));
+    gpu.push_back(train(kGpu, false, 3, noise));
+    gradients.push_back(distance(gpu.back().gradients, cpu.back().gradients) / length(cpu.back().gradients));
+    weights.push_back(worst(gpu.back().weights, cpu.back().weights));
   }
-  CHECK(gradients < 0.1 * length(cpu.gradients));  // otherwise the comparison would say nothing
-  CHECK(distance(gpu.gradients, cpu.gradients) <= gradients);
-  CHECK(distance(gpu.weights, cpu.weights) <= weights);
-  for (std::size_t k = 0; k < losses.size(); ++k) {
+  CHECK(median(gradients) < 1e-3);
+  CHECK(median(weights) <= 1e-3);
+  for (std::size_t k = 0; k < cpu[0].losses.size(); ++k) {
     CAPTURE(k);
-    CHECK(std::abs(gpu.losses[k] - cpu.losses[k]) <= losses[k]);
+    CHECK(std::abs(gpu[0].losses[k] - cpu[0].losses[k]) <= 1e-4 + 5 * std::abs(cpu[1].losses[k] - cpu[0].losses[k]));
   }
   const Outcome again = train(kGpu, false, 3);
-  CHECK(again.losses == gpu.losses);
-  CHECK(again.weights == gpu.weights);
+  CHECK(again.losses == gpu[0].losses);
+  CHECK(again.weights == gpu[0].weights);
 }
 
 TEST_CASE("the same in bf16 stays near f32") {
   if (skip()) return;
   const Outcome wide = train(kCpu, false, 2);
   const Outcome low = train(kGpu, true, 2);
-  check_near(low.losses, wide.losses, 0.05);
+  CHECK(worst(low.losses, wide.losses) <= 0.05);
 }
 
 TEST_CASE("averages of weights on the device") {
@@ -215,7 +225,7 @@ TEST_CASE("averages of weights on the device") {
     }
     CHECK(first.to_vector<double>()[0] == 2.0);
   }
-  check_near(results[1], results[0], 1e-6);
+  CHECK(worst(results[1], results[0]) <= 1e-6);
 }
 
 TEST_SUITE_END();
