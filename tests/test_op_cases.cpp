@@ -34,40 +34,13 @@ std::set<std::string, std::less<>>& tested_families() {
 #define LIMBECK_FAMILY_TEST(family)                                             \
   TEST_CASE("cases of " #family) { test::check_cases(test::family##_cases()); } \
   [[maybe_unused]] const bool kTests_##family = tested_families().insert(#family).second;
-LIMBECK_FAMILY_TEST(elementwise)
-LIMBECK_FAMILY_TEST(reduce)
-LIMBECK_FAMILY_TEST(matmul)
-LIMBECK_FAMILY_TEST(copy)
-LIMBECK_FAMILY_TEST(dropout)
-LIMBECK_FAMILY_TEST(conv2d)
-LIMBECK_FAMILY_TEST(depthwise)
-LIMBECK_FAMILY_TEST(conv_transpose2d)
-LIMBECK_FAMILY_TEST(batch_norm)
-LIMBECK_FAMILY_TEST(pool2d)
-LIMBECK_FAMILY_TEST(interpolate)
-LIMBECK_FAMILY_TEST(softmax)
-LIMBECK_FAMILY_TEST(cross_entropy)
-LIMBECK_FAMILY_TEST(pixel_kd)
-LIMBECK_FAMILY_TEST(channel_kd)
-LIMBECK_FAMILY_TEST(attention_kd)
-LIMBECK_FAMILY_TEST(pairwise_kd)
-LIMBECK_FAMILY_TEST(batch_similarity_kd)
-LIMBECK_FAMILY_TEST(inter_channel_kd)
-LIMBECK_FAMILY_TEST(csd_kd)
-LIMBECK_FAMILY_TEST(ifvd)
-LIMBECK_FAMILY_TEST(ofd_kd)
-LIMBECK_FAMILY_TEST(local_kd)
-LIMBECK_FAMILY_TEST(icsd)
-LIMBECK_FAMILY_TEST(feature_mse)
-LIMBECK_FAMILY_TEST(ka_autoencoder_loss)
-LIMBECK_FAMILY_TEST(ka_adapt)
-LIMBECK_FAMILY_TEST(ka_affinity)
+LIMBECK_CASE_FAMILIES(LIMBECK_FAMILY_TEST)
 
 }  // namespace
 
 TEST_CASE("every family has a test case") {
   for (const auto& family : test::kFamilies) {
-    CHECK_MESSAGE(tested_families().count(family.name) == 1, std::string(family.name), " has no LIMBECK_FAMILY_TEST");
+    CHECK_MESSAGE(tested_families().count(family.name) == 1, std::string(family.name), " has no test case");
   }
 }
 

@@ -4,7 +4,7 @@
 //   3 f32 fast kernel against f64   7 bitwise repeatability
 //   4 bf16 fast kernel against f64  8 shapes on the meta device
 // ("against f64" compares the value and every gradient with the double reference on the same, rounded inputs).
-// To add an op: write tests/cases/<family>.cpp, declare its function in tests/cases/all_cases.h.
+// To add an op: write tests/cases/<family>.cpp, add its name to the list in tests/cases/all_cases.h.
 #pragma once
 
 #include <functional>
