@@ -1,40 +1,59 @@
 // The verb `bench`: times the distillation step that the project is measured by: a frozen DeepLabV3-ResNet-50 teacher
 // (output stride 16), a MobileNetV2 student with a 1x1 head, channel-wise distillation on the logits + cross entropy, SGD.
-// Weights are random: the time does not depend on them. Compare with scripts/bench_vs_pytorch.sh.
+// Weights are random: the time does not depend on them. Compare with scripts/bench_vs_pytorch.sh. The step's floor on this
+// machine (apps/floor.h) is printed beside its time.
 #include <sys/resource.h>
 
 #include <algorithm>
 
 #include "apps/cli.h"
+#include "apps/floor.h"
 #include "core/autocast.h"
+#include "core/autograd.h"
 #include "core/cuda.h"
 #include "core/json.h"
 #include "core/log.h"
 #include "core/memory.h"
 #include "core/rng.h"
 #include "distill/distiller.h"
+#include "models/summary.h"
 #include "models/zoo.h"
 #include "nn/sgd.h"
 
 namespace limbeck::apps {
 namespace {
 
+models::ModelSpec teacher_spec(std::int64_t classes) {
+  models::ModelSpec spec;
+  spec.name = "deeplabv3_resnet50";
+  spec.variant = "vf";  // ASPP rates 6, 12, 18 at output stride 16, no auxiliary head
+  spec.classes = classes;
+  return spec;
+}
+
+models::ModelSpec student_spec(std::int64_t classes) {
+  models::ModelSpec spec;
+  spec.name = "mobilenet_v2_seg";
+  spec.classes = classes;
+  return spec;
+}
+
 std::shared_ptr<distill::Distiller> make_objective(std::int64_t classes) {
   Generator g(1);
-  models::ModelSpec teacher;
-  teacher.name = "deeplabv3_resnet50";
-  teacher.variant = "vf";  // ASPP rates 6, 12, 18 at output stride 16, no auxiliary head
-  teacher.classes = classes;
-  models::ModelSpec student;
-  student.name = "mobilenet_v2_seg";
-  student.classes = classes;
   const Config term = Config::parse("{loss: channel_kd, tau: 4}", "bench");
   std::vector<distill::Term> terms(1);
   terms[0].name = "cwd";
   terms[0].loss = distill::make_loss(term);
   terms[0].weight = distill::WeightSchedule(3.0);
-  return std::make_shared<distill::Distiller>(models::make_model(student, g), models::make_model(teacher, g),
-                                              std::move(terms));
+  return std::make_shared<distill::Distiller>(models::make_model(student_spec(classes), g),
+                                              models::make_model(teacher_spec(classes), g), std::move(terms));
+}
+
+/// Of the whole step, from the layers' sizes and two measurements.
+Floor step_floor(const BenchArgs& args, const Shape& images, const MachineSpeed& speed, DType dtype) {
+  Floor floor = inference_floor(models::summarize(teacher_spec(args.classes), images).layers, dtype, speed);
+  floor += training_floor(models::summarize(student_spec(args.classes), images).layers, dtype, speed);
+  return floor;
 }
 
 /// Largest resident size of this process so far, in MiB.
@@ -48,7 +67,8 @@ double peak_rss_mb() {
 
 int run_bench(const BenchArgs& args) {
   if (args.what != "step") fail<ConfigError>("bench", "unknown benchmark '{}', expected step", args.what);
-  if (args.dtype != "f32" && args.dtype != "bf16") fail<ConfigError>("bench", "--dtype {}, expected f32 or bf16", args.dtype);
+  if (args.dtype != "f32" && args.dtype != "bf16")
+    fail<ConfigError>("bench", "--dtype {}, expected f32 or bf16", args.dtype);
   const Device device = open_device(args.device);
   const nn::ParameterDevice parameters(device);
   const auto size = parse_size(args.size, "bench --size");
@@ -91,6 +111,10 @@ int run_bench(const BenchArgs& args) {
   std::vector<double> sorted = ms;
   std::sort(sorted.begin(), sorted.end());
   const double median = sorted.empty() ? 0 : sorted[sorted.size() / 2];
+  const double peak_mb = peak_rss_mb();
+  const DType dtype = args.dtype == "bf16" ? DType::kBF16 : DType::kF32;
+  const MachineSpeed speed = measure_speed(device, dtype);
+  const Floor floor = step_floor(args, images.shape(), speed, dtype);
   if (args.json) {
     fmt::print("{}\n", JsonObject()
                            .add("what", "distillation step")
@@ -98,17 +122,28 @@ int run_bench(const BenchArgs& args) {
                            .add("dtype", args.dtype)
                            .add("ms", std::span<const double>(ms))
                            .add("median_ms", median)
-                           .add("peak_rss_mb", peak_rss_mb())
+                           .add("peak_rss_mb", peak_mb)
                            .add("peak_tensor_mb", static_cast<double>(after.peak) / 1048576.0)
                            .add("system_allocations", after.system_allocations - before.system_allocations)
                            .add("loss", loss)
+                           .add("gflop", floor.flops / 1e9)
+                           .add("gigabytes", floor.bytes / 1e9)
+                           .add("matmul_gflops", speed.flops_per_second / 1e9)
+                           .add("copy_gigabytes_per_second", speed.bytes_per_second / 1e9)
+                           .add("floor_ms", 1e3 * floor.seconds)
                            .str());
   } else {
-    fmt::print("{} step, batch {} of {}x{}: median {:.0f} ms ({} steps), {:.1f} images/s, peak memory {:.0f} MiB, "
-               "{} system allocations\n",
-               args.dtype, args.batch, size[0], size[1], median, args.steps,
-               1e3 * static_cast<double>(args.batch) / std::max(median, 1e-9), peak_rss_mb(),
-               after.system_allocations - before.system_allocations);
+    fmt::print(
+        "{} step, batch {} of {}x{}: median {:.0f} ms ({} steps), {:.1f} images/s, peak memory {:.0f} MiB, "
+        "{} system allocations\n",
+        args.dtype, args.batch, size[0], size[1], median, args.steps,
+        1e3 * static_cast<double>(args.batch) / std::max(median, 1e-9), peak_mb,
+        after.system_allocations - before.system_allocations);
+    fmt::print(
+        "floor {:.0f} ms: {:.0f} Gflop at {:.0f} Gflop/s (matrix product), {:.2f} GB at {:.1f} GB/s (copy); "
+        "the step reaches {:.0f} % of it\n",
+        1e3 * floor.seconds, floor.flops / 1e9, speed.flops_per_second / 1e9, floor.bytes / 1e9,
+        speed.bytes_per_second / 1e9, 1e5 * floor.seconds / std::max(median, 1e-9));
   }
   return 0;
 }

@@ -11,7 +11,7 @@ namespace limbeck::nn {
 void LayerTracer::record(const UnaryModule& layer, const Shape& input, const Tensor& output, const char* suffix) {
   const bool first = std::find(seen_.begin(), seen_.end(), &layer) == seen_.end();
   if (first) seen_.push_back(&layer);
-  records_.push_back({ScopeName::current(), layer.type() + suffix, output.shape(), output.dtype(),
+  records_.push_back({ScopeName::current(), layer.type() + suffix, input, output.shape(), output.dtype(),
                       first ? layer.own_parameter_count() : 0, layer.macs(input, output.shape())});
 }
 

@@ -20,6 +20,7 @@ class UnaryModule;
 struct LayerRecord {
   std::string name;  ///< "backbone.layer1.0.conv1"
   std::string type;  ///< "Conv2d 3x3 s2"; "BatchNorm2d + ReLU" where the activation is fused
+  Shape input;
   Shape output;
   DType dtype = DType::kF32;
   std::int64_t params = 0;

@@ -159,9 +159,9 @@ def main():
         own = sorted((v, m) for m, v in medians.items() if m.split(",")[1] == dtype)
         if not own:
             continue
-        # The two best modes (their order is noisy), the best one also with the default thread policy; named modes all
-        # take part.
-        chosen = [(m, "passive") for _, m in (own if args.mode else own[:2])] + [(own[0][1], "default")]
+        # The two best modes of the exploration (their order is noisy) or all named ones, each with both thread policies.
+        best = [m for _, m in (own if args.mode else own[:2])]
+        chosen = [(m, policy) for m in best for policy in ("passive", "default")]
         duel(args.limbeck, dtype, chosen, args.rounds, args.steps, args.warmup)
 
 
