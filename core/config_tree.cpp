@@ -14,6 +14,7 @@
 #include <cmath>
 #include <map>
 #include <sstream>
+#include <unordered_map>
 
 namespace limbeck {
 
@@ -30,11 +31,15 @@ std::string config_join(std::string_view path, std::string_view key) {
 std::string config_found(const ConfigNode& node) {
   switch (node.kind) {
     case Kind::kNull: return "nothing";
-    case Kind::kValue: return "'" + (node.text.size() > 80 ? node.text.substr(0, 80) + "..." : node.text) + "'";
+    case Kind::kValue: return "'" + config_shown(node.text) + "'";
     case Kind::kList: return "a list";
     case Kind::kMap: return "a section";
   }
   return "?";
+}
+
+std::string config_shown(std::string_view text) {
+  return text.size() > 80 ? std::string(text.substr(0, 80)) + "..." : std::string(text);
 }
 
 bool parse_finite(std::string_view text, double& out) {
@@ -45,16 +50,39 @@ bool parse_finite(std::string_view text, double& out) {
 
 namespace {
 
-std::unique_ptr<ConfigNode> clone(const ConfigNode& node, std::size_t& budget, std::string_view place) {
-  if (budget == 0) config_fail(place, "aliases expand to too many values");
-  --budget;
+constexpr std::size_t kMostText = std::size_t{1} << 20U;
+constexpr std::size_t kMostTree = std::size_t{32} << 20U;
+
+constexpr std::size_t kMostDepth = 100;
+
+void check_depth(std::size_t depth, std::string_view place) {
+  if (depth > kMostDepth) config_fail(place, fmt::format("nested more than {} levels deep", kMostDepth));
+}
+
+/// What remains of kMostTree.
+class Budget {
+ public:
+  void spend(const ConfigNode& node, std::string_view place) {
+    std::size_t bytes = sizeof(ConfigNode) + node.place.size() + node.text.size();
+    for (const std::string& key : node.keys) bytes += sizeof(key) + key.size();
+    if (bytes > left_) config_fail(place, "too many values for a configuration (do aliases multiply?)");
+    left_ -= bytes;
+  }
+
+ private:
+  std::size_t left_ = kMostTree;
+};
+
+std::unique_ptr<ConfigNode> clone(const ConfigNode& node, std::size_t depth, Budget& budget, std::string_view place) {
+  check_depth(depth, place);
+  budget.spend(node, place);
   auto copy = std::make_unique<ConfigNode>();
   copy->kind = node.kind;
   copy->place = node.place;
   copy->text = node.text;
   copy->quoted = node.quoted;
   copy->keys = node.keys;
-  for (const auto& child : node.children) copy->children.push_back(clone(*child, budget, place));
+  for (const auto& child : node.children) copy->children.push_back(clone(*child, depth + 1, budget, place));
   return copy;
 }
 
@@ -77,7 +105,7 @@ class TreeBuilder final : public YAML::EventHandler {
     const auto it = anchors_.find(anchor);
     if (it == anchors_.end()) config_fail(place(mark), "alias inside its own definition");
     if (expects_key()) config_fail(place(mark), "an alias cannot be a key");
-    attach(clone(*it->second, budget_, place(mark)));
+    attach(clone(*it->second, stack_.size(), budget_, place(mark)));
   }
   void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, const std::string& text) override {
     const bool quoted = tag == "!";
@@ -105,7 +133,7 @@ class TreeBuilder final : public YAML::EventHandler {
     YAML::anchor_t anchor;
     bool have_key;
     std::string key, key_place;
-    std::vector<std::string> key_places;
+    std::unordered_map<std::string, std::string> key_places;
   };
 
   [[nodiscard]] bool expects_key() const {
@@ -122,6 +150,7 @@ class TreeBuilder final : public YAML::EventHandler {
     node->place = place(mark);
     node->text = text;
     node->quoted = quoted;
+    budget_.spend(*node, node->place);
     remember(anchor, attach(std::move(node)));
   }
 
@@ -129,23 +158,24 @@ class TreeBuilder final : public YAML::EventHandler {
     Level& level = stack_.back();
     if (text.empty()) config_fail(place(mark), "empty key");
     if (text.find('.') != std::string::npos) {
-      config_fail(place(mark), fmt::format("key '{}' contains a dot; write nested sections", text));
+      config_fail(place(mark), fmt::format("key '{}' contains a dot; write nested sections", config_shown(text)));
     }
-    for (std::size_t i = 0; i < level.node->keys.size(); ++i) {
-      if (level.node->keys[i] == text) {
-        config_fail(place(mark), fmt::format("duplicate key '{}', first given at {}", text, level.key_places[i]));
-      }
+    level.key_place = place(mark);
+    const auto [first, fresh] = level.key_places.emplace(text, level.key_place);
+    if (!fresh) {
+      config_fail(level.key_place, fmt::format("duplicate key '{}', first given at {}", config_shown(text), first->second));
     }
     level.have_key = true;
     level.key = text;
-    level.key_place = place(mark);
   }
 
   void open(const YAML::Mark& mark, YAML::anchor_t anchor, Kind kind) {
     if (expects_key()) config_fail(place(mark), "a key must be plain text");
+    check_depth(stack_.size(), place(mark));
     auto node = std::make_unique<ConfigNode>();
     node->kind = kind;
     node->place = place(mark);
+    budget_.spend(*node, node->place);
     stack_.push_back({std::move(node), anchor, false, {}, {}, {}});
   }
 
@@ -168,7 +198,6 @@ class TreeBuilder final : public YAML::EventHandler {
     // Messages about a key point to the key, not to a value that may begin lines below.
     node->place = level.key_place;
     level.have_key = false;
-    level.key_places.push_back(level.key_place);
     return level.node->add(std::move(level.key), std::move(node));
   }
 
@@ -179,7 +208,7 @@ class TreeBuilder final : public YAML::EventHandler {
   std::string name_, fixed_place_;
   std::vector<Level> stack_;
   std::map<YAML::anchor_t, const ConfigNode*> anchors_;
-  std::size_t budget_ = 100'000;
+  Budget budget_;
 };
 
 /// Swallows all events. A first pass with it settles whether the text is YAML at all: while it is not, the events before
@@ -201,6 +230,10 @@ class Validator final : public YAML::EventHandler {
 }  // namespace
 
 std::unique_ptr<ConfigNode> parse_config_yaml(std::string_view text, const std::string& name, const std::string& fixed_place) {
+  if (text.size() > kMostText) {
+    config_fail(fixed_place.empty() ? name : fixed_place,
+                fmt::format("{} bytes are no configuration, expected at most {}", text.size(), kMostText));
+  }
   TreeBuilder builder(name, fixed_place);
   try {
     std::istringstream all{std::string(text)};

@@ -55,11 +55,14 @@ struct ConfigTree {
 [[nodiscard]] std::string config_join(std::string_view path, std::string_view key);
 /// "'text'", "a list", "a section", "nothing": for "expected an integer, found ...".
 [[nodiscard]] std::string config_found(const ConfigNode& node);
+/// Text of the user in a message, cut where it would bury the rest.
+[[nodiscard]] std::string config_shown(std::string_view text);
 /// Strict: the whole text must be one finite number.
 [[nodiscard]] bool parse_finite(std::string_view text, double& out);
 
 /// Parses one YAML document; a node of kind kNull for an empty one. Lines are reported as "name:12", or, if
-/// `fixed_place` is not empty, as that (command line).
+/// `fixed_place` is not empty, as that (command line). Texts of more than 1 MiB are refused, and trees of
+/// more than 32 MiB (aliases multiply) or 100 levels.
 [[nodiscard]] std::unique_ptr<ConfigNode> parse_config_yaml(std::string_view text, const std::string& name,
                                                             const std::string& fixed_place);
 /// YAML text of a tree, without sections that only exist because the program looked into them.

@@ -15,6 +15,8 @@ namespace {
 
 using Kind = PickleValue::Kind;
 constexpr std::size_t kMostValues = 500'000;
+constexpr std::size_t kFreeValues = 1000;  // however short the pickle is
+constexpr std::size_t kMostDims = 64;      // of a tensor; PyTorch's own limit
 
 /// What a known class or function becomes when it is called.
 enum class Callee : std::uint8_t { kDict, kTensor, kParameter, kFirstArgument };
@@ -49,7 +51,8 @@ constexpr auto kValues = std::to_array<std::string_view>({
 
 class Machine {
  public:
-  Machine(std::string_view bytes, std::string_view source) : bytes_(bytes), source_(source) {}
+  Machine(std::string_view bytes, std::string_view source)
+      : bytes_(bytes), source_(source), budget_(std::min(kMostValues, kFreeValues + bytes.size() / 2)) {}
 
   PickleDocument run() {
     while (document_.root == nullptr) step();
@@ -107,8 +110,12 @@ class Machine {
   }
 
   // --- values, stack, memo ---
+  void spend(std::size_t entries) {
+    if (entries > budget_) refuse("more values than a weight file of {} bytes needs", bytes_.size());
+    budget_ -= entries;
+  }
   PickleValue* make(Kind kind) {
-    if (document_.values.size() >= kMostValues) refuse("more than {} values", kMostValues);
+    spend(1);
     PickleValue& v = document_.values.emplace_back();
     v.kind = kind;
     return &v;
@@ -120,7 +127,23 @@ class Machine {
   }
   void push_int(std::int64_t value) { push_new(Kind::kInt)->integer = value; }
   void push_text(std::string_view value) { push_new(Kind::kText)->text = value; }
-  void push_bool(bool value) { push_new(Kind::kBool)->boolean = value; }
+  /// Values without contents are shared: a long list of them costs no more than its entries.
+  void push_none() {
+    if (none_ == nullptr) none_ = make(Kind::kNone);
+    push(none_);
+  }
+  void push_bool(bool value) {
+    PickleValue*& shared = booleans_[value ? 1 : 0];
+    if (shared == nullptr) {
+      shared = make(Kind::kBool);
+      shared->boolean = value;
+    }
+    push(shared);
+  }
+  void push_mark() {
+    if (mark_ == nullptr) mark_ = make(Kind::kMark);
+    push(mark_);
+  }
   PickleValue* top() const {
     if (stack_.empty()) refuse("the stack is empty");
     return stack_.back();
@@ -197,7 +220,7 @@ class Machine {
         break;
       case Callee::kFirstArgument:
         if (arguments->items.empty()) {
-          push_new(Kind::kNone);
+          push_none();
         } else {
           push(arguments->items[0]);
         }
@@ -208,6 +231,7 @@ class Machine {
     PickleValue* dict = push_new(Kind::kDict);
     if (arguments.items.empty()) return;
     if (arguments.items[0]->kind != Kind::kList) refuse("OrderedDict(...) of something that is no list of pairs");
+    spend(arguments.items[0]->items.size());
     for (const PickleValue* pair : arguments.items[0]->items) {
       if ((pair->kind != Kind::kTuple && pair->kind != Kind::kList) || pair->items.size() != 2) refuse("OrderedDict(...) with an entry that is no pair");
       dict->pairs.emplace_back(pair->items[0], pair->items[1]);
@@ -215,6 +239,7 @@ class Machine {
   }
   std::vector<std::int64_t> integers(const PickleValue& v, const char* what) const {
     if (v.kind != Kind::kTuple && v.kind != Kind::kList) refuse("a tensor whose {} is no tuple", what);
+    if (v.items.size() > kMostDims) refuse("a tensor whose {} has {} dimensions, expected at most {}", what, v.items.size(), kMostDims);
     std::vector<std::int64_t> out;
     for (const PickleValue* item : v.items) {
       if (item->kind != Kind::kInt) refuse("a tensor whose {} holds something that is no integer", what);
@@ -227,14 +252,11 @@ class Machine {
     if (a.size() < 4 || a[0]->kind != Kind::kStorage || a[1]->kind != Kind::kInt) {
       refuse("a tensor that is not described by (storage, offset, sizes, strides)");
     }
-    PickleValue* tensor = make(Kind::kTensor);
-    tensor->storage = a[0]->storage;
-    tensor->offset = a[1]->integer;
-    tensor->sizes = integers(*a[2], "size");
-    tensor->strides = integers(*a[3], "strides");
-    push(tensor);
+    const PickleStorage& storage = a[0]->tensor->storage;
+    push_new(Kind::kTensor)->tensor = std::make_unique<PickleTensor>(
+        PickleTensor{storage, a[1]->integer, integers(*a[2], "size"), integers(*a[3], "strides")});
   }
-  void persistent_id() {  // ('storage', type, key, location, count)
+  void persistent_id() {  // ('storage', type, key, location, count), and in the older format None: "is no part of another"
     const PickleValue* id = pop(Kind::kTuple, "a persistent id that is a tuple");
     const auto& a = id->items;
     if (a.size() < 5 || a[0]->kind != Kind::kText || a[0]->text != "storage" || a[1]->kind != Kind::kGlobal ||
@@ -242,9 +264,12 @@ class Machine {
       refuse("a persistent id that is not ('storage', type, key, location, count)");
     }
     if (std::find(kStorages.begin(), kStorages.end(), a[1]->text) == kStorages.end()) refuse("'{}' is no storage type", a[1]->text);
-    PickleValue* v = make(Kind::kStorage);
-    v->storage = {a[1]->text.substr(std::string_view("torch ").size()), a[2]->text, a[4]->integer};
-    push(v);
+    if (a.size() > 5 && a[5]->kind != Kind::kNone) {
+      refuse("storage '{}' is a part of another storage, which PyTorch has not written since 0.4; load and save the file in Python",
+             a[2]->text.substr(0, 80));
+    }
+    push_new(Kind::kStorage)->tensor = std::make_unique<PickleTensor>(
+        PickleTensor{{a[1]->text.substr(std::string_view("torch ").size()), a[2]->text, a[4]->integer}, 0, {}, {}});
   }
 
   void step();
@@ -252,7 +277,11 @@ class Machine {
   std::string_view bytes_;
   std::string_view source_;
   std::size_t at_ = 0;
+  std::size_t budget_;  // entries that may still be made
   PickleDocument document_;
+  PickleValue* none_ = nullptr;
+  PickleValue* mark_ = nullptr;
+  std::array<PickleValue*, 2> booleans_{};
   std::vector<PickleValue*> stack_;
   std::map<std::uint64_t, PickleValue*> memo_;
   std::deque<std::string> names_;
@@ -266,7 +295,7 @@ void Machine::step() {
     case 0x95: static_cast<void>(take(8)); break;               // FRAME
     case '.': document_.root = pop(); break;                    // STOP
     // constants
-    case 'N': push_new(Kind::kNone); break;
+    case 'N': push_none(); break;
     case 0x88: push_bool(true); break;
     case 0x89: push_bool(false); break;
     case 'K': push_int(number<std::uint8_t>()); break;          // BININT1
@@ -301,7 +330,7 @@ void Machine::step() {
     case 'B': push_text(take(number<std::uint32_t>())); break;  // BINBYTES
     case 'V': push_text(line()); break;                         // UNICODE
     // containers
-    case '(': push_new(Kind::kMark); break;
+    case '(': push_mark(); break;
     case '}': push_new(Kind::kDict); break;
     case ']': push_new(Kind::kList); break;
     case ')': push_new(Kind::kTuple); break;

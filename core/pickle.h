@@ -7,11 +7,13 @@
 // Note [hostile pickles]
 //   Values live in the document (no reference cycle can leak, destruction does not recurse), the memo and the stack are
 //   bounded by the number of opcodes, lengths are checked against the rest of the file before they are used, and
-//   text is kept as views of the file. The number of values is bounded, and with it the memory, whatever the pickle says.
+//   text is kept as views of the file. The number of values is bounded by the length of the pickle, and so is what calls copy
+//   from one value into another: the memo lets three bytes name a list of a million entries again and again.
 #pragma once
 
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -26,6 +28,13 @@ struct PickleStorage {
   std::int64_t count = 0;     ///< elements
 };
 
+/// What a storage and a tensor are, beside their kind.
+struct PickleTensor {
+  PickleStorage storage;
+  std::int64_t offset = 0;                   ///< first element
+  std::vector<std::int64_t> sizes, strides;  ///< in elements; empty for a storage
+};
+
 /// A value of the pickle. `kind` says which members count.
 struct PickleValue {
   enum class Kind : std::uint8_t {
@@ -38,9 +47,7 @@ struct PickleValue {
   std::string_view text;                                        ///< kText (str and bytes); kGlobal: "module name"
   std::vector<PickleValue*> items;                              ///< kList, kTuple
   std::vector<std::pair<PickleValue*, PickleValue*>> pairs;     ///< kDict, in order
-  PickleStorage storage;                                        ///< kStorage, kTensor
-  std::int64_t offset = 0;                                      ///< kTensor: first element
-  std::vector<std::int64_t> sizes, strides;                     ///< kTensor, in elements
+  std::unique_ptr<PickleTensor> tensor;                         ///< kStorage, kTensor; apart, because most values are small
 
   /// The value under the text key `key` of a dictionary, or null.
   [[nodiscard]] const PickleValue* find(std::string_view key) const noexcept;
@@ -56,7 +63,8 @@ struct PickleDocument {
 /// Reads one pickle (protocols 0 to 5 as far as PyTorch uses them) from the start of `bytes`, which must outlive the
 /// document. `source` is named in errors.
 /// Throws: WeightsError naming source, byte position and what was found: an unknown opcode, a truncated value, a stack
-///         that does not fit, a class or function outside of the known ones (by name), more than 500,000 values.
+///         that does not fit, a class or function outside of the known ones (by name), more than 500,000 values or more than
+///         one for every two bytes.
 /// Source: the opcode descriptions of Python's pickletools module; torch.save of PyTorch 0.3 to 2.x.
 [[nodiscard]] PickleDocument load_pickle(std::string_view bytes, std::string_view source);
 

@@ -41,6 +41,9 @@ template <class... Args>
   fail<WeightsError>("torch file", "{}: {}", path.string(), fmt::format(text, std::forward<Args>(args)...));
 }
 
+/// Names come from the file; one of a megabyte would bury the message.
+std::string_view shown(std::string_view name) { return name.substr(0, 200); }
+
 // --- storages -------------------------------------------------------------------------------------------------------
 
 /// Elements of one storage in the machine's byte order, converted to the tensor's type.
@@ -60,9 +63,10 @@ class StorageReader {
   }
 
   /// The tensor that `value` describes.
-  Tensor make(std::string_view name, const PickleValue& value) {
+  Tensor make(std::string_view name, const PickleTensor& value) {
     const StorageType& type = type_of(value.storage.type);
     const Tensor elements = elements_of(value.storage, type);
+    name = shown(name);
     if (value.sizes.size() != value.strides.size() || value.sizes.size() > kMaxDims) {
       refuse(path_, "tensor '{}' has {} sizes and {} strides, expected equally many and at most {}", name, value.sizes.size(),
              value.strides.size(), kMaxDims);
@@ -102,22 +106,22 @@ class StorageReader {
   const Tensor& elements_of(const PickleStorage& storage, const StorageType& type) {
     const auto done = ready_.find(storage.key);
     if (done != ready_.end()) {
-      if (done->second.first != type.name) refuse(path_, "storage '{}' is used as {} and as {}", storage.key, done->second.first, type.name);
+      if (done->second.first != type.name) refuse(path_, "storage '{}' is used as {} and as {}", shown(storage.key), done->second.first, type.name);
       return done->second.second;
     }
     const auto found = raw_.find(storage.key);
-    if (found == raw_.end()) refuse(path_, "storage '{}' is missing; the file is truncated", storage.key);
+    if (found == raw_.end()) refuse(path_, "storage '{}' is missing; the file is truncated", shown(storage.key));
     std::string& bytes = found->second;
     std::uint64_t expected = 0;
     if (storage.count < 0 || __builtin_mul_overflow(static_cast<std::uint64_t>(storage.count), type.bytes, &expected) ||
         expected != bytes.size()) {
-      refuse(path_, "storage '{}' has {} bytes, expected {} elements of {} ({} bytes each)", storage.key, bytes.size(), storage.count,
+      refuse(path_, "storage '{}' has {} bytes, expected {} elements of {} ({} bytes each)", shown(storage.key), bytes.size(), storage.count,
              type.name, type.bytes);
     }
     if (swap_ && type.bytes > 1) {
       for (std::size_t i = 0; i < bytes.size(); i += type.bytes) std::reverse(bytes.begin() + static_cast<std::ptrdiff_t>(i), bytes.begin() + static_cast<std::ptrdiff_t>(i + type.bytes));
     }
-    spend(static_cast<std::uint64_t>(storage.count) * size_of(type.dtype), storage.key);
+    spend(static_cast<std::uint64_t>(storage.count) * size_of(type.dtype), shown(storage.key));
     Tensor out = Tensor::empty({storage.count}, type.dtype);
     convert(bytes, type, out);
     bytes = {};
@@ -194,13 +198,16 @@ TorchFile collect(const fs::path& path, const PickleValue& root, StorageReader& 
   }
   std::set<std::string_view> names;
   for (const auto& [key, value] : dictionary->pairs) {
-    const std::string name = key->kind == Kind::kText ? std::string(key->text) : std::string("(a key that is no text)");
-    if (value->kind != Kind::kTensor || key->kind != Kind::kText) {
-      file.skipped.push_back(name);
+    if (key->kind != Kind::kText) {
+      file.skipped.emplace_back("(a key that is no text)");
       continue;
     }
-    if (!names.insert(key->text).second) refuse(path, "tensor '{}' is there twice", name);
-    file.tensors.push_back({name, storages.make(name, *value)});
+    if (!names.insert(key->text).second) refuse(path, "entry '{}' is there twice", shown(key->text));
+    if (value->kind != Kind::kTensor) {
+      file.skipped.emplace_back(key->text);
+      continue;
+    }
+    file.tensors.push_back({std::string(key->text), storages.make(key->text, *value->tensor)});
   }
   return file;
 }
@@ -317,7 +324,7 @@ TorchFile load_legacy(const fs::path& path) {
   // Only the description of a storage in the pickle tells the size of its elements.
   std::map<std::string_view, std::string_view> types;
   for (const PickleValue& value : documents[3].values) {
-    if (value.kind == Kind::kStorage) types.emplace(value.storage.key, value.storage.type);
+    if (value.kind == Kind::kStorage) types.emplace(value.tensor->storage.key, value.tensor->storage.type);
   }
   StorageReader storages(path, bytes.size());
   storages.swap_bytes(little != nullptr && little->kind == Kind::kBool && !little->boolean);
@@ -325,15 +332,15 @@ TorchFile load_legacy(const fs::path& path) {
     if (key->kind != Kind::kText) refuse(path, "a storage whose key is no text");
     const auto type = types.find(key->text);
     if (type == types.end()) {
-      refuse(path, "storage '{}' is listed, but nothing in the file uses it", key->text);
+      refuse(path, "storage '{}' is listed, but nothing in the file uses it", shown(key->text));
     }
-    if (rest.size() < 8) refuse(path, "storage '{}' is missing; the file is truncated", key->text);
+    if (rest.size() < 8) refuse(path, "storage '{}' is missing; the file is truncated", shown(key->text));
     std::uint64_t count = 0;
     for (std::size_t i = 8; i-- > 0;) count = (count << 8U) | static_cast<unsigned char>(rest[i]);
     rest.remove_prefix(8);
     std::uint64_t size = 0;
     if (__builtin_mul_overflow(count, storages.type_of(type->second).bytes, &size) || size > rest.size()) {
-      refuse(path, "storage '{}' of {} elements: {} bytes are left; the file is truncated", key->text, count, rest.size());
+      refuse(path, "storage '{}' of {} elements: {} bytes are left; the file is truncated", shown(key->text), count, rest.size());
     }
     storages.put(std::string(key->text), std::string(rest.substr(0, static_cast<std::size_t>(size))));
     rest.remove_prefix(static_cast<std::size_t>(size));

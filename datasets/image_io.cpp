@@ -33,42 +33,61 @@ std::string lower_suffix(const std::filesystem::path& path) {
 
 bool is_jpeg(std::span<const std::uint8_t> f) noexcept { return f.size() >= 3 && f[0] == 0xFF && f[1] == 0xD8; }
 
-/// True if the marker "end of image" follows the compressed data. stb_image paints the rest of a cut file grey and
-/// reports success, so the check is ours. Segments before the scan are skipped by their length: an embedded
-/// thumbnail has an end marker of its own.
-bool jpeg_is_complete(std::span<const std::uint8_t> f) noexcept {
+/// What the markers of a JPEG file say before anything is decoded.
+struct JpegMarkers {
+  bool complete = false;  ///< the marker "end of image" follows compressed data
+  std::size_t scans = 0;
+};
+
+/// stb_image paints the rest of a cut file grey and reports success, so the check for the end is ours. Segments are skipped by
+/// their length: an embedded thumbnail has an end marker of its own. Compressed data holds no marker but restarts.
+JpegMarkers jpeg_markers(std::span<const std::uint8_t> f) noexcept {
+  JpegMarkers found;
   std::size_t i = 2;
-  while (i + 4 <= f.size()) {
-    if (f[i] != 0xFF) return false;
+  while (i + 1 < f.size()) {
     const std::uint8_t marker = f[i + 1];
-    if (marker == 0xFF) {  // fill byte
+    const bool stuffed = marker == 0x00 || (marker >= 0xD0 && marker <= 0xD7);
+    if (f[i] != 0xFF || stuffed || marker == 0xFF) {
+      if (found.scans == 0 && marker != 0xFF)
+        return found;  // before the first scan there are only segments and fill bytes
       ++i;
       continue;
     }
-    const std::size_t length = (static_cast<std::size_t>(f[i + 2]) << 8U) | f[i + 3];
-    i += 2 + length;
-    if (marker != 0xDA) continue;
-    for (; i + 1 < f.size(); ++i) {
-      if (f[i] == 0xFF && f[i + 1] == 0xD9) return true;
+    if (marker == 0xD9) {
+      found.complete = found.scans > 0;
+      return found;
     }
+    if (i + 4 > f.size()) return found;
+    if (marker == 0xDA) ++found.scans;
+    i += 2 + ((static_cast<std::size_t>(f[i + 2]) << 8U) | f[i + 3]);
   }
-  return false;
+  return found;
 }
+
+// A block of 64 pixels needs at least one bit, in the first scan of a progressive file. Encoders write about ten scans; each
+// costs a pass over all blocks, whether it holds data or not.
+constexpr double kMostPixelsPerByte = 512;
+constexpr std::size_t kMostScans = 100;
 
 Image decode_jpeg(std::span<const std::uint8_t> file, const std::string& where) {
   if (file.size() > static_cast<std::size_t>(INT_MAX)) fail<DataError>("jpeg", "{}: larger than 2 GiB", where);
-  if (!jpeg_is_complete(file)) {
+  const JpegMarkers markers = jpeg_markers(file);
+  if (!markers.complete) {
     fail<DataError>("jpeg", "{}: the file ends too early (no end-of-image marker); copy or download it again", where);
+  }
+  if (markers.scans > kMostScans) {
+    fail<DataError>("jpeg", "{}: {} scans, expected at most {}; re-save it", where, markers.scans, kMostScans);
   }
   int w = 0;
   int h = 0;
   int channels = 0;
+  if (stbi_info_from_memory(file.data(), static_cast<int>(file.size()), &w, &h, &channels) == 0) {
+    fail<DataError>("jpeg", "{}: the file is damaged ({}); re-save it", where, stbi_failure_reason());
+  }
+  check_picture_size("jpeg", where, w, h, kMostPixelsPerByte, file.size());
   const std::unique_ptr<stbi_uc, decltype(&stbi_image_free)> pixels(
       stbi_load_from_memory(file.data(), static_cast<int>(file.size()), &w, &h, &channels, 3), stbi_image_free);
   if (!pixels) fail<DataError>("jpeg", "{}: the file is damaged ({}); re-save it", where, stbi_failure_reason());
-  if (std::int64_t{w} * h > kMaxPixels) {
-    fail<DataError>("jpeg", "{}: {}x{} pixels are more than the {} that are supported", where, w, h, kMaxPixels);
-  }
   Image image;
   image.h = h;
   image.w = w;

@@ -27,6 +27,11 @@ void check(int code, const std::string& where) {
   if (code != SPNG_OK) fail_png(code, where);
 }
 
+/// Deflate makes at most 1032 bytes of one.
+constexpr double kMostBytesPerByte = 1032;
+/// Of everything in a file that is not pixels, unpacked: colour profiles and texts are compressed, too.
+constexpr std::size_t kMostChunkBytes = std::size_t{16} << 20U;
+
 int channels(PngColour c) noexcept {
   switch (c) {
     case PngColour::kGrey:
@@ -42,6 +47,7 @@ PngPicture decode(std::span<const std::uint8_t> file, const std::string& where, 
   const Context context(spng_ctx_new(0));
   spng_ctx* c = context.get();
   check(spng_set_crc_action(c, SPNG_CRC_ERROR, SPNG_CRC_DISCARD), where);
+  check(spng_set_chunk_limits(c, kMostChunkBytes, kMostChunkBytes), where);
   check(spng_set_png_buffer(c, file.data(), file.size()), where);
   spng_ihdr header{};
   check(spng_get_ihdr(c, &header), where);
@@ -51,10 +57,8 @@ PngPicture decode(std::span<const std::uint8_t> file, const std::string& where, 
   picture.w = header.width;
   picture.colour = static_cast<PngColour>(header.color_type);
   picture.bit_depth = header.bit_depth;
-  if (picture.h * picture.w > kMaxPixels) {
-    fail<DataError>("png", "{}: {}x{} pixels are more than the {} that are supported", where, picture.w, picture.h,
-                    kMaxPixels);
-  }
+  const double pixels_per_byte = 8.0 / (channels(picture.colour) * picture.bit_depth);
+  check_picture_size("png", where, picture.w, picture.h, kMostBytesPerByte * pixels_per_byte, file.size());
   if (picture.colour == PngColour::kPalette) {
     spng_plte palette{};
     check(spng_get_plte(c, &palette), where);
@@ -72,6 +76,18 @@ PngPicture decode(std::span<const std::uint8_t> file, const std::string& where, 
 }
 
 }  // namespace
+
+void check_picture_size(const char* format, const std::string& where, std::int64_t w, std::int64_t h,
+                        double most_per_byte, std::size_t file_bytes) {
+  const double pixels = static_cast<double>(w) * static_cast<double>(h);
+  if (pixels > static_cast<double>(kMaxPixels)) {
+    fail<DataError>(format, "{}: {}x{} pixels are more than the {} that are supported", where, w, h, kMaxPixels);
+  }
+  if (pixels > most_per_byte * static_cast<double>(file_bytes)) {
+    fail<DataError>(format, "{}: {}x{} pixels cannot be in a file of {} bytes; the file is damaged or ends too early",
+                    where, w, h, file_bytes);
+  }
+}
 
 std::size_t PngPicture::row_bytes() const {
   return static_cast<std::size_t>((w * channels(colour) * bit_depth + 7) / 8);

@@ -28,7 +28,7 @@ for layer in "${!may_include[@]}"; do
              '^ *# *include *"' "$layer" | grep -vE "include *\"($allowed)/" || true)
 
   lists=("$layer/CMakeLists.txt")
-  [ "$layer" != tests ] || lists+=(tests/cuda.cmake)
+  [ "$layer" != tests ] || lists+=(tests/cuda.cmake tests/fuzz/CMakeLists.txt)
   while IFS= read -r file; do
     name=${file#"$layer"/}
     # The list of tests names `conv2d` for test_conv2d.cpp and cases/conv2d.cpp.

@@ -4,6 +4,7 @@
 #
 #   scripts/setup.sh           install what is missing
 #   scripts/setup.sh --list    print the package names and stop
+#   scripts/setup.sh --fuzz    also install what scripts/fuzz.sh needs
 set -euo pipefail
 
 packages=(
@@ -15,6 +16,7 @@ packages=(
   libfmt-dev libyaml-cpp-dev nlohmann-json3-dev libcli11-dev
   doctest-dev libbenchmark-dev                     # tests
 )
+fuzz_packages=(clang libomp-dev)
 
 say() { echo "setup: $*"; }
 die() { echo "setup: $*" >&2; exit 1; }
@@ -23,7 +25,11 @@ if [ "${1:-}" = --list ]; then
   printf '%s\n' "${packages[@]}"
   exit 0
 fi
-[ $# -eq 0 ] || die "unknown argument '$1'; usage: scripts/setup.sh [--list]"
+if [ "${1:-}" = --fuzz ]; then
+  packages+=("${fuzz_packages[@]}")
+  shift
+fi
+[ $# -eq 0 ] || die "unknown argument '$1'; usage: scripts/setup.sh [--list | --fuzz]"
 
 command -v dpkg-query >/dev/null && command -v apt-get >/dev/null ||
   die "this is no Debian or Ubuntu; install the equivalents of: ${packages[*]}"

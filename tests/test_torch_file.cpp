@@ -133,7 +133,7 @@ TEST_CASE("pickles: what does not fit is refused with its position") {
   std::string nested(200000, ']');  // deep nesting must not exhaust the stack
   nested += std::string(199999, 'a') + ".";
   CHECK(load_pickle(nested, "deep").root->items.size() == 1);
-  refused(std::string(600000, 'N') + ".", "more than");
+  refused(std::string(600000, '}') + ".", "more values than");
 }
 
 TEST_CASE("a written torch file reads back to the same tensors, of every type") {
