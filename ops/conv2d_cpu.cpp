@@ -58,7 +58,8 @@ void forward_typed(const TensorView& x, const T* packed, const Shape& w, const C
   job.act = e.act;
   job.bias = e.bias.defined() ? e.bias.ptr<float>() : nullptr;
   job.residual = e.residual.defined() ? e.residual.ptr<T>() : nullptr;
-  const GatherPlan& plan = gather_plan(conv_geometry(x.shape, w, y.shape, options, false));
+  const GatherGeometry geometry = conv_geometry(x.shape, w, y.shape, options, false);
+  const GatherPlan& plan = gather_plan(geometry);
   for (std::int64_t g = 0; g < options.groups; ++g) {
     gather_multiply(plan, job);
     job.source += job.depth;
@@ -74,7 +75,8 @@ void backward_data_typed(const TensorView& gy, const T* packed, const Shape& w, 
                          const Conv2dOptions& options, const TensorView& gx) {
   GatherMultiply<T> job{gy.ptr<T>(), gy.c(), w[0] / options.groups, packed, w[1], gx.ptr<T>(), gx.c()};
   job.bias = bias.defined() ? bias.ptr<float>() : nullptr;
-  const GatherPlan& plan = gather_plan(conv_geometry(gx.shape, w, gy.shape, options, true));
+  const GatherGeometry geometry = conv_geometry(gx.shape, w, gy.shape, options, true);
+  const GatherPlan& plan = gather_plan(geometry);
   for (std::int64_t g = 0; g < options.groups; ++g) {
     gather_multiply(plan, job);
     job.source += job.depth;
@@ -88,7 +90,8 @@ template <class T>
 void backward_weights_typed(const TensorView& x, const TensorView& gy, const Conv2dOptions& options,
                             const TensorView& gw) {
   const std::int64_t filters = gw.n() / options.groups;
-  const GatherPlan& plan = gather_plan(conv_geometry(x.shape, gw.shape, gy.shape, options, false));
+  const GatherGeometry geometry = conv_geometry(x.shape, gw.shape, gy.shape, options, false);
+  const GatherPlan& plan = gather_plan(geometry);
   for (std::int64_t g = 0; g < options.groups; ++g) {
     gather_weights(plan, x.ptr<T>() + g * gw.c(), x.c(), gw.c(), gy.ptr<T>() + g * filters, gy.c(), filters,
                    gw.ptr<float>() + g * filters * gw.c() * gw.h() * gw.w());
