@@ -1,9 +1,9 @@
 // What this is: the glue of conv2d: checks, allocation, the autograd node.
-// Read next: ops/conv2d_kernels.h.
+// Read next: ops/conv_node.h, ops/conv2d_kernels.h.
 #include "ops/conv2d.h"
 
-#include "core/autograd.h"
 #include "ops/conv2d_kernels.h"
+#include "ops/conv_node.h"
 #include "ops/copy.h"
 #include "ops/depthwise.h"
 #include "ops/observer.h"
@@ -13,35 +13,15 @@ namespace {
 
 constexpr const char* kName = "conv2d";
 
-struct Conv2dNode final : Node {
-  SavedTensor x, w;
-  Conv2dOptions options;
-  DType bias_dtype = DType::kF32;
-
+struct Conv2dNode final : ConvNode {
   const char* name() const override { return kName; }
-  void release() override {
-    x.reset();
-    w.reset();
-  }
 
-  void backward(std::span<const Tensor> gy, std::span<Tensor> gx) override {
-    enum : std::size_t { kX, kW, kB };
-    const Tensor g = gy[0].dense();
-    const Tensor& xs = x.unpack(kName);
-    const Tensor& ws = w.unpack(kName);
-    const Device device = g.device();
-    if (needs_input_grad(kX)) {
-      gx[kX] = Tensor::empty(xs.shape(), g.dtype(), device);
-      kConv2dBackwardData(device, g.dtype(), g.view(), ws.view(), TensorView{}, options, gx[kX].view());
-    }
-    if (needs_input_grad(kW)) {
-      gx[kW] = Tensor::empty(ws.shape(), ws.dtype(), device);
-      kConv2dBackwardWeights(device, g.dtype(), xs.view(), g.view(), options, gx[kW].view());
-    }
-    if (needs_input_grad(kB)) {
-      gx[kB] = Tensor::empty({g.size(1)}, bias_dtype, device);
-      kChannelSum(device, g.dtype(), g.view(), gx[kB].view());
-    }
+ protected:
+  void input_gradient(const Tensor& g, const Tensor& w, const Tensor& gx) const override {
+    kConv2dBackwardData(g.device(), g.dtype(), g.view(), w.view(), TensorView{}, options, gx.view());
+  }
+  void weight_gradient(const Tensor& g, const Tensor& x, const Tensor& gw) const override {
+    kConv2dBackwardWeights(g.device(), g.dtype(), x.view(), g.view(), options, gw.view());
   }
 };
 
@@ -95,10 +75,7 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& b, const Conv2dOpt
   kConv2dForward(x.device(), xc.dtype(), xd.view(), wd.view(), bd.defined() ? bd.view() : TensorView{}, options,
                  y.view());
   if (auto node = record<Conv2dNode>({&xc, &w, &b})) {
-    node->x = xd;
-    node->w = wd;
-    node->options = options;
-    if (b.defined()) node->bias_dtype = b.dtype();
+    node->save(xd, wd, b, options);
     node->attach(y);
   }
   observe(kName, {&x, &w, &b}, y, options);

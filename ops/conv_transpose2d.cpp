@@ -1,8 +1,7 @@
 // What this is: the glue of conv_transpose2d over the kernels of conv2d. Read "y" there as "x" here and vice versa.
 #include "ops/conv_transpose2d.h"
 
-#include "core/autograd.h"
-#include "ops/conv2d_kernels.h"
+#include "ops/conv_node.h"
 #include "ops/copy.h"
 #include "ops/depthwise_kernels.h"
 
@@ -16,44 +15,23 @@ bool one_filter_per_channel(const Tensor& result, const Tensor& w, const Conv2dO
   return is_depthwise(result.shape(), w.shape(), options);
 }
 
-struct ConvTranspose2dNode final : Node {
-  SavedTensor x, w;
-  Conv2dOptions options;
-  DType bias_dtype = DType::kF32;
-
+struct ConvTranspose2dNode final : ConvNode {
   const char* name() const override { return kName; }
-  void release() override {
-    x.reset();
-    w.reset();
-  }
 
-  void backward(std::span<const Tensor> gy, std::span<Tensor> gx) override {
-    enum : std::size_t { kX, kW, kB };
-    const Tensor g = gy[0].dense();
-    const Tensor& xs = x.unpack(kName);
-    const Tensor& ws = w.unpack(kName);
-    const Device device = g.device();
-    const bool depthwise = one_filter_per_channel(g, ws, options);
-    if (needs_input_grad(kX)) {
-      gx[kX] = Tensor::empty(xs.shape(), g.dtype(), device);
-      if (depthwise) {
-        kDepthwiseForward(device, g.dtype(), g.view(), ws.view(), TensorView{}, TensorView{}, Activation::kNone, options,
-                          gx[kX].view());
-      } else {
-        kConv2dForward(device, g.dtype(), g.view(), ws.view(), TensorView{}, options, gx[kX].view());
-      }
+ protected:
+  void input_gradient(const Tensor& g, const Tensor& w, const Tensor& gx) const override {
+    if (one_filter_per_channel(g, w, options)) {
+      kDepthwiseForward(g.device(), g.dtype(), g.view(), w.view(), TensorView{}, TensorView{}, Activation::kNone, options,
+                        gx.view());
+    } else {
+      kConv2dForward(g.device(), g.dtype(), g.view(), w.view(), TensorView{}, options, gx.view());
     }
-    if (needs_input_grad(kW)) {
-      gx[kW] = Tensor::empty(ws.shape(), ws.dtype(), device);
-      if (depthwise) {
-        kDepthwiseBackwardWeights(device, g.dtype(), g.view(), xs.view(), options, gx[kW].view());
-      } else {
-        kConv2dBackwardWeights(device, g.dtype(), g.view(), xs.view(), options, gx[kW].view());
-      }
-    }
-    if (needs_input_grad(kB)) {
-      gx[kB] = Tensor::empty({g.size(1)}, bias_dtype, device);
-      kChannelSum(device, g.dtype(), g.view(), gx[kB].view());
+  }
+  void weight_gradient(const Tensor& g, const Tensor& x, const Tensor& gw) const override {
+    if (one_filter_per_channel(g, gw, options)) {
+      kDepthwiseBackwardWeights(g.device(), g.dtype(), g.view(), x.view(), options, gw.view());
+    } else {
+      kConv2dBackwardWeights(g.device(), g.dtype(), g.view(), x.view(), options, gw.view());
     }
   }
 };
@@ -101,10 +79,7 @@ Tensor conv_transpose2d(const Tensor& x, const Tensor& w, const Tensor& b, const
     kConv2dBackwardData(x.device(), xc.dtype(), xd.view(), wd.view(), bias, options, y.view());
   }
   if (auto node = record<ConvTranspose2dNode>({&xc, &w, &b})) {
-    node->x = xd;
-    node->w = wd;
-    node->options = options;
-    if (b.defined()) node->bias_dtype = b.dtype();
+    node->save(xd, wd, b, options);
     node->attach(y);
   }
   return y;

@@ -1,9 +1,8 @@
 // What this is: the glue of the depthwise convolution: checks, allocation, the autograd node.
-// Read next: ops/depthwise_kernels.h.
+// Read next: ops/conv_node.h, ops/depthwise_kernels.h.
 #include "ops/depthwise.h"
 
-#include "core/autograd.h"
-#include "ops/conv2d_kernels.h"
+#include "ops/conv_node.h"
 #include "ops/copy.h"
 #include "ops/depthwise_kernels.h"
 #include "ops/observer.h"
@@ -13,35 +12,15 @@ namespace {
 
 constexpr const char* kName = "depthwise_conv2d";
 
-struct DepthwiseNode final : Node {
-  SavedTensor x, w;
-  Conv2dOptions options;
-  DType bias_dtype = DType::kF32;
-
+struct DepthwiseNode final : ConvNode {
   const char* name() const override { return kName; }
-  void release() override {
-    x.reset();
-    w.reset();
-  }
 
-  void backward(std::span<const Tensor> gy, std::span<Tensor> gx) override {
-    enum : std::size_t { kX, kW, kB };
-    const Tensor g = gy[0].dense();
-    const Tensor& xs = x.unpack(kName);
-    const Tensor& ws = w.unpack(kName);
-    const Device device = g.device();
-    if (needs_input_grad(kX)) {
-      gx[kX] = Tensor::empty(xs.shape(), g.dtype(), device);
-      kDepthwiseBackwardData(device, g.dtype(), g.view(), ws.view(), TensorView{}, options, gx[kX].view());
-    }
-    if (needs_input_grad(kW)) {
-      gx[kW] = Tensor::empty(ws.shape(), ws.dtype(), device);
-      kDepthwiseBackwardWeights(device, g.dtype(), xs.view(), g.view(), options, gx[kW].view());
-    }
-    if (needs_input_grad(kB)) {
-      gx[kB] = Tensor::empty({g.size(1)}, bias_dtype, device);
-      kChannelSum(device, g.dtype(), g.view(), gx[kB].view());
-    }
+ protected:
+  void input_gradient(const Tensor& g, const Tensor& w, const Tensor& gx) const override {
+    kDepthwiseBackwardData(g.device(), g.dtype(), g.view(), w.view(), TensorView{}, options, gx.view());
+  }
+  void weight_gradient(const Tensor& g, const Tensor& x, const Tensor& gw) const override {
+    kDepthwiseBackwardWeights(g.device(), g.dtype(), x.view(), g.view(), options, gw.view());
   }
 };
 
@@ -64,10 +43,7 @@ Tensor depthwise_conv2d(const Tensor& x, const Tensor& w, const Tensor& b, const
   kDepthwiseForward(x.device(), xc.dtype(), xd.view(), wd.view(), bd.defined() ? bd.view() : TensorView{}, TensorView{},
                     Activation::kNone, options, y.view());
   if (auto node = record<DepthwiseNode>({&xc, &w, &b})) {
-    node->x = xd;
-    node->w = wd;
-    node->options = options;
-    if (b.defined()) node->bias_dtype = b.dtype();
+    node->save(xd, wd, b, options);
     node->attach(y);
   }
   observe("conv2d", {&x, &w, &b}, y, options);  // a convolution to everybody but the kernels

@@ -13,9 +13,11 @@
 #include "core/parallel.h"
 #include "core/rng.h"
 #include "ops/elementwise.h"
+#include "tests/harness/errors.h"
 #include "tests/harness/op_case.h"
 
 using namespace limbeck;
+using test::message_of;
 using ops::Activation;
 
 TEST_SUITE_BEGIN("batch_norm");
@@ -27,15 +29,6 @@ Tensor normal(const Shape& shape, double mean, double spread, std::uint64_t seed
   Generator g(seed);
   fill_normal_(t, g, mean, spread);
   return t;
-}
-
-std::string message_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 bool same_bits(const Tensor& a, const Tensor& b) {

@@ -17,9 +17,11 @@
 #include "core/parallel.h"
 #include "ops/conv2d_engine.h"
 #include "ops/conv2d_tiles.h"
+#include "tests/harness/errors.h"
 #include "tests/harness/op_case.h"
 
 using namespace limbeck;
+using test::message_of;
 
 TEST_SUITE_BEGIN("conv2d");
 
@@ -56,15 +58,6 @@ Gradients run(const Tensor& x0, const Tensor& w0, const Tensor& b0, const ops::C
 bool same_bits(const Tensor& a, const Tensor& b) {
   return a.shape() == b.shape() && a.dtype() == b.dtype() &&
          std::memcmp(a.raw_data(), b.raw_data(), static_cast<std::size_t>(a.numel()) * size_of(a.dtype())) == 0;
-}
-
-std::string message_of(const auto& call) {
-  try {
-    call();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 }  // namespace

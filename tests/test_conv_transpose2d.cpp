@@ -8,24 +8,17 @@
 
 #include "core/autograd.h"
 #include "ops/conv2d.h"
+#include "tests/harness/errors.h"
 #include "tests/harness/op_case.h"
 
 using namespace limbeck;
+using test::message_of;
 
 TEST_SUITE_BEGIN("conv_transpose2d");
 
 namespace {
 
 using test::random_normal;
-
-std::string message_of(const auto& call) {
-  try {
-    call();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 double dot(const Tensor& a, const Tensor& b) {
   const auto u = a.to_vector<double>();

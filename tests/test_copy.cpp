@@ -15,9 +15,12 @@
 #include "ops/pad.h"
 #include "ops/reduce.h"
 #include "ops/slice.h"
+#include "tests/harness/errors.h"
 #include "tests/harness/op_case.h"
 
 using namespace limbeck;
+using test::contains;
+using test::message_of;
 
 TEST_SUITE_BEGIN("copy");
 
@@ -28,18 +31,6 @@ Tensor iota(const Shape& shape) {
   for (std::size_t i = 0; i < v.size(); ++i) v[i] = static_cast<float>(i);
   return Tensor::from(v, shape);
 }
-
-template <class F>
-std::string error_of(const F& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 bool same_storage(const Tensor& a, const Tensor& b) { return a.impl()->storage == b.impl()->storage; }
 
@@ -168,25 +159,25 @@ TEST_CASE("a write through a slice is a write to the tensor") {
   const Tensor y = ops::sum(ops::mul(x, w));
   ops::slice(x, 0, 0, 1).fill_(5);
   CHECK(x.to_vector<float>() == std::vector<float>{5, 5, 2, 3});
-  CHECK(contains(error_of([&] { y.backward(); }), "[mul]"));
+  CHECK(contains(message_of([&] { y.backward(); }), "[mul]"));
 }
 
 TEST_CASE("errors name what was got and what was expected") {
   const Tensor x = iota({2, 3, 4, 5});
-  CHECK(contains(error_of([&] { (void)ops::reshape(x, {7, 20}); }), "[reshape] got shape [7, 20] of 140 elements for a tensor of shape [2, 3, 4, 5] with 120"));
-  CHECK(contains(error_of([&] { (void)ops::reshape(x, {-1, 7}); }), "[-1, 7]"));
-  CHECK(contains(error_of([&] { (void)ops::reshape(x, {-1, -1}); }), "more than one -1"));
-  CHECK(contains(error_of([&] { (void)ops::permute(x, {0, 1, 1, 3}); }), "[permute] got [0, 1, 1, 3]"));
-  CHECK(contains(error_of([&] { (void)ops::permute(x, {0, 1}); }), "[2, 3, 4, 5]"));
-  CHECK(contains(error_of([&] { (void)ops::flatten(x, 4); }), "[flatten]"));
-  CHECK(contains(error_of([&] { (void)ops::slice(x, 1, 2, 4); }), "[slice] got range 2..4 of dimension 1 of shape [2, 3, 4, 5]"));
-  CHECK(contains(error_of([&] { (void)ops::slice(x, 1, 2, 1); }), "[slice]"));
-  const std::string joined = error_of([&] { (void)ops::concat({x, iota({2, 3, 4, 6})}, 1); });
+  CHECK(contains(message_of([&] { (void)ops::reshape(x, {7, 20}); }), "[reshape] got shape [7, 20] of 140 elements for a tensor of shape [2, 3, 4, 5] with 120"));
+  CHECK(contains(message_of([&] { (void)ops::reshape(x, {-1, 7}); }), "[-1, 7]"));
+  CHECK(contains(message_of([&] { (void)ops::reshape(x, {-1, -1}); }), "more than one -1"));
+  CHECK(contains(message_of([&] { (void)ops::permute(x, {0, 1, 1, 3}); }), "[permute] got [0, 1, 1, 3]"));
+  CHECK(contains(message_of([&] { (void)ops::permute(x, {0, 1}); }), "[2, 3, 4, 5]"));
+  CHECK(contains(message_of([&] { (void)ops::flatten(x, 4); }), "[flatten]"));
+  CHECK(contains(message_of([&] { (void)ops::slice(x, 1, 2, 4); }), "[slice] got range 2..4 of dimension 1 of shape [2, 3, 4, 5]"));
+  CHECK(contains(message_of([&] { (void)ops::slice(x, 1, 2, 1); }), "[slice]"));
+  const std::string joined = message_of([&] { (void)ops::concat({x, iota({2, 3, 4, 6})}, 1); });
   CHECK(contains(joined, "tensor 1 has shape [2, 3, 4, 6], expected [2, 3, 4, 5]"));
-  CHECK(contains(error_of([&] { (void)ops::concat({x, x.copy_as(DType::kBF16)}, 1); }), "tensor 1 is bf16, expected f32"));
-  CHECK(contains(error_of([&] { (void)ops::concat(std::vector<Tensor>{}, 0); }), "no tensors"));
-  CHECK(contains(error_of([&] { (void)ops::pad2d(iota({2, 3}), {}); }), "[pad2d] got f32 [2, 3]"));
-  CHECK(contains(error_of([&] { (void)ops::pad2d(x, {.left = -1}); }), "-1 left"));
+  CHECK(contains(message_of([&] { (void)ops::concat({x, x.copy_as(DType::kBF16)}, 1); }), "tensor 1 is bf16, expected f32"));
+  CHECK(contains(message_of([&] { (void)ops::concat(std::vector<Tensor>{}, 0); }), "no tensors"));
+  CHECK(contains(message_of([&] { (void)ops::pad2d(iota({2, 3}), {}); }), "[pad2d] got f32 [2, 3]"));
+  CHECK(contains(message_of([&] { (void)ops::pad2d(x, {.left = -1}); }), "-1 left"));
 }
 
 TEST_SUITE_END();

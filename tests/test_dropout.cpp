@@ -9,22 +9,14 @@
 #include "core/autograd.h"
 #include "core/parallel.h"
 #include "ops/reduce.h"
+#include "tests/harness/errors.h"
 
 using namespace limbeck;
+using test::message_of;
 
 TEST_SUITE_BEGIN("dropout");
 
 namespace {
-
-template <class F>
-std::string error_of(const F& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 /// The definition: element i (row-major, logical) is kept if its word's 24-bit number is not below p.
 std::vector<float> expected_mask(const Generator& g, std::int64_t count, double p) {
@@ -119,9 +111,9 @@ TEST_CASE("evaluation, p = 0 and p = 1") {
 TEST_CASE("errors") {
   Generator g(4);
   const Tensor x = Tensor::full({4, 5}, 2.0);
-  CHECK(error_of([&] { (void)ops::dropout(x, 1.5, true, g); }).find("[dropout] got p = 1.5") != std::string::npos);
-  CHECK(error_of([&] { (void)ops::dropout(x, std::nan(""), true, g); }).find("[dropout]") != std::string::npos);
-  CHECK(error_of([&] { (void)ops::dropout2d(Tensor::zeros({5}), 0.5, true, g); }).find("[dropout2d]") != std::string::npos);
+  CHECK(message_of([&] { (void)ops::dropout(x, 1.5, true, g); }).find("[dropout] got p = 1.5") != std::string::npos);
+  CHECK(message_of([&] { (void)ops::dropout(x, std::nan(""), true, g); }).find("[dropout]") != std::string::npos);
+  CHECK(message_of([&] { (void)ops::dropout2d(Tensor::zeros({5}), 0.5, true, g); }).find("[dropout2d]") != std::string::npos);
 }
 
 TEST_SUITE_END();

@@ -14,9 +14,12 @@
 #include "core/parallel.h"
 #include "ops/activation.h"
 #include "ops/reduce.h"
+#include "tests/harness/errors.h"
 #include "tests/harness/op_case.h"
 
 using namespace limbeck;
+using test::contains;
+using test::message_of;
 
 TEST_SUITE_BEGIN("elementwise");
 
@@ -25,19 +28,6 @@ namespace {
 Tensor row(const std::vector<float>& values) {
   return Tensor::from(values, {static_cast<std::int64_t>(values.size())});
 }
-
-/// The text of the error that `f` throws.
-template <class F>
-std::string error_of(const F& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 }  // namespace
 
@@ -179,7 +169,7 @@ TEST_CASE("large maps on several threads equal the reference") {
 TEST_CASE("autocast: two operands meet in the wider type, exp and square run in f32") {
   const Tensor wide = row({1, 2});
   const Tensor low = wide.copy_as(DType::kBF16);
-  CHECK(contains(error_of([&] { (void)ops::add(wide, low); }), "[add] got f32 [2] and bf16 [2]"));
+  CHECK(contains(message_of([&] { (void)ops::add(wide, low); }), "[add] got f32 [2] and bf16 [2]"));
   const AutocastGuard on;
   CHECK(ops::add(wide, low).dtype() == DType::kF32);
   CHECK(ops::add(low, low).dtype() == DType::kBF16);
@@ -203,9 +193,9 @@ TEST_CASE("in-place helpers write, count as a write, and refuse tensors on the t
   CHECK(d.to_vector<float>()[4] == 2.0F);
   ops::add_(d, Tensor::full({}, 0.5, DType::kBF16));  // another type is converted
   CHECK(d.to_vector<float>()[4] == 2.5F);
-  CHECK(contains(error_of([&] { ops::add_(Tensor::zeros({3}), Tensor::zeros({2, 3})); }), "[2, 3]"));
+  CHECK(contains(message_of([&] { ops::add_(Tensor::zeros({3}), Tensor::zeros({2, 3})); }), "[2, 3]"));
   d.set_requires_grad(true);
-  CHECK(contains(error_of([&] { ops::mul_scalar_(d, 2); }), "NoGradGuard"));
+  CHECK(contains(message_of([&] { ops::mul_scalar_(d, 2); }), "NoGradGuard"));
   const NoGradGuard off;
   ops::mul_scalar_(d, 2);
   CHECK(d.to_vector<float>()[4] == 5.0F);
@@ -217,7 +207,7 @@ TEST_CASE("a saved operand that was overwritten is noticed") {
   x.set_requires_grad(true);
   const Tensor y = ops::sum(ops::mul(x, w));
   ops::mul_scalar_(w, 2);
-  CHECK(contains(error_of([&] { y.backward(); }), "[mul]"));
+  CHECK(contains(message_of([&] { y.backward(); }), "[mul]"));
 }
 
 TEST_CASE("what add, sub and scaling do not need is not kept alive") {
@@ -231,13 +221,13 @@ TEST_CASE("what add, sub and scaling do not need is not kept alive") {
 }
 
 TEST_CASE("errors name the op and both shapes") {
-  const std::string shapes = error_of([] { (void)ops::mul(Tensor::zeros({2, 3}), Tensor::zeros({4})); });
+  const std::string shapes = message_of([] { (void)ops::mul(Tensor::zeros({2, 3}), Tensor::zeros({4})); });
   CHECK(contains(shapes, "[mul]"));
   CHECK(contains(shapes, "[2, 3]"));
   CHECK(contains(shapes, "[4]"));
-  CHECK(contains(error_of([] { (void)ops::relu(Tensor::zeros({2}, DType::kI64)); }), "[relu] got a i64"));
-  CHECK(contains(error_of([] { (void)ops::add(Tensor{}, Tensor::zeros({2})); }), "[add] got an undefined"));
-  CHECK(contains(error_of([] { (void)ops::clamp(Tensor::zeros({2}), 1, 0); }), "[clamp]"));
+  CHECK(contains(message_of([] { (void)ops::relu(Tensor::zeros({2}, DType::kI64)); }), "[relu] got a i64"));
+  CHECK(contains(message_of([] { (void)ops::add(Tensor{}, Tensor::zeros({2})); }), "[add] got an undefined"));
+  CHECK(contains(message_of([] { (void)ops::clamp(Tensor::zeros({2}), 1, 0); }), "[clamp]"));
 }
 
 TEST_SUITE_END();

@@ -11,25 +11,16 @@
 #include "ops/copy.h"
 #include "ops/elementwise.h"
 #include "ops/slice.h"
+#include "tests/harness/errors.h"
 #include "tests/harness/op_case.h"
 
 using namespace limbeck;
+using test::contains;
+using test::message_of;
 
 TEST_SUITE_BEGIN("matmul");
 
 namespace {
-
-template <class F>
-std::string error_of(const F& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 Tensor normal(Generator& g, const Shape& shape) { return test::random_normal(g, shape).copy_as(DType::kF32); }
 
@@ -125,7 +116,7 @@ TEST_CASE("a weight changed between forward and backward is noticed, also under 
   const AutocastGuard on;
   const Tensor y = ops::linear(x, w);
   ops::mul_scalar_(w, 0.5);
-  CHECK(contains(error_of([&] { backward(y, Tensor::full({3, 2}, 1.0)); }), "[linear]"));
+  CHECK(contains(message_of([&] { backward(y, Tensor::full({3, 2}, 1.0)); }), "[linear]"));
 }
 
 TEST_CASE("empty products") {
@@ -136,13 +127,13 @@ TEST_CASE("empty products") {
 }
 
 TEST_CASE("errors name both shapes") {
-  const std::string inner = error_of([] { (void)ops::matmul(Tensor::zeros({2, 3}), Tensor::zeros({4, 5}), false, true); });
+  const std::string inner = message_of([] { (void)ops::matmul(Tensor::zeros({2, 3}), Tensor::zeros({4, 5}), false, true); });
   CHECK(contains(inner, "[matmul] got shapes [2, 3] and [4, 5] (transposed): 3 columns against 5 rows"));
-  CHECK(contains(error_of([] { (void)ops::matmul(Tensor::zeros({2, 3, 4}), Tensor::zeros({1, 4, 5})); }), "batches differ"));
-  CHECK(contains(error_of([] { (void)ops::matmul(Tensor::zeros({3}), Tensor::zeros({3, 5})); }), "[B,M,K]"));
-  CHECK(contains(error_of([] { (void)ops::linear(Tensor::zeros({2, 3}), Tensor::zeros({4, 5})); }), "[2, 3] and weight [4, 5]"));
-  CHECK(contains(error_of([] { (void)ops::linear(Tensor::zeros({2, 3}), Tensor::zeros({4, 3}), Tensor::zeros({3})); }), "bias [3]"));
-  CHECK(contains(error_of([] { (void)ops::linear(Tensor::zeros({2, 3}), Tensor::zeros({4, 3}, DType::kF64)); }), "f64 weight"));
+  CHECK(contains(message_of([] { (void)ops::matmul(Tensor::zeros({2, 3, 4}), Tensor::zeros({1, 4, 5})); }), "batches differ"));
+  CHECK(contains(message_of([] { (void)ops::matmul(Tensor::zeros({3}), Tensor::zeros({3, 5})); }), "[B,M,K]"));
+  CHECK(contains(message_of([] { (void)ops::linear(Tensor::zeros({2, 3}), Tensor::zeros({4, 5})); }), "[2, 3] and weight [4, 5]"));
+  CHECK(contains(message_of([] { (void)ops::linear(Tensor::zeros({2, 3}), Tensor::zeros({4, 3}), Tensor::zeros({3})); }), "bias [3]"));
+  CHECK(contains(message_of([] { (void)ops::linear(Tensor::zeros({2, 3}), Tensor::zeros({4, 3}, DType::kF64)); }), "f64 weight"));
 }
 
 TEST_SUITE_END();

@@ -12,9 +12,11 @@
 #include "core/dispatch.h"
 #include "core/memory.h"
 #include "ops/conv2d_engine.h"
+#include "tests/harness/errors.h"
 #include "tests/harness/op_case.h"
 
 using namespace limbeck;
+using test::message_of;
 
 TEST_SUITE_BEGIN("packed_conv2d");
 
@@ -71,15 +73,6 @@ Tensor rounded_weights(Generator& g, const Shape& shape) {
   auto* values = w.data<double>();
   for (std::int64_t i = 0; i < w.numel(); ++i) values[i] *= scale;
   return w.copy_as(DType::kBF16).copy_as(DType::kF64);
-}
-
-std::string message_of(const auto& call) {
-  try {
-    call();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 }  // namespace

@@ -9,9 +9,12 @@
 #include "core/dispatch.h"
 #include "core/parallel.h"
 #include "ops/copy.h"
+#include "tests/harness/errors.h"
 #include "tests/harness/op_case.h"
 
 using namespace limbeck;
+using test::contains;
+using test::message_of;
 
 TEST_SUITE_BEGIN("reduce");
 
@@ -22,18 +25,6 @@ Tensor iota(const Shape& shape) {
   for (std::size_t i = 0; i < v.size(); ++i) v[i] = static_cast<float>(i);
   return Tensor::from(v, shape);
 }
-
-template <class F>
-std::string error_of(const F& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 }  // namespace
 
@@ -137,10 +128,10 @@ TEST_CASE("amax shares the gradient among ties") {
 
 TEST_CASE("errors") {
   const Tensor x = iota({2, 3});
-  CHECK(contains(error_of([&] { (void)ops::sum(x, {2}); }), "[sum] got dimension 2, expected -2..1"));
-  CHECK(contains(error_of([&] { (void)ops::mean(x, {1, -1}); }), "[mean] dimension -1 is named twice"));
-  CHECK(contains(error_of([&] { (void)ops::mean(Tensor::zeros({0, 2})); }), "[0, 2] without elements"));
-  CHECK(contains(error_of([&] { (void)ops::argmax(Tensor::zeros({2, 0}), 1); }), "[argmax]"));
+  CHECK(contains(message_of([&] { (void)ops::sum(x, {2}); }), "[sum] got dimension 2, expected -2..1"));
+  CHECK(contains(message_of([&] { (void)ops::mean(x, {1, -1}); }), "[mean] dimension -1 is named twice"));
+  CHECK(contains(message_of([&] { (void)ops::mean(Tensor::zeros({0, 2})); }), "[0, 2] without elements"));
+  CHECK(contains(message_of([&] { (void)ops::argmax(Tensor::zeros({2, 0}), 1); }), "[argmax]"));
 }
 
 TEST_SUITE_END();
