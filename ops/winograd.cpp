@@ -39,7 +39,7 @@ std::int64_t patches_per_axis(std::int64_t size, std::int64_t dilation) {
   return count;
 }
 
-const std::vector<Patch>& patches(const PatchKey& key) {
+const std::vector<Patch>& patches(PatchKey key) {
   thread_local LruCache<PatchKey, std::vector<Patch>> cache(64);
   return cache.get(key, [&] {
     const auto starts = [&](std::int64_t size) {
