@@ -11,7 +11,7 @@
 # Options (all optional): --dtype f32|bf16, --rounds 5, --steps 3 (timed steps per turn), --warmup 3, --passes 2,
 #   --mode LAYOUT,DTYPE,STUDENT,TEACHER (repeatable; skips the exploration), --explore-only.
 #   LIMBECK=path/of/limbeck (default build/apps/limbeck), OMP_NUM_THREADS is honoured by both sides.
-# limbeck runs with OMP_WAIT_POLICY=passive, PyTorch with that and with its default policy. The fastest of
+# Both run with OMP_WAIT_POLICY=passive and with the default policy (threads that wait busily), pair by pair. The fastest of
 # PyTorch's contenders counts as the rival.
 set -euo pipefail
 

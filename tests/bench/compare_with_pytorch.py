@@ -65,12 +65,13 @@ class PyTorch:
 class Limbeck:
     """A fresh process per turn; its own warm-up steps are not timed."""
 
-    def __init__(self, program, dtype, warmup):
-        self.name = f"limbeck {dtype}"
+    def __init__(self, program, dtype, policy, warmup):
+        self.name = f"limbeck {dtype} ({policy} threads)"
+        self.policy = policy
         self.command = [program, "bench", "step", "--dtype", dtype, "--json", "--warmup", str(warmup)]
 
     def steps(self, count):
-        done = subprocess.run(self.command + ["--steps", str(count)], env=environment("passive"), text=True,
+        done = subprocess.run(self.command + ["--steps", str(count)], env=environment(self.policy), text=True,
                               capture_output=True)
         if done.returncode != 0:
             raise RuntimeError(f"{' '.join(self.command)} failed ({done.returncode}): {done.stderr.strip()[-500:]}")
@@ -106,12 +107,13 @@ def explore(modes, passes, steps, warmup):
 
 def duel(program, dtype, modes, rounds, steps, warmup):
     contenders = [PyTorch(mode, policy, warmup) for mode, policy in modes]
-    ours = Limbeck(program, dtype, warmup=2)
+    own = {policy: Limbeck(program, dtype, policy, warmup=2) for policy in dict.fromkeys(p for _, p in modes)}
     ratios = {c.name: [] for c in contenders}
-    times = {c.name: [] for c in [ours, *contenders]}
+    times = {c.name: [] for c in [*own.values(), *contenders]}
     peak = {}
     for _ in range(rounds):
-        for rival in contenders:  # A B A B: each rival is paired with a run of ours next to it
+        for rival in contenders:  # A B A B: each rival is paired with a run of ours next to it, with the same policy
+            ours = own[rival.policy]
             mine, theirs = ours.steps(steps), rival.steps(steps)
             times[ours.name] += mine["ms"]
             times[rival.name] += theirs["ms"]
@@ -128,7 +130,7 @@ def duel(program, dtype, modes, rounds, steps, warmup):
         print(f"  {name:66} median {statistics.median(t):7.1f} ms  peak {peak[name]:6.0f} MB{ratio}")
     fastest = min(ratios, key=lambda n: statistics.median(ratios[n]))
     result = {"dtype": dtype, "rival": fastest, "ratio": round(statistics.median(ratios[fastest]), 3),
-              "limbeck_ms": round(statistics.median(times[ours.name]), 1),
+              "limbeck_ms": round(statistics.median(times[next(o.name for o in own.values() if f"({o.policy} " in fastest)]), 1),
               "pytorch_ms": round(statistics.median(times[fastest]), 1)}
     print(json.dumps(result), flush=True)
 
