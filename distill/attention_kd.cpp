@@ -56,8 +56,8 @@ Tensor attention_kd(const Tensor& student, const Tensor& teacher, const Attentio
                          const Tensor q_s = energy_of(s);
                          const Tensor q_t = energy_of(t);
                          const Tensor gq = gradient.defined() ? positions_of(s) : Tensor();
-                         loss.fill_(attention_loss(s.shape(), options.form, q_s.data<double>(), q_t.data<double>(),
-                                                   gq.defined() ? gq.data<double>() : nullptr));
+                         kAttentionLoss(s.device(), DType::kF64, s.shape(), options.form, q_s.view(), q_t.view(),
+                                        loss.view(), gq.view());
                          if (gq.defined()) {
                            kEnergyBackward(s.device(), s.dtype(), s.view(), gq.view(), gradient.view());
                          }
@@ -70,29 +70,33 @@ Tensor psd_kd(std::span<const Tensor> students, std::span<const Tensor> teachers
                 teachers.size());
   std::vector<Tensor> maps;
   std::vector<const Tensor*> inputs;
-  std::vector<std::vector<double>> q_s;
-  std::vector<std::vector<double>> q_t;
+  std::vector<Tensor> energies;
+  std::vector<TensorView> q_s;
+  std::vector<TensorView> q_t;
   for (std::size_t k = 0; k < students.size(); ++k) {
     check_positions(kPsd, students[k], teachers[k]);
     check_positions(kPsd, students[k], students[0].detach());
     maps.push_back(students[k].dense());
     inputs.push_back(&students[k]);
-    if (maps[k].device().is_meta()) continue;
-    q_s.push_back(energy_of(maps[k]).to_vector<double>());
-    q_t.push_back(energy_of(teachers[k].dense()).to_vector<double>());
+    energies.push_back(energy_of(maps[k]));
+    q_s.push_back(energies.back().view());
+    energies.push_back(energy_of(teachers[k].dense()));
+    q_t.push_back(energies.back().view());
   }
   Tensor loss = Tensor::empty(Shape{}, ops::loss_dtype(maps[0].dtype()), maps[0].device());
   auto node = record<MultiLossNode>(inputs);
-  std::vector<std::vector<double>> gq;
-  if (!loss.device().is_meta()) loss.fill_(psd_loss(maps[0].shape(), q_s, q_t, node ? &gq : nullptr));
+  std::vector<Tensor> slopes;
+  std::vector<TensorView> gq;
+  for (std::size_t k = 0; node && k < maps.size(); ++k) {
+    slopes.push_back(positions_of(maps[k]));
+    gq.push_back(slopes.back().view());
+  }
+  kPsdLoss(loss.device(), DType::kF64, maps[0].shape(), q_s, q_t, loss.view(), gq);
   if (node) {
     node->label = kPsd;
     for (std::size_t k = 0; k < maps.size(); ++k) {
       node->gradients.push_back(Tensor::empty_like(maps[k]));
-      if (maps[k].device().is_meta()) continue;
-      const Tensor g = positions_of(maps[k]);
-      std::copy(gq[k].begin(), gq[k].end(), g.data<double>());
-      kEnergyBackward(maps[k].device(), maps[k].dtype(), maps[k].view(), g.view(), node->gradients[k].view());
+      kEnergyBackward(loss.device(), maps[k].dtype(), maps[k].view(), gq[k], node->gradients[k].view());
     }
     node->attach(loss);
   }

@@ -1,5 +1,5 @@
-// What this is: kernels of the losses over attention maps. Only two steps touch the maps, and only they have a fast form:
-//   the energy of every position, and the gradient. What lies between works on N*M numbers in double and exists once.
+// What this is: kernels of the losses over attention maps. Two steps touch the maps: the energy of every position, and the
+//   gradient. What lies between works on N*M numbers in double and exists once for the CPU.
 #pragma once
 
 #include <cstdint>
@@ -18,14 +18,39 @@ using EnergyFn = void(const TensorView& x, const TensorView& q);
 /// Shapes:   x, gx [N,C,H,W]; gq [N,H,W] f64 row-major
 using EnergyBackwardFn = void(const TensorView& x, const TensorView& gq, const TensorView& gx);
 
+/// loss = the value of attention_kd from the energies; gq = its gradient with respect to q_s, or undefined.
+/// Shapes:   map [N,C,H,W] (a shape); q_s, q_t, gq [N,H,W] f64 row-major; loss 0-d
+using AttentionLossFn = void(const Shape& map, AttentionForm form, const TensorView& q_s, const TensorView& q_t,
+                             const TensorView& loss, const TensorView& gq);
+/// The same for psd_kd and the energies of all layers; gq is empty if no gradient is wanted.
+/// Shapes:   as above, each of the lists as long as there are layers
+using PsdLossFn = void(const Shape& map, const std::vector<TensorView>& q_s, const std::vector<TensorView>& q_t,
+                       const TensorView& loss, const std::vector<TensorView>& gq);
+
 void energy_ref(const TensorView& x, const TensorView& q);
 void energy_cpu(const TensorView& x, const TensorView& q);
+void energy_cuda(const TensorView& x, const TensorView& q);
 void energy_backward_ref(const TensorView& x, const TensorView& gq, const TensorView& gx);
 void energy_backward_cpu(const TensorView& x, const TensorView& gq, const TensorView& gx);
+void energy_backward_cuda(const TensorView& x, const TensorView& gq, const TensorView& gx);
+void attention_loss_ref(const Shape& map, AttentionForm form, const TensorView& q_s, const TensorView& q_t,
+                        const TensorView& loss, const TensorView& gq);
+void attention_loss_cuda(const Shape& map, AttentionForm form, const TensorView& q_s, const TensorView& q_t,
+                         const TensorView& loss, const TensorView& gq);
+void psd_loss_ref(const Shape& map, const std::vector<TensorView>& q_s, const std::vector<TensorView>& q_t,
+                  const TensorView& loss, const std::vector<TensorView>& gq);
+void psd_loss_cuda(const Shape& map, const std::vector<TensorView>& q_s, const std::vector<TensorView>& q_t,
+                   const TensorView& loss, const std::vector<TensorView>& gq);
 
-inline constexpr KernelTable<EnergyFn> kEnergy{"attention_kd", energy_ref, energy_cpu, nullptr};
+inline constexpr KernelTable<EnergyFn> kEnergy{"attention_kd", energy_ref, energy_cpu, energy_cuda};
 inline constexpr KernelTable<EnergyBackwardFn> kEnergyBackward{"attention_kd", energy_backward_ref, energy_backward_cpu,
-                                                               nullptr};
+                                                               energy_backward_cuda};
+inline constexpr KernelTable<AttentionLossFn> kAttentionLoss{"attention_kd", attention_loss_ref, nullptr,
+                                                             attention_loss_cuda};
+inline constexpr KernelTable<PsdLossFn> kPsdLoss{"psd_kd", psd_loss_ref, nullptr, psd_loss_cuda};
+
+/// Norms below this are raised to it.
+inline constexpr double kAttentionLeastNorm = 1e-12;
 
 /// Groups of positions that are normalised together: `count` groups of `length`, element j of group g at start(g) + j step.
 struct PositionGroups {
@@ -37,21 +62,5 @@ struct PositionGroups {
     return columns ? g / width * (length * width) + g % width : g * length;
   }
 };
-
-/// x / max(||x||, 1e-12) in every group, and the norms.
-struct Normalised {
-  std::vector<double> value;
-  std::vector<double> norm;
-};
-[[nodiscard]] Normalised normalise_groups(const PositionGroups& groups, const double* x);
-/// Gradient of x given that of the normalised value: (d - a (a.d)) / norm; d / 1e-12 where the norm was raised to 1e-12.
-void normalise_backward(const PositionGroups& groups, const Normalised& a, const double* d, double* gx);
-
-/// Value of attention_kd from the energies; gq = its gradient with respect to q_s, or null.
-[[nodiscard]] double attention_loss(const Shape& map, AttentionForm form, const double* q_s, const double* q_t,
-                                    double* gq);
-/// Value of psd_kd from the energies of all layers; gq[k] = gradient with respect to q_s[k], filled if not empty.
-[[nodiscard]] double psd_loss(const Shape& map, const std::vector<std::vector<double>>& q_s,
-                              const std::vector<std::vector<double>>& q_t, std::vector<std::vector<double>>* gq);
 
 }  // namespace limbeck::distill

@@ -7,8 +7,6 @@
 namespace limbeck::distill {
 namespace {
 
-constexpr double kLeastNorm = 1e-12;
-
 template <class T>
 void energy(const TensorView& x, const TensorView& q) {
   for (std::int64_t n = 0; n < x.n(); ++n) {
@@ -39,13 +37,11 @@ void energy_backward(const TensorView& x, const TensorView& gq, const TensorView
   }
 }
 
-}  // namespace
-
-PositionGroups::PositionGroups(const Shape& map, bool by_columns) : images(map[0]), width(map[3]), columns(by_columns) {
-  count = by_columns ? map[0] * map[3] : map[0];
-  length = by_columns ? map[2] : map[2] * map[3];
-  step = by_columns ? map[3] : 1;
-}
+/// x / max(||x||, 1e-12) in every group, and the norms.
+struct Normalised {
+  std::vector<double> value;
+  std::vector<double> norm;
+};
 
 Normalised normalise_groups(const PositionGroups& groups, const double* x) {
   Normalised out;
@@ -58,18 +54,19 @@ Normalised normalise_groups(const PositionGroups& groups, const double* x) {
     out.norm.push_back(norm);
     for (std::int64_t j = 0; j < groups.length; ++j) {
       const std::int64_t at = start + j * groups.step;
-      out.value[static_cast<std::size_t>(at)] = x[at] / std::max(norm, kLeastNorm);
+      out.value[static_cast<std::size_t>(at)] = x[at] / std::max(norm, kAttentionLeastNorm);
     }
   }
   return out;
 }
 
+/// Gradient of x given that of the normalised value: (d - a (a.d)) / norm; d / 1e-12 where the norm was raised to 1e-12.
 void normalise_backward(const PositionGroups& groups, const Normalised& a, const double* d, double* gx) {
   for (std::int64_t g = 0; g < groups.count; ++g) {
     const std::int64_t start = groups.start(g);
     const double norm = a.norm[static_cast<std::size_t>(g)];
     double along = 0;  // a.d; the clamped norm is a constant
-    if (norm > kLeastNorm) {
+    if (norm > kAttentionLeastNorm) {
       for (std::int64_t j = 0; j < groups.length; ++j) {
         const std::int64_t at = start + j * groups.step;
         along += a.value[static_cast<std::size_t>(at)] * d[at];
@@ -77,19 +74,35 @@ void normalise_backward(const PositionGroups& groups, const Normalised& a, const
     }
     for (std::int64_t j = 0; j < groups.length; ++j) {
       const std::int64_t at = start + j * groups.step;
-      gx[at] = (d[at] - a.value[static_cast<std::size_t>(at)] * along) / std::max(norm, kLeastNorm);
+      gx[at] = (d[at] - a.value[static_cast<std::size_t>(at)] * along) / std::max(norm, kAttentionLeastNorm);
     }
   }
 }
 
-double attention_loss(const Shape& map, AttentionForm form, const double* q_s, const double* q_t, double* gq) {
+void store(double value, const TensorView& loss) {
+  visit_reference_dtype("attention_kd", loss.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    *loss.ptr<T>() = static_cast<T>(value);
+  });
+}
+
+}  // namespace
+
+PositionGroups::PositionGroups(const Shape& map, bool by_columns) : images(map[0]), width(map[3]), columns(by_columns) {
+  count = by_columns ? map[0] * map[3] : map[0];
+  length = by_columns ? map[2] : map[2] * map[3];
+  step = by_columns ? map[3] : 1;
+}
+
+void attention_loss_ref(const Shape& map, AttentionForm form, const TensorView& q_s, const TensorView& q_t,
+                        const TensorView& loss, const TensorView& gq) {
   const PositionGroups groups(map, form == AttentionForm::kColumns);
-  const Normalised a_s = normalise_groups(groups, q_s);
-  const Normalised a_t = normalise_groups(groups, q_t);
+  const Normalised a_s = normalise_groups(groups, q_s.ptr<double>());
+  const Normalised a_t = normalise_groups(groups, q_t.ptr<double>());
   const auto samples = static_cast<double>(map[0]);
   const std::int64_t positions = map[2] * map[3];
   std::vector<double> d(a_s.value.size());
-  double loss = 0;
+  double total = 0;
   for (std::int64_t n = 0; n < map[0]; ++n) {
     double squares = 0;
     for (std::int64_t m = 0; m < positions; ++m) {
@@ -99,33 +112,33 @@ double attention_loss(const Shape& map, AttentionForm form, const double* q_s, c
     }
     const double norm = std::sqrt(squares);
     const bool by_norm = form == AttentionForm::kNorm;
-    loss += by_norm ? norm / samples : squares / (samples * static_cast<double>(positions));
+    total += by_norm ? norm / samples : squares / (samples * static_cast<double>(positions));
     // d becomes dL/da.
     const double slope =
         by_norm ? (norm > 0 ? 1 / (norm * samples) : 0) : 2 / (samples * static_cast<double>(positions));
     for (std::int64_t m = 0; m < positions; ++m) d[static_cast<std::size_t>(n * positions + m)] *= slope;
   }
-  if (gq != nullptr) normalise_backward(groups, a_s, d.data(), gq);
-  return loss;
+  store(total, loss);
+  if (gq.defined()) normalise_backward(groups, a_s, d.data(), gq.ptr<double>());
 }
 
-double psd_loss(const Shape& map, const std::vector<std::vector<double>>& q_s,
-                const std::vector<std::vector<double>>& q_t, std::vector<std::vector<double>>* gq) {
+void psd_loss_ref(const Shape& map, const std::vector<TensorView>& q_s, const std::vector<TensorView>& q_t,
+                  const TensorView& loss, const std::vector<TensorView>& gq) {
   const PositionGroups groups(map, false);
   const std::size_t layers = q_s.size();
-  const std::size_t size = q_s[0].size();
+  const auto size = static_cast<std::size_t>(groups.count * groups.length);
   const auto pairs = static_cast<double>(layers * (layers - 1) / 2);
   std::vector<Normalised> a_s;
   std::vector<Normalised> a_t;
   for (std::size_t k = 0; k < layers; ++k) {
-    a_s.push_back(normalise_groups(groups, q_s[k].data()));
-    a_t.push_back(normalise_groups(groups, q_t[k].data()));
+    a_s.push_back(normalise_groups(groups, q_s[k].ptr<double>()));
+    a_t.push_back(normalise_groups(groups, q_t[k].ptr<double>()));
   }
   std::vector<std::vector<double>> ga(layers, std::vector<double>(size, 0.0));
   std::vector<double> change_s(size);
   std::vector<double> change_t(size);
   std::vector<double> d(size);
-  double loss = 0;
+  double total = 0;
   for (std::size_t k = 0; k < layers; ++k) {
     for (std::size_t l = k + 1; l < layers; ++l) {
       for (std::size_t i = 0; i < size; ++i) {
@@ -136,10 +149,10 @@ double psd_loss(const Shape& map, const std::vector<std::vector<double>>& q_s,
       const Normalised r_t = normalise_groups(groups, change_t.data());
       for (std::size_t i = 0; i < size; ++i) {
         const double difference = r_s.value[i] - r_t.value[i];
-        loss += difference * difference / (pairs * static_cast<double>(size));
+        total += difference * difference / (pairs * static_cast<double>(size));
         d[i] = 2 * difference / (pairs * static_cast<double>(size));
       }
-      if (gq == nullptr) continue;
+      if (gq.empty()) continue;
       normalise_backward(groups, r_s, d.data(), change_s.data());
       for (std::size_t i = 0; i < size; ++i) {
         ga[l][i] += change_s[i];
@@ -147,11 +160,8 @@ double psd_loss(const Shape& map, const std::vector<std::vector<double>>& q_s,
       }
     }
   }
-  if (gq != nullptr) {
-    gq->assign(layers, std::vector<double>(size));
-    for (std::size_t k = 0; k < layers; ++k) normalise_backward(groups, a_s[k], ga[k].data(), (*gq)[k].data());
-  }
-  return loss;
+  store(total, loss);
+  for (std::size_t k = 0; k < gq.size(); ++k) normalise_backward(groups, a_s[k], ga[k].data(), gq[k].ptr<double>());
 }
 
 void energy_ref(const TensorView& x, const TensorView& q) {

@@ -17,8 +17,10 @@ void batch_similarity_kd_ref(const TensorView& student, const TensorView& teache
                              const TensorView& gstudent);
 void batch_similarity_kd_cpu(const TensorView& student, const TensorView& teacher, const TensorView& loss,
                              const TensorView& gstudent);
+void batch_similarity_kd_cuda(const TensorView& student, const TensorView& teacher, const TensorView& loss,
+                              const TensorView& gstudent);
 
 inline constexpr KernelTable<BatchSimilarityKdFn> kBatchSimilarityKd{"batch_similarity_kd", batch_similarity_kd_ref,
-                                                                     batch_similarity_kd_cpu, nullptr};
+                                                                     batch_similarity_kd_cpu, batch_similarity_kd_cuda};
 
 }  // namespace limbeck::distill

@@ -16,7 +16,9 @@ void csd_kd_ref(const TensorView& student, const TensorView& teacher, const Tens
                 const TensorView& gstudent, const CsdKdOptions& options);
 void csd_kd_cpu(const TensorView& student, const TensorView& teacher, const TensorView& loss,
                 const TensorView& gstudent, const CsdKdOptions& options);
+void csd_kd_cuda(const TensorView& student, const TensorView& teacher, const TensorView& loss,
+                 const TensorView& gstudent, const CsdKdOptions& options);
 
-inline constexpr KernelTable<CsdKdFn> kCsdKd{"csd_kd", csd_kd_ref, csd_kd_cpu, nullptr};
+inline constexpr KernelTable<CsdKdFn> kCsdKd{"csd_kd", csd_kd_ref, csd_kd_cpu, csd_kd_cuda};
 
 }  // namespace limbeck::distill

@@ -1,5 +1,5 @@
 // What this is: a loss that is a sum of squares of one number per element, with its gradient, in one pass over both maps:
-//   the common kernel of feature_mse and ofd_kd on the GPU.
+//   the common kernel of feature_mse, ofd_kd and ka_autoencoder_loss on the GPU.
 #pragma once
 
 #include <algorithm>
@@ -33,10 +33,15 @@ __global__ void distance_kernel(Difference difference, const S* student, const U
   if (threadIdx.x == 0) partial[blockIdx.x] = total;
 }
 
-/// loss = factor * sum of d^2. Dense maps of equal shape; `channels` is the length of their innermost dimension.
+/// Blocks that distance_partials() leaves a sum of.
+[[nodiscard]] inline unsigned distance_blocks(const TensorView& student) {
+  return std::clamp(cuda::ceil_div(student.numel(), 8 * cuda::kBlock), 1U, 1056U);
+}
+
+/// partial [distance_blocks()] = sums of d^2. Dense maps of equal shape; `channels` is the length of their innermost dimension.
 template <class Difference>
-void distance_loss(const char* name, const Difference& difference, const TensorView& student, const TensorView& teacher,
-                   const TensorView& loss, const TensorView& gstudent, double factor, std::int64_t channels) {
+void distance_partials(const char* name, const Difference& difference, const TensorView& student, const TensorView& teacher,
+                       const TensorView& gstudent, double factor, std::int64_t channels, double* partial) {
   visit_fast_dtype(name, student.dtype, [&](auto s_tag) {
     visit_fast_dtype(name, teacher.dtype, [&](auto t_tag) {
       using S = decltype(s_tag);
@@ -46,16 +51,27 @@ void distance_loss(const char* name, const Difference& difference, const TensorV
         constexpr int V = decltype(lanes)::value;
         const std::int64_t vectors = student.numel() / V;
         LIMBECK_CHECK(vectors < (std::int64_t{1} << 32), name, "maps of shape {} have too many elements", student.shape);
-        const unsigned blocks = std::min(cuda::ceil_div(vectors, 8 * cuda::kBlock), 1056U);
-        const cuda::Scratch partial(std::max(blocks, 1U) * sizeof(double));
-        cuda::launch(distance_kernel<V, S, U, Difference>, std::max(blocks, 1U), cuda::kBlock, difference, student.ptr<const S>(),
+        cuda::launch(distance_kernel<V, S, U, Difference>, distance_blocks(student), cuda::kBlock, difference, student.ptr<const S>(),
                      teacher.ptr<const U>(), gstudent.ptr<S>(), static_cast<float>(factor), static_cast<unsigned>(channels),
-                     static_cast<unsigned>(vectors), partial.template as<double>());
-        cuda::launch(cuda::finish_sum_kernel<float>, 1, cuda::kBlock, partial.template as<double>(), std::max(blocks, 1U), factor,
-                     loss.ptr<float>());
+                     static_cast<unsigned>(vectors), partial);
       }, student.ptr<const S>(), teacher.ptr<const U>(), gstudent.ptr<const S>());
     });
   });
 }
+
+/// loss = factor * sum of d^2.
+template <class Difference>
+void distance_loss(const char* name, const Difference& difference, const TensorView& student, const TensorView& teacher,
+                   const TensorView& loss, const TensorView& gstudent, double factor, std::int64_t channels) {
+  const unsigned blocks = distance_blocks(student);
+  const cuda::Scratch partial(blocks * sizeof(double));
+  distance_partials(name, difference, student, teacher, gstudent, factor, channels, partial.as<double>());
+  cuda::launch(cuda::finish_sum_kernel<float>, 1, cuda::kBlock, partial.as<double>(), blocks, factor, loss.ptr<float>());
+}
+
+/// s - t
+struct PlainDifference {
+  __device__ float operator()(float s, float t, unsigned) const { return s - t; }
+};
 
 }  // namespace limbeck::distill

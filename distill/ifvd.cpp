@@ -18,9 +18,10 @@ Tensor ifvd(const Tensor& student, const Tensor& teacher, const Tensor& labels, 
                 "labels of type {}, expected u8, i32 or i64", name_of(labels.dtype()));
   LIMBECK_CHECK(labels.device() == student.device(), kLoss, "labels on {}, student on {}", labels.device().to_string(),
                 student.device().to_string());
+  const Tensor y = labels.dense();
   return run_pair_loss(
       kLoss, student, teacher, [&](const Tensor& s, const Tensor& t, const Tensor& loss, const Tensor& gradient) {
-        kIfvd(s.device(), s.dtype(), s.view(), t.view(), labels.view(), loss.view(), gradient.view(), options);
+        kIfvd(s.device(), s.dtype(), s.view(), t.view(), y.view(), loss.view(), gradient.view(), options);
       });
 }
 

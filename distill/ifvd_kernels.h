@@ -19,8 +19,10 @@ void ifvd_ref(const TensorView& student, const TensorView& teacher, const Tensor
               const TensorView& gstudent, const IfvdOptions& options);
 void ifvd_cpu(const TensorView& student, const TensorView& teacher, const TensorView& labels, const TensorView& loss,
               const TensorView& gstudent, const IfvdOptions& options);
+void ifvd_cuda(const TensorView& student, const TensorView& teacher, const TensorView& labels, const TensorView& loss,
+               const TensorView& gstudent, const IfvdOptions& options);
 
-inline constexpr KernelTable<IfvdFn> kIfvd{"ifvd", ifvd_ref, ifvd_cpu, nullptr};
+inline constexpr KernelTable<IfvdFn> kIfvd{"ifvd", ifvd_ref, ifvd_cpu, ifvd_cuda};
 
 inline constexpr double kIfvdCountEpsilon = 1e-6;
 inline constexpr double kIfvdLeastNorm = 1e-8;

@@ -16,9 +16,11 @@ void inter_channel_kd_ref(const TensorView& student, const TensorView& teacher, 
                           const TensorView& gstudent, const InterChannelKdOptions& options);
 void inter_channel_kd_cpu(const TensorView& student, const TensorView& teacher, const TensorView& loss,
                           const TensorView& gstudent, const InterChannelKdOptions& options);
+void inter_channel_kd_cuda(const TensorView& student, const TensorView& teacher, const TensorView& loss,
+                           const TensorView& gstudent, const InterChannelKdOptions& options);
 
 inline constexpr KernelTable<InterChannelKdFn> kInterChannelKd{"inter_channel_kd", inter_channel_kd_ref,
-                                                               inter_channel_kd_cpu, nullptr};
+                                                               inter_channel_kd_cpu, inter_channel_kd_cuda};
 
 [[nodiscard]] inline double inter_channel_factor(const TensorView& student, const InterChannelKdOptions& options) {
   const auto n = static_cast<double>(student.n());

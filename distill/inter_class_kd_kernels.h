@@ -21,16 +21,21 @@ void icsd_ref(const TensorView& student, const TensorView& teacher, const Tensor
               const IcsdOptions& options);
 void icsd_cpu(const TensorView& student, const TensorView& teacher, const TensorView& loss, const TensorView& gstudent,
               const IcsdOptions& options);
+void icsd_cuda(const TensorView& student, const TensorView& teacher, const TensorView& loss, const TensorView& gstudent,
+               const IcsdOptions& options);
 void inter_class_similarity_ref(const TensorView& logits, double tau, const TensorView& matrix);
 void inter_class_similarity_cpu(const TensorView& logits, double tau, const TensorView& matrix);
+void inter_class_similarity_cuda(const TensorView& logits, double tau, const TensorView& matrix);
 
-/// IcsdMode::kOfficialCode of the fast kernel.
+/// IcsdMode::kOfficialCode of the fast kernels.
 void icsd_code_cpu(const TensorView& student, const TensorView& teacher, const TensorView& loss,
                    const TensorView& gstudent, const IcsdOptions& options);
+void icsd_code_cuda(const TensorView& student, const TensorView& teacher, const TensorView& loss,
+                    const TensorView& gstudent, const IcsdOptions& options);
 
-inline constexpr KernelTable<IcsdFn> kIcsd{"icsd", icsd_ref, icsd_cpu, nullptr};
+inline constexpr KernelTable<IcsdFn> kIcsd{"icsd", icsd_ref, icsd_cpu, icsd_cuda};
 inline constexpr KernelTable<InterClassSimilarityFn> kInterClassSimilarity{
-    "inter_class_similarity", inter_class_similarity_ref, inter_class_similarity_cpu, nullptr};
+    "inter_class_similarity", inter_class_similarity_ref, inter_class_similarity_cpu, inter_class_similarity_cuda};
 
 /// k = mean of the `images` matrices that start there, written into the first.
 /// Shapes:   k [images][size]

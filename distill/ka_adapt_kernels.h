@@ -16,8 +16,10 @@ void ka_adapt_ref(const TensorView& student, const TensorView& teacher, const Te
                   const TensorView& gstudent, const KaAdaptOptions& options);
 void ka_adapt_cpu(const TensorView& student, const TensorView& teacher, const TensorView& loss,
                   const TensorView& gstudent, const KaAdaptOptions& options);
+void ka_adapt_cuda(const TensorView& student, const TensorView& teacher, const TensorView& loss,
+                   const TensorView& gstudent, const KaAdaptOptions& options);
 
-inline constexpr KernelTable<KaAdaptFn> kKaAdapt{"ka_adapt", ka_adapt_ref, ka_adapt_cpu, nullptr};
+inline constexpr KernelTable<KaAdaptFn> kKaAdapt{"ka_adapt", ka_adapt_ref, ka_adapt_cpu, ka_adapt_cuda};
 
 /// Added to the norms that the vectors are divided by.
 inline constexpr double kKaEpsilon = 1e-12;

@@ -16,11 +16,14 @@ void ka_affinity_ref(const TensorView& student, const TensorView& teacher, const
                      const TensorView& gstudent, const KaAffinityOptions& options);
 void ka_affinity_cpu(const TensorView& student, const TensorView& teacher, const TensorView& loss,
                      const TensorView& gstudent, const KaAffinityOptions& options);
+void ka_affinity_cuda(const TensorView& student, const TensorView& teacher, const TensorView& loss,
+                      const TensorView& gstudent, const KaAffinityOptions& options);
 /// The part of ka_affinity_cpu for KaAffinityReduce::kTdl.
 void ka_affinity_tdl_cpu(const TensorView& student, const TensorView& teacher, const TensorView& loss,
                          const TensorView& gstudent);
 
-inline constexpr KernelTable<KaAffinityFn> kKaAffinity{"ka_affinity", ka_affinity_ref, ka_affinity_cpu, nullptr};
+inline constexpr KernelTable<KaAffinityFn> kKaAffinity{"ka_affinity", ka_affinity_ref, ka_affinity_cpu,
+                                                       ka_affinity_cuda};
 
 /// Added to the norms that vectors are divided by.
 inline constexpr double kAffinityEpsilon = 1e-12;

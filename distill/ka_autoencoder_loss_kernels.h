@@ -19,9 +19,12 @@ void ka_autoencoder_loss_ref(const TensorView& reconstruction, const TensorView&
 void ka_autoencoder_loss_cpu(const TensorView& reconstruction, const TensorView& code, const TensorView& map,
                              const TensorView& loss, const TensorView& greconstruction, const TensorView& gcode,
                              const KaAutoencoderOptions& options);
+void ka_autoencoder_loss_cuda(const TensorView& reconstruction, const TensorView& code, const TensorView& map,
+                              const TensorView& loss, const TensorView& greconstruction, const TensorView& gcode,
+                              const KaAutoencoderOptions& options);
 
 inline constexpr KernelTable<KaAutoencoderLossFn> kKaAutoencoderLoss{"ka_autoencoder_loss", ka_autoencoder_loss_ref,
-                                                                     ka_autoencoder_loss_cpu, nullptr};
+                                                                     ka_autoencoder_loss_cpu, ka_autoencoder_loss_cuda};
 
 /// Factor in front of sum |E|.
 [[nodiscard]] inline double ka_code_factor(const TensorView& code, const KaAutoencoderOptions& options) {

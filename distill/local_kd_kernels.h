@@ -17,8 +17,10 @@ void local_kd_ref(const TensorView& student, const TensorView& teacher, const Te
                   const TensorView& gstudent);
 void local_kd_cpu(const TensorView& student, const TensorView& teacher, const TensorView& loss,
                   const TensorView& gstudent);
+void local_kd_cuda(const TensorView& student, const TensorView& teacher, const TensorView& loss,
+                   const TensorView& gstudent);
 
-inline constexpr KernelTable<LocalKdFn> kLocalKd{"local_kd", local_kd_ref, local_kd_cpu, nullptr};
+inline constexpr KernelTable<LocalKdFn> kLocalKd{"local_kd", local_kd_ref, local_kd_cpu, local_kd_cuda};
 
 /// 1 / number of ordered pairs of neighbours in N maps of H x W; 0 if there are none.
 [[nodiscard]] inline double local_kd_factor(std::int64_t n, std::int64_t h, std::int64_t w) noexcept {

@@ -29,8 +29,7 @@ struct MultiLossNode final : Node {
       const Tensor& g = gradients[i];
       if (!needs_input_grad(i)) continue;
       gx[i] = Tensor::empty_like(g);
-      if (g.device().is_meta()) continue;
-      ops::kUnary<ops::MulScalar>(g.device(), g.dtype(), g.view(), gx[i].view(), ops::UnaryArgs{gy[0].item(), 0});
+      ops::kScaleBy(g.device(), g.dtype(), g.view(), gy[0].view(), gx[i].view());
     }
   }
   void release() override { gradients.clear(); }

@@ -19,8 +19,11 @@ void pairwise_kd_ref(const TensorView& student, const TensorView& teacher, const
                      const TensorView& gstudent, const PairwiseKdOptions& options);
 void pairwise_kd_cpu(const TensorView& student, const TensorView& teacher, const TensorView& loss,
                      const TensorView& gstudent, const PairwiseKdOptions& options);
+void pairwise_kd_cuda(const TensorView& student, const TensorView& teacher, const TensorView& loss,
+                      const TensorView& gstudent, const PairwiseKdOptions& options);
 
-inline constexpr KernelTable<PairwiseKdFn> kPairwiseKd{"pairwise_kd", pairwise_kd_ref, pairwise_kd_cpu, nullptr};
+inline constexpr KernelTable<PairwiseKdFn> kPairwiseKd{"pairwise_kd", pairwise_kd_ref, pairwise_kd_cpu,
+                                                       pairwise_kd_cuda};
 
 /// Grid of pooling windows over one map.
 struct PairwiseWindows {

@@ -2,6 +2,7 @@
 // the cache) and writes the gradient; a few lanes of a warp per pixel.
 #include "core/cuda/columns.cuh"
 #include "distill/pixel_kd_kernels.h"
+#include "ops/labels.cuh"
 #include "ops/pixel_rows.cuh"
 
 namespace limbeck::distill {
@@ -11,21 +12,6 @@ using namespace cuda;
 using ops::PixelLane;
 using ops::row_max;
 using ops::row_sum;
-
-struct Labels {
-  const void* data;  // null: every pixel counts
-  DType dtype;
-  long long ignore;
-
-  __device__ bool counts(unsigned pixel) const {
-    if (data == nullptr) return true;
-    switch (dtype) {
-      case DType::kU8: return static_cast<const std::uint8_t*>(data)[pixel] != ignore;
-      case DType::kI32: return static_cast<const std::int32_t*>(data)[pixel] != ignore;
-      default: return static_cast<const std::int64_t*>(data)[pixel] != ignore;
-    }
-  }
-};
 
 /// What the sum over pixels is multiplied by: `scale`, for a mean over the pixels that count divided by their number.
 struct Factor {
@@ -38,7 +24,7 @@ struct Factor {
   }
 };
 
-__global__ void count_kernel(Labels labels, unsigned pixels, double* partial) {
+__global__ void count_kernel(ops::LabelReader labels, unsigned pixels, double* partial) {
   __shared__ double scratch[32];
   double count = 0;
   for (unsigned i = first(); i < pixels; i += step()) count += labels.counts(i) ? 1 : 0;
@@ -77,7 +63,7 @@ struct PixelSoftmax {
 };
 
 template <class S, class U>
-__global__ void loss_kernel(const S* student, const U* teacher, Labels labels, S* gstudent, double* partial, Factor factor,
+__global__ void loss_kernel(const S* student, const U* teacher, ops::LabelReader labels, S* gstudent, double* partial, Factor factor,
                             float inverse_tau, bool cross_entropy, unsigned pixels, unsigned channels, unsigned lanes) {
   __shared__ double scratch[32];
   const PixelLane at(pixels, lanes);
@@ -116,7 +102,7 @@ void pixel_kd_cuda(const TensorView& student, const TensorView& teacher, const T
   const unsigned count_blocks = std::min(ceil_div(count, 16 * kBlock), 512U);
   const Scratch partial(std::max(blocks, count_blocks) * sizeof(double));
   const Scratch valid(sizeof(double));
-  const Labels y{labels.data, labels.dtype, options.ignore_index};
+  const ops::LabelReader y{labels.data, labels.dtype, options.ignore_index};
   launch(count_kernel, count_blocks, kBlock, y, pixels, partial.as<double>());
   launch(sum_kernel, 1, kBlock, partial.as<double>(), count_blocks, valid.as<double>());
   const Factor factor{pixel_kd_factor(student, 1, options), options.reduction == PixelKdReduction::kPerPixel, valid.as<double>()};

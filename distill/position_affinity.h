@@ -20,5 +20,9 @@ struct AffinityForm {
 /// Shapes:   student, gstudent [N,C,H,W]; teacher [N,D,H,W]; dense channels-last, f32 or bf16 each
 [[nodiscard]] double affinity_difference(const TensorView& student, const TensorView& teacher,
                                          const TensorView& gstudent, const AffinityForm& form, double slope);
+/// The same on the GPU; loss = loss_factor times the value, which stays there.
+/// Shapes:   as above; loss 0-d f32
+void affinity_difference_cuda(const TensorView& student, const TensorView& teacher, const TensorView& gstudent,
+                              const AffinityForm& form, double slope, double loss_factor, const TensorView& loss);
 
 }  // namespace limbeck::distill

@@ -7,6 +7,7 @@
 #include "core/cuda.h"
 #include "core/cuda/columns.cuh"
 #include "ops/cross_entropy_kernels.h"
+#include "ops/labels.cuh"
 #include "ops/pixel_rows.cuh"
 
 namespace limbeck::ops {
@@ -14,19 +15,8 @@ namespace {
 
 using namespace cuda;
 
-struct Labels {
-  const void* data;
-  DType dtype;
-  long long ignore;
+struct Labels : LabelReader {
   unsigned classes;
-
-  __device__ long long at(unsigned pixel) const {
-    switch (dtype) {
-      case DType::kU8: return static_cast<const std::uint8_t*>(data)[pixel];
-      case DType::kI32: return static_cast<const std::int32_t*>(data)[pixel];
-      default: return static_cast<const std::int64_t*>(data)[pixel];
-    }
-  }
   __device__ bool outside(long long y) const { return y != ignore && (y < 0 || y >= classes); }
 };
 
@@ -141,7 +131,7 @@ void cross_entropy_cuda(const TensorView& logits, const TensorView& labels, cons
   const unsigned lanes = lanes_per_pixel(logits.c());
   const unsigned blocks = ceil_div(count * lanes, kBlock);
   const unsigned census_blocks = std::min(ceil_div(count, 16 * kBlock), 512U);
-  const Labels y{labels.data, labels.dtype, args.ignore_index, static_cast<unsigned>(logits.c())};
+  const Labels y{{labels.data, labels.dtype, args.ignore_index}, static_cast<unsigned>(logits.c())};
   const Scratch census((1 + census_blocks) * sizeof(Census));
   auto* total = census.as<Census>();
   const Scratch partial(blocks * sizeof(double));
