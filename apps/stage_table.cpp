@@ -31,8 +31,17 @@ struct Row {
   std::map<std::string, Json> scores;  // split -> eval_SPLIT.json; empty for an autoencoder
 };
 
+/// The record of the run; of a weight file from elsewhere only its network is known.
+Json read_run(const fs::path& root, const Stage& stage) {
+  const fs::path file = stage.result(root) / "run.json";
+  if (stage.from.empty() || fs::exists(file)) return read_json(file);
+  Json run = Json::object();
+  if (stage.verb != Verb::kAutoencoder) run["model"] = stage.resolved(root).get<std::string>("model.name");
+  return run;
+}
+
 Row read_row(const fs::path& root, const Stage& stage, const std::vector<std::string>& splits) {
-  Row row{&stage, read_json(root / stage.name / "run.json"), {}};
+  Row row{&stage, read_run(root, stage), {}};
   if (stage.verb == Verb::kAutoencoder) return row;
   for (const std::string& split : splits) {
     const fs::path file = root / stage.name / fmt::format("eval_{}.json", split);
@@ -40,7 +49,7 @@ Row read_row(const fs::path& root, const Stage& stage, const std::vector<std::st
       log_info("{}: scoring on {}", stage.name, split);
       Config config = stage.resolved(root);
       config.override_with("data.val_split=" + split);
-      write_file_atomic(file, score_model(root / stage.name, read_data(config)).json() + "\n");
+      write_file_atomic(file, score_model(stage.result(root), read_data(config)).json() + "\n");
     }
     row.scores.emplace(split, read_json(file));
   }
@@ -49,6 +58,11 @@ Row read_row(const fs::path& root, const Stage& stage, const std::vector<std::st
 
 /// Two decimals; empty where the number is missing (a class that is not in the split).
 std::string percent(const Json& value) { return value.is_number() ? fmt::format("{:.2f}", value.get<double>()) : std::string(); }
+
+/// Empty where the record does not say.
+std::string count_of(const Json& run, const char* key) {
+  return run.contains(key) ? std::to_string(run[key].get<std::int64_t>()) : std::string();
+}
 
 /// What a task calls its scores, and the keys under which eval_SPLIT.json has them.
 struct ScoreNames {
@@ -81,8 +95,7 @@ Rows network_table(const std::vector<Row>& rows, const std::vector<std::string>&
   }
   for (const Row& row : rows) {
     if (row.scores.empty()) continue;
-    table.push_back({row.stage->name, row.run.value("model", ""), std::to_string(row.run.value("parameters", std::int64_t{0})),
-                     std::to_string(row.run.value("steps", std::int64_t{0}))});
+    table.push_back({row.stage->name, row.run.value("model", ""), count_of(row.run, "parameters"), count_of(row.run, "steps")});
     for (const auto& split : splits) {
       table.back().push_back(score_cell(row, rows, split, names.score_key));
       table.back().push_back(percent(row.scores.at(split)[names.second_key]));
@@ -131,7 +144,7 @@ std::string to_html(const Rows& table) {
 std::vector<std::string> autoencoder_lines(const std::vector<Row>& rows) {
   std::vector<std::string> lines;
   for (const Row& row : rows) {
-    if (row.stage->verb != Verb::kAutoencoder) continue;
+    if (row.stage->verb != Verb::kAutoencoder || !row.run.contains("best_explained")) continue;
     lines.push_back(fmt::format("{}: its code keeps {:.2f} % of the variance of the teacher's tap '{}'.", row.stage->name,
                                 row.run.value("best_explained", 0.0), row.run.value("teacher_tap", "")));
   }
@@ -141,13 +154,16 @@ std::vector<std::string> autoencoder_lines(const std::vector<Row>& rows) {
 std::string pictures_of(const fs::path& root, const Stage& stage) {
   constexpr std::size_t kMost = 2;
   std::vector<fs::path> files;
-  if (fs::is_directory(root / stage.name / "pictures")) {
-    for (const auto& entry : fs::directory_iterator(root / stage.name / "pictures")) {
+  const fs::path folder = stage.result(root) / "pictures";
+  if (fs::is_directory(folder)) {
+    for (const auto& entry : fs::directory_iterator(folder)) {
       if (entry.path().extension() == ".png") files.push_back(entry.path());
     }
   }
   std::sort(files.begin(), files.end());
-  std::string html = fmt::format("<h3><a href=\"{0}/report.html\">{0}</a></h3>\n", html_escape(stage.name));
+  const std::string name = html_escape(stage.name);
+  std::string html = stage.from.empty() ? fmt::format("<h3><a href=\"{0}/report.html\">{0}</a></h3>\n", name)
+                                        : fmt::format("<h3>{}, taken from {}</h3>\n", name, html_escape(stage.from));
   for (std::size_t i = 0; i < std::min(files.size(), kMost); ++i) html += html_png(files[i].filename().string(), read_file(files[i]));
   return html;
 }

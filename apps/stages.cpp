@@ -66,7 +66,8 @@ Stage read_stage(const std::string& name, const Config& section, const Config& c
   stage.name = name;
   stage.verb = read_verb(section);
   stage.like = section.get("like", "");
-  const Config own = section.copy({"verb", "like"});
+  stage.from = section.get("from", "");
+  const Config own = section.copy({"verb", "like", "from"});
   stage.config = common_part(common, stage.verb);
   if (!stage.like.empty()) stage.config.merge(earlier_stage(before, stage.like, section, "like").config);
   // A length of its own replaces the other kind of length.
@@ -79,6 +80,7 @@ Stage read_stage(const std::string& name, const Config& section, const Config& c
     if (other.empty()) continue;
     const Stage& source = earlier_stage(before, other, stage.config.copy(), key);
     stage.needs.push_back(other);
+    if (!source.from.empty()) stage.elsewhere[other] = source.from;
     // The architecture comes with the weights; the name is only there for the reader.
     if (std::string_view(key) == "teacher.init" && !stage.config.copy().has("teacher.name")) {
       stage.config.override_with("teacher.name=" + source.config.copy().get<std::string>("model.name"));
@@ -99,11 +101,18 @@ void check_taps(const Settings& s, const models::ModelSpec& teacher) {
 
 }  // namespace
 
+std::string Stage::text() const { return from.empty() ? config.copy().dump() : fmt::format("from: {}\n", from); }
+
+fs::path Stage::result(const fs::path& root) const { return from.empty() ? root / name : fs::path(from); }
+
 Config Stage::resolved(const fs::path& root) const {
   Config out = config.copy();
   for (const char* key : kReferences) {
     const std::string other = reference(config, key);
-    if (!other.empty()) out.override_with(fmt::format("{}={}", key, json_quote((root / other).string())));
+    if (other.empty()) continue;
+    const auto taken = elsewhere.find(other);
+    const std::string path = taken != elsewhere.end() ? taken->second : (root / other).string();
+    out.override_with(fmt::format("{}={}", key, json_quote(path)));
   }
   out.override_with("out=" + json_quote((root / name).string()));
   return out;

@@ -10,11 +10,13 @@
 //     autoencoder: {verb: autoencoder, teacher: {init: "@teacher"}, model: {...}}
 //     distilled:   {verb: distill, like: student, teacher: {init: "@teacher"},
 //                   distill: {autoencoder: "@autoencoder", terms: [...]}}
+//   A stage with `from: PATH` is not run: its result is the run folder, step folder or weight file at PATH.
 //
 // What it is not: the running of them (verb_run.cpp).
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -27,11 +29,15 @@ struct Stage {
   std::string name;
   Verb verb = Verb::kTrain;
   std::string like;                ///< the earlier stage it starts from; empty: the common part
+  std::string from;                ///< where its result is, if it is not to be run
   Config config;                   ///< merged; "@teacher" is still written like that
   std::vector<std::string> needs;  ///< earlier stages whose results it reads
+  std::map<std::string, std::string> elsewhere;  ///< those of `needs` that are taken `from` somewhere, and from where
 
   /// What was asked for, without defaults: the same text as long as the file says the same.
-  [[nodiscard]] std::string text() const { return config.copy().dump(); }
+  [[nodiscard]] std::string text() const;
+  /// Where its result is: ROOT/NAME, or `from`.
+  [[nodiscard]] std::filesystem::path result(const std::filesystem::path& root) const;
   /// The configuration of the run in ROOT/NAME: results of other stages by their paths, `out` filled in.
   [[nodiscard]] Config resolved(const std::filesystem::path& root) const;
 };

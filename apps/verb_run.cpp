@@ -4,6 +4,7 @@
 #include <sstream>
 
 #include "apps/cli.h"
+#include "apps/model_io.h"
 #include "apps/run_dir.h"
 #include "apps/signals.h"
 #include "apps/stage_table.h"
@@ -46,8 +47,9 @@ bool is_finished(const fs::path& folder) {
 /// How far a stage is. Throws ConfigError when the folder holds a run of other settings.
 Progress progress_of(const fs::path& root, const Stage& stage) {
   const fs::path folder = root / stage.name;
-  if (!fs::exists(folder / "config.yaml") && nn::list_checkpoints(folder).empty()) return Progress::kNew;
-  if (!fs::exists(folder / kRecord)) {
+  const bool recorded = fs::exists(folder / kRecord);
+  if (!recorded && !fs::exists(folder / "config.yaml") && nn::list_checkpoints(folder).empty()) return Progress::kNew;
+  if (!recorded) {
     fail<ConfigError>("run", "{} holds a run that is no stage; choose another --out", folder.string());
   }
   const std::string then = read_file(folder / kRecord);
@@ -55,7 +57,7 @@ Progress progress_of(const fs::path& root, const Stage& stage) {
     fail<ConfigError>("run", "stage '{}' in {} was started with other settings ({}); choose another --out, remove the folder, "
                       "or start everything again with --force", stage.name, folder.string(), first_difference(stage.text(), then));
   }
-  return is_finished(folder) ? Progress::kFinished : Progress::kStarted;
+  return !stage.from.empty() || is_finished(folder) ? Progress::kFinished : Progress::kStarted;
 }
 
 /// Refuses results that were made from a stage which is not there any more.
@@ -71,6 +73,32 @@ void check_order(const std::vector<Stage>& stages, const std::vector<Progress>& 
   }
 }
 
+void remove_scores(const fs::path& folder) {
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with("eval_") && name.ends_with(".json")) fs::remove(entry.path());
+  }
+}
+
+/// A result from elsewhere must be what the stage would have made: a mistake here costs seconds, in a later stage hours.
+void check_taken(const Stage& stage, const fs::path& root) {
+  if (stage.from.empty()) return;
+  const fs::path file = find_weights(stage.from);
+  if (stage.verb == Verb::kAutoencoder) return;  // the stage that uses it knows which teacher it must fit
+  const std::string wanted = stage.resolved(root).get<std::string>("model.name");
+  const std::string found = load_model(file).card.spec.name;
+  if (found == wanted) return;
+  fail<WeightsError>("run", "stage '{}' is taken from {}, which holds a {}, but its model.name is {}", stage.name, file.string(), found,
+                     wanted);
+}
+
+void take_stage(const Stage& stage, const fs::path& root) {
+  const fs::path folder = root / stage.name;
+  fs::create_directories(folder);
+  write_file_atomic(folder / kRecord, stage.text());
+  remove_scores(folder);
+}
+
 TrainOutcome run_stage(const Stage& stage, const fs::path& root, Progress progress, bool force) {
   const fs::path folder = root / stage.name;
   const Config config = stage.resolved(root);
@@ -78,10 +106,7 @@ TrainOutcome run_stage(const Stage& stage, const fs::path& root, Progress progre
   const RunFolder mode = force ? RunFolder::kReplace : progress == Progress::kStarted ? RunFolder::kResume : RunFolder::kNew;
   const auto trainer = make_trainer(settings, open_inputs(settings), folder, mode, config.dump());
   write_file_atomic(folder / kRecord, stage.text());
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with("eval_") && name.ends_with(".json")) fs::remove(entry.path());  // scores of the weights before
-  }
+  remove_scores(folder);  // of the weights before
   return trainer->train();
 }
 
@@ -98,12 +123,18 @@ int run_stages(const TrainArgs& args) {
   std::vector<Progress> progress;
   for (const Stage& stage : staged.stages) progress.push_back(args.force ? Progress::kNew : progress_of(root, stage));
   check_order(staged.stages, progress, root);
+  for (const Stage& stage : staged.stages) check_taken(stage, root);
   const SignalGuard signals;  // between stages too
   for (std::size_t i = 0; i < staged.stages.size(); ++i) {
     const Stage& stage = staged.stages[i];
     const std::string title = fmt::format("stage {}/{} {} ({})", i + 1, staged.stages.size(), stage.name, name_of(stage.verb));
     if (progress[i] == Progress::kFinished) {
       log_info("{}: finished before", title);
+      continue;
+    }
+    if (!stage.from.empty()) {
+      log_info("{}: taken from {}", title, stage.from);
+      take_stage(stage, root);
       continue;
     }
     log_info("{}{}", title, progress[i] == Progress::kStarted ? ": going on" : "");

@@ -83,6 +83,24 @@ TEST_CASE("references become paths, and the teacher's name comes with them") {
   CHECK(s.terms.size() == 2);
 }
 
+TEST_CASE("a stage can be taken from a run elsewhere") {
+  std::string text = kCommon + "  distilled: {verb: distill, like: student, teacher: {init: \"@teacher\"}, distill: {terms: [{loss: pixel_kd}]}}\n";
+  const std::string before = read(text).stages[0].text();
+  text.insert(text.find("    verb: train\n"), "    from: runs/other/teacher\n");
+  const StagedConfig staged = read(text);
+  const Stage& teacher = staged.stages[0];
+  CHECK(teacher.from == "runs/other/teacher");
+  CHECK(teacher.result("root") == "runs/other/teacher");
+  CHECK(teacher.text() == "from: runs/other/teacher\n");
+  CHECK(before.find("from:") == std::string::npos);
+  CHECK(staged.stages[1].result("root") == "root/student");
+  const Stage& distilled = staged.stages[2];
+  const Settings s = read_settings(distilled.resolved("root"), distilled.verb);
+  CHECK(s.teacher.init == "runs/other/teacher");
+  CHECK(s.teacher.spec.name == "deeplabv3_mobilenet_v2");
+  CHECK(distilled.needs == std::vector<std::string>{"teacher"});
+}
+
 TEST_CASE("the autoencoder of the published recipe needs no training section of its own") {
   const StagedConfig staged = read(kCommon + "  code: {verb: autoencoder, teacher: {init: \"@teacher\"}, train: {batch: 4}, "
                                              "autoencoder: {strides: [2, 1, 1]}}\n");

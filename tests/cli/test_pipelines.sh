@@ -45,6 +45,19 @@ before=$(stamp)
 LIMBECK_LOG=info expect 0 "stage 1/4 teacher (train): finished before" "$limbeck" run "${ka[@]}" -o "$work/ka"
 same <(echo "$before") <(stamp)
 
+# --- a trained teacher of another run in place of the first stage: nothing is trained there, the rest is as ever
+taken=("${tiny[@]}" "stages.teacher.from=$work/ka/teacher")
+LIMBECK_LOG=info expect 0 "stage 1/3 teacher (train): taken from $work/ka/teacher" "$limbeck" run -c "$work/cwd.yaml" -o "$work/taken" "${taken[@]}"
+expect 0 "| teacher | deeplabv3plus_mobilenet_v2 |" cat "$work/taken/table.md"
+exists "$work/taken/teacher"/{stage.yaml,eval_val.json} "$work/taken/distilled/report.html"
+[ ! -e "$work/taken/teacher/config.yaml" ] || { failures=$((failures + 1)); echo "FAILED: a stage that was taken was trained"; }
+LIMBECK_LOG=info expect 0 "stage 1/3 teacher (train): finished before" "$limbeck" run -c "$work/cwd.yaml" -o "$work/taken" "${taken[@]}"
+expect 2 "started with other settings" "$limbeck" run -c "$work/cwd.yaml" -o "$work/taken" "${tiny[@]}" "stages.teacher.from=$work/cwd/teacher"
+expect 2 "started with other settings" "$limbeck" run -c "$work/cwd.yaml" -o "$work/taken" "${tiny[@]}"
+expect 4 "holds a mobilenet_v2_seg, but its model.name is deeplabv3plus_mobilenet_v2" \
+  "$limbeck" run -c "$work/cwd.yaml" -o "$work/x" "${tiny[@]}" "stages.teacher.from=$work/cwd/student"
+expect 4 "$work/nowhere does not exist" "$limbeck" run -c "$work/cwd.yaml" -o "$work/x" "${tiny[@]}" "stages.teacher.from=$work/nowhere"
+
 # --- interrupted in the third stage: 75, and the same bits in the end
 "$limbeck" run "${ka[@]}" -o "$work/broken" &
 pid=$!
