@@ -58,30 +58,37 @@ class FitNetLoss final : public FeatureLoss {
   std::optional<models::Connector> connector_;
 };
 
-/// Formula: feature_mse(W2 relu(W1 s + b1) + b2, t); one hidden layer of `hidden` channels (0: as the teacher's)
+/// Formula: feature_mse(W2 relu(W1 s + b1) + b2, t); one hidden layer of `hidden` channels (0: as the teacher's). With a
+/// connector, a 1x1 convolution without bias comes before and W1 has as many inputs as the teacher channels.
 class ChannelTransformLoss final : public FeatureLoss {
  public:
-  ChannelTransformLoss(FeatureMseOptions options, std::int64_t hidden) : FeatureLoss(options), hidden_(hidden) {}
+  ChannelTransformLoss(FeatureMseOptions options, std::int64_t hidden, bool connector)
+      : FeatureLoss(options), hidden_(hidden), wants_connector_(connector) {}
   void connect(const LossContext& context) override {
     require_channels("channel_transform", context);
     Generator generator(context.seed);
-    mlp_.emplace(
-        models::ChannelMlpArgs{.in = context.student.channels, .out = context.teacher.channels, .hidden = hidden_},
-        generator);
+    const std::int64_t in = wants_connector_ ? context.teacher.channels : context.student.channels;
+    if (wants_connector_) {
+      connector_.emplace(models::ConnectorArgs{.in = context.student.channels, .out = in}, generator);
+      register_module("connector", *connector_);
+    }
+    mlp_.emplace(models::ChannelMlpArgs{.in = in, .out = context.teacher.channels, .hidden = hidden_}, generator);
     register_module("mlp", *mlp_);
   }
   Tensor forward(const Tensor& student, const Tensor& teacher, const Tensor&) override {
     LIMBECK_CHECK(mlp_.has_value(), "channel_transform", "connect() was not called");
-    return feature_mse((*mlp_)(student), teacher, options());
+    return feature_mse((*mlp_)(connector_ ? (*connector_)(student) : student), teacher, options());
   }
   [[nodiscard]] std::string type() const override { return "ChannelTransform"; }
   [[nodiscard]] std::string describe() const override {
-    return fmt::format("channel_transform hidden={} ({})", hidden_ > 0 ? std::to_string(hidden_) : "teacher channels",
-                       name_of(options().reduction));
+    return fmt::format("channel_transform {}hidden={} ({})", wants_connector_ ? "connector=conv1x1 " : "",
+                       hidden_ > 0 ? std::to_string(hidden_) : "teacher channels", name_of(options().reduction));
   }
 
  private:
   std::int64_t hidden_;
+  bool wants_connector_;
+  std::optional<models::Connector> connector_;
   std::optional<models::ChannelMlp> mlp_;
 };
 
@@ -145,7 +152,8 @@ std::shared_ptr<Loss> make_fitnet(const Config& term) {
 
 std::shared_ptr<Loss> make_channel_transform(const Config& term) {
   return std::make_shared<ChannelTransformLoss>(read_options(term, "sum_per_image"),
-                                                term.get_in_range<std::int64_t>("hidden", 0, 0, 1 << 16));
+                                                term.get_in_range<std::int64_t>("hidden", 0, 0, 1 << 16),
+                                                term.get<bool>("connector", false));
 }
 
 std::shared_ptr<Loss> make_mgd(const Config& term) {

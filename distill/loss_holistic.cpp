@@ -20,10 +20,11 @@
 
 #include "core/log.h"
 #include "core/rng.h"
+#include "distill/check_pair.h"
 #include "distill/gradient_penalty.h"
 #include "distill/loss_makers.h"
 #include "models/discriminator.h"
-#include "nn/adamw.h"
+#include "nn/optim.h"
 #include "ops/elementwise.h"
 #include "ops/interpolate.h"
 #include "ops/reduce.h"
@@ -34,8 +35,11 @@ namespace {
 struct HolisticOptions {
   bool wgan = false;  ///< hinge otherwise
   double lr = 4e-4;
+  bool sgd = false;  ///< Adam otherwise
   double beta1 = 0.9;
   double beta2 = 0.99;
+  double momentum = 0.9;       ///< SGD
+  double weight_decay = 5e-4;  ///< SGD
   double power = 0.9;     ///< of the polynomial decay; 0: constant
   double weight = 0.1;    ///< of the discriminator's loss
   double penalty = 10;    ///< of the gradient, WGAN-GP
@@ -54,14 +58,19 @@ class HolisticLoss final : public Loss {
     register_module("discriminator", *discriminator_);
     std::vector<nn::ParameterGroup> groups(1);
     groups[0].params = discriminator_->named_parameters();
-    optimizer_ = std::make_unique<nn::AdamW>(std::move(groups),
-                                             nn::AdamWOptions{.beta1 = options_.beta1, .beta2 = options_.beta2});
+    groups[0].weight_decay = options_.sgd ? options_.weight_decay : 0.0;
+    optimizer_ = nn::make_optimizer({.name = options_.sgd ? "sgd" : "adamw",
+                                     .momentum = options_.momentum,
+                                     .beta1 = options_.beta1,
+                                     .beta2 = options_.beta2},
+                                    std::move(groups));
     register_optimizer();
     for (const Tensor& p : discriminator_->parameters()) p.set_requires_grad(false);
   }
 
   Tensor forward(const Tensor& student, const Tensor& teacher, const Tensor&) override {
     LIMBECK_CHECK(discriminator_.has_value(), "holistic", "connect() was not called");
+    check_pair("holistic", student, teacher);
     const Tensor s = resized(student);
     // Several batches may be accumulated into one step.
     if (is_training()) maps_.push_back({s.detach(), resized(teacher)});
@@ -89,11 +98,14 @@ class HolisticLoss final : public Loss {
 
   [[nodiscard]] std::string type() const override { return "Holistic"; }
   [[nodiscard]] std::string describe() const override {
-    return fmt::format("holistic form={}{}, discriminator: adam lr={} betas={},{} {}, weight {}{}",
+    const std::string optimizer =
+        options_.sgd ? fmt::format("sgd lr={} momentum={} weight decay={}", format_short(options_.lr), format_short(options_.momentum),
+                                   format_short(options_.weight_decay))
+                     : fmt::format("adam lr={} betas={},{}", format_short(options_.lr), format_short(options_.beta1), format_short(options_.beta2));
+    return fmt::format("holistic form={}{}, discriminator: {} {}, weight {}{}",
                        options_.wgan ? "wgan_gp" : "hinge",
                        options_.wgan ? fmt::format(" penalty={}", format_short(options_.penalty)) : "",
-                       format_short(options_.lr), format_short(options_.beta1), format_short(options_.beta2),
-                       options_.power > 0 ? fmt::format("poly {}", format_short(options_.power)) : "constant",
+                       optimizer, options_.power > 0 ? fmt::format("poly {}", format_short(options_.power)) : "constant",
                        format_short(options_.weight),
                        options_.size > 0 ? fmt::format(", maps resized to {0}x{0}", options_.size) : "");
   }
@@ -124,9 +136,11 @@ class HolisticLoss final : public Loss {
     return ops::add(student, ops::mul(ops::sub(teacher, student), share));
   }
 
+  [[nodiscard]] static bool is_counter(const std::string& name) { return name == "steps" || name.starts_with("updates."); }
+
   void register_optimizer() {
     for (const auto& [name, tensor] : optimizer_->state_dict()) {
-      if (name.starts_with("exp_avg")) moments_.emplace_back(name, tensor);
+      if (!is_counter(name)) moments_.emplace_back(name, tensor);
     }
     for (auto& [name, tensor] : moments_) register_buffer("optimizer." + name, tensor);
     register_buffer("optimizer.steps", steps_);
@@ -138,7 +152,7 @@ class HolisticLoss final : public Loss {
     nn::StateDict state = optimizer_->state_dict();
     for (auto& [name, tensor] : state) {
       // Every parameter takes part in every step.
-      if (name == "steps" || name.starts_with("updates.")) tensor = Tensor::from(std::vector<std::int64_t>{steps}, {1});
+      if (is_counter(name)) tensor = Tensor::from(std::vector<std::int64_t>{steps}, {1});
     }
     optimizer_->load_state_dict(state);
   }
@@ -147,7 +161,7 @@ class HolisticLoss final : public Loss {
   HolisticOptions options_;
   std::uint64_t seed_ = 0;
   std::optional<models::Discriminator> discriminator_;
-  std::unique_ptr<nn::AdamW> optimizer_;
+  std::unique_ptr<nn::Optimizer> optimizer_;
   std::vector<std::pair<std::string, Tensor>> moments_;
   Tensor steps_ = Tensor::from(std::vector<std::int64_t>{0}, {1});
   std::vector<Maps> maps_;
@@ -159,8 +173,14 @@ std::shared_ptr<Loss> make_holistic(const Config& term) {
   HolisticOptions o;
   o.wgan = term.choice("form", "hinge", {"hinge", "wgan_gp"}) == "wgan_gp";
   o.lr = term.get_in_range<double>("lr", o.lr, 0.0, 1.0);
-  o.beta1 = term.get_in_range<double>("beta1", o.beta1, 0.0, 0.999999);
-  o.beta2 = term.get_in_range<double>("beta2", o.beta2, 0.0, 0.999999);
+  o.sgd = term.choice("optimizer", "adam", {"adam", "sgd"}) == "sgd";
+  if (o.sgd) {
+    o.momentum = term.get_in_range<double>("momentum", o.momentum, 0.0, 0.999999);
+    o.weight_decay = term.get_in_range<double>("weight_decay", o.weight_decay, 0.0, 1.0);
+  } else {
+    o.beta1 = term.get_in_range<double>("beta1", o.beta1, 0.0, 0.999999);
+    o.beta2 = term.get_in_range<double>("beta2", o.beta2, 0.0, 0.999999);
+  }
   o.power = term.get_in_range<double>("power", o.power, 0.0, 10.0);
   o.weight = term.get_in_range<double>("discriminator_weight", o.weight, 0.0, 1e6);
   if (o.wgan) o.penalty = term.get_in_range<double>("penalty", o.penalty, 0.0, 1e6);

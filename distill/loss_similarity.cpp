@@ -2,6 +2,7 @@
 #include "core/autograd.h"
 #include "core/log.h"
 #include "distill/batch_similarity_kd.h"
+#include "distill/check_pair.h"
 #include "distill/csd_kd.h"
 #include "distill/inter_channel_kd.h"
 #include "distill/inter_class_kd.h"
@@ -91,6 +92,7 @@ class LocalKdLoss final : public Loss {
   explicit LocalKdLoss(bool probabilities) : probabilities_(probabilities) {}
   Tensor forward(const Tensor& student, const Tensor& teacher, const Tensor&) override {
     if (!probabilities_) return local_kd(student, teacher);
+    check_pair("local_kd", student, teacher);  // local_kd itself sees probabilities without history
     Tensor t;
     {
       const NoGradGuard off;

@@ -166,6 +166,36 @@ TEST_CASE("options reach the ops") {
        psd_kd(students, teachers).item());
 }
 
+TEST_CASE("every loss refuses a teacher that requires grad") {
+  Toy teacher(2, 2, 3);
+  LossContext context;
+  context.student = context.teacher = {"features.pre_relu", 3, 2};
+  context.teacher_model = &teacher;
+  context.classes = 3;
+  Generator g(4);
+  const auto map = [&](bool differentiated) {
+    Tensor x = Tensor::empty({2, 3, 64, 64});
+    fill_normal_(x, g, 0, 1);
+    x.set_requires_grad(differentiated);
+    return x;
+  };
+  for (const std::string& name : loss_names()) {
+    CAPTURE(name);
+    const auto loss = make_loss(Config::parse("{loss: " + name + "}", "test"));
+    loss->connect(context);
+    LossInputs in;
+    in.student = map(true);
+    in.teacher = map(true);
+    in.labels = Tensor::zeros({2, 64, 64}, DType::kU8);
+    in.more_student = {map(true)};
+    in.more_teacher = {map(true)};
+    check_throws<Error>([&] { static_cast<void>(loss->evaluate(in)); }, {"teacher requires grad", "freeze()"});
+    in.teacher = map(false);
+    in.more_teacher = {map(false)};
+    CHECK(std::isfinite(loss->evaluate(in).item()));
+  }
+}
+
 TEST_CASE("psd_kd: taps of different sizes are brought to the smallest") {
   Batch batch;
   auto student = std::make_shared<Toy>(1, 4, 4);
@@ -235,6 +265,8 @@ TEST_CASE("losses with layers of their own: names, sizes, who trains them") {
         "mlp.0.weight[6, 4, 1, 1] mlp.0.bias[6] mlp.2.weight[6, 6, 1, 1] mlp.2.bias[6] ");
   CHECK(names_of("{loss: channel_transform, hidden: 5}") ==
         "mlp.0.weight[5, 4, 1, 1] mlp.0.bias[5] mlp.2.weight[6, 5, 1, 1] mlp.2.bias[6] ");
+  CHECK(names_of("{loss: channel_transform, connector: true}") ==
+        "connector.0.weight[6, 4, 1, 1] mlp.0.weight[6, 6, 1, 1] mlp.0.bias[6] mlp.2.weight[6, 6, 1, 1] mlp.2.bias[6] ");
   CHECK(names_of("{loss: mgd}") ==
         "align.0.weight[6, 4, 1, 1] align.0.bias[6] generation.0.weight[6, 6, 3, 3] generation.0.bias[6] "
         "generation.2.weight[6, 6, 3, 3] generation.2.bias[6] ");

@@ -135,17 +135,32 @@ TEST_CASE("holistic: options reach the discriminator's optimizer") {
   CHECK(std::abs(constant[0] - still[0]) == doctest::Approx(1e-3).epsilon(1e-2));
   CHECK(std::abs(poly[0] - still[0]) == doctest::Approx(1e-3 * std::pow(0.5, 0.9)).epsilon(1e-2));
   CHECK(weight_after("{loss: holistic, form: wgan_gp, penalty: 0}") != weight_after("{loss: holistic, form: wgan_gp}"));
+  // A step of SGD is the rate times the gradient, plus the weight's own share.
+  const auto moved = [&](const char* yaml, std::size_t i) { return weight_after(yaml)[i] - still[i]; };
+  const double one = moved("{loss: holistic, optimizer: sgd, lr: 0.01, weight_decay: 0}", 0);
+  CHECK(one != 0);
+  CHECK(moved("{loss: holistic, optimizer: sgd, lr: 0.02, weight_decay: 0}", 0) == doctest::Approx(2 * one).epsilon(1e-3));
+  CHECK(moved("{loss: holistic, optimizer: sgd, lr: 0.01, weight_decay: 0.5}", 0) ==
+        doctest::Approx(one - 0.01 * std::pow(0.5, 0.9) * 0.5 * still[0]).epsilon(1e-3));
+  check_throws<ConfigError>(
+      [] {
+        const Config config = Config::parse("{loss: holistic, optimizer: sgd, beta1: 0.5}", "test");
+        static_cast<void>(make_loss(config));
+        config.check_all_used();
+      },
+      {"beta1"});
 }
 
 TEST_CASE("holistic: a resumed run repeats bit for bit") {
-  for (const char* yaml : {"{loss: holistic}", "{loss: holistic, form: wgan_gp}"}) {
+  for (const std::string yaml : {"{loss: holistic}", "{loss: holistic, form: wgan_gp}", "{loss: holistic, optimizer: sgd}"}) {
     CAPTURE(yaml);
     const Maps maps;
     const auto whole = connected(yaml);
     play(*whole, maps, 0, 2);
     nn::StateDict saved;
     for (const auto& [name, tensor] : whole->state_dict()) saved.emplace(name, tensor.copy());
-    CHECK(saved.count("optimizer.exp_avg_sq.l1.0.weight_orig") == 1);
+    const bool sgd = yaml.find("sgd") != std::string::npos;
+    CHECK(saved.count(fmt::format("optimizer.{}.l1.0.weight_orig", sgd ? "momentum" : "exp_avg_sq")) == 1);
     const auto expected = play(*whole, maps, 2, 4);
     const auto resumed = connected(yaml);
     play(*resumed, maps, 0, 1);  // whatever it was before does not matter
