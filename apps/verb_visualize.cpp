@@ -236,7 +236,7 @@ Image similarity_picture(const std::vector<Network>& networks, const datasets::C
         i == 0 ? "" : fmt::format(", distance to the teacher {:.4f}", row_distance(networks[0].similarity, networks[i].similarity));
     panels.push_back({datasets::matrix_picture(matrices[i], classes.names, range, kTextScale), networks[i].role + distance});
   }
-  const Image rows = datasets::side_by_side(panels, 2, kTextScale);
+  const Image rows = datasets::side_by_side(panels, static_cast<int>(panels.size()), kTextScale);
   return datasets::stacked({rows, datasets::colour_bar("divergence of column from row, nats", range, rows.w, kTextScale)});
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <fstream>
 #include <map>
 #include <memory>
 #include <set>
@@ -13,6 +14,7 @@
 #include "apps/classify.h"
 #include "apps/presets.h"
 #include "apps/stages.h"
+#include "apps/sweep.h"
 #include "apps/train_run.h"
 #include "core/autograd.h"
 #include "core/log.h"
@@ -21,6 +23,7 @@
 #include "distill/teacher_code.h"
 #include "models/zoo.h"
 #include "tests/harness/meta_model.h"
+#include "tests/harness/temp_dir.h"
 
 using namespace limbeck;
 using namespace limbeck::apps;
@@ -99,6 +102,7 @@ void check_distillation(const Settings& s, StagedNets& nets) {
   options.aux_weight = s.aux_weight;
   options.align_corners = s.train.align_corners;
   options.whole_images = s.classify;
+  options.connector_epochs = s.connector_epochs;
   if (!s.teacher_code.empty()) options.teacher_code = code_of(s, nets, *teacher);
   distill::Distiller distiller(student, teacher, s.terms, options);
   distiller.set_steps_per_epoch(5);
@@ -156,20 +160,57 @@ void check_staged(const Preset& preset) {
   }
 }
 
-void check_single(const Preset& preset) {
+/// A preset of one run. The verb is the one that reads all of it.
+Settings read_single(const Preset& preset) {
+  const Config probe = Config::parse(preset.text, std::string(preset.name));  // asking counts as use, so the real one is not asked
+  const Verb verb = probe.has("distill") ? Verb::kDistill : probe.has("autoencoder") ? Verb::kAutoencoder : Verb::kTrain;
   Config config = Config::parse(preset.text, std::string(preset.name));
-  if (config.copy().section("data").get("root", "").empty()) config.override_with("data.root=data");
-  const Verb verb = config.copy().has("distill") ? Verb::kDistill : Verb::kTrain;
-  const Settings s = read_settings(config, verb);
+  if (probe.section("data").get("root", "").empty()) config.override_with("data.root=data");
+  Settings s = read_settings(config, verb);
   static_cast<void>(config.get<std::string>("out"));
   config.check_all_used();
-  CHECK(test::on_meta(spec_of(s))->parameter_count() > 1000);
-  if (verb != Verb::kDistill) return;
+  return s;
+}
+
+/// The networks of a run whose teacher and code come from elsewhere.
+StagedNets nets_of(const Settings& s) {
   StagedNets nets;
   Settings teacher = s;
   teacher.model = s.teacher;
   nets.settings.emplace(fs::path(s.teacher.init).filename().string(), teacher);
-  check_distillation(s, nets);
+  if (s.teacher_code.empty()) return nets;
+  const auto code = std::find_if(presets().begin(), presets().end(), [](const Preset& p) { return std::string_view(p.name) == "camvid/autoencoder"; });
+  REQUIRE(code != presets().end());
+  nets.settings.emplace(fs::path(s.teacher_code).filename().string(), read_single(*code));
+  return nets;
+}
+
+void check_single(const Preset& preset) {
+  const Settings s = read_single(preset);
+  CHECK(test::on_meta(spec_of(s))->parameter_count() > 1000);
+  if (s.verb == Verb::kTrain) return;
+  StagedNets nets = nets_of(s);
+  if (s.verb == Verb::kAutoencoder) {
+    static_cast<void>(build_autoencoder(s, *nets.teacher_of(s)));
+  } else {
+    check_distillation(s, nets);
+  }
+}
+
+void check_sweep(const Preset& preset) {
+  const test::TempDir folder;
+  std::ofstream(folder / "sweep.yaml") << preset.text;
+  const SweepSpec sweep = read_sweep((folder / "sweep.yaml").string(), {"data.root=data"});
+  CHECK(sweep.baseline == "alone");
+  for (const SweepMethod& method : sweep.methods) {
+    CAPTURE(method.name);
+    Config config = method.config.copy();
+    const Settings s = read_settings(config, method.distillation ? Verb::kDistill : Verb::kTrain);
+    config.check_all_used();
+    if (!method.distillation) continue;
+    StagedNets nets = nets_of(s);
+    check_distillation(s, nets);
+  }
 }
 
 }  // namespace
@@ -182,10 +223,9 @@ TEST_CASE("every preset is complete and runs its first step") {
                    [](const auto& a, const auto& b) { return teacher_key(a) < teacher_key(b); });
   for (const Preset& preset : sorted) {
     CAPTURE(preset.name);
-    if (is_sweep(preset)) continue;  // needs a file beside it: test_sweep.cpp
     INFO(preset.name);
     try {
-      is_staged(preset) ? check_staged(preset) : check_single(preset);
+      is_sweep(preset) ? check_sweep(preset) : is_staged(preset) ? check_staged(preset) : check_single(preset);
     } catch (const Error& e) {
       FAIL_CHECK(std::string(e.what()));
     }
