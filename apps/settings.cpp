@@ -180,9 +180,10 @@ std::vector<distill::Term> read_terms(const Config& distill) {
     term.student_tap = section.get("student", "logits");
     term.teacher_tap = section.get("teacher", "logits");
     term.weight = distill::WeightSchedule::from_config(section, "weight", 1.0);
-    const std::string align = section.choice("align", term.loss->alignment(), {"larger", "teacher", "student"});
+    const std::string align = section.choice("align", term.loss->alignment(), {"larger", "teacher", "student", "image"});
     if (align == "teacher") term.align = distill::SizeAlign::kTeacher;
     if (align == "student") term.align = distill::SizeAlign::kStudent;
+    if (align == "image") term.align = distill::SizeAlign::kImage;
     terms.push_back(std::move(term));
   }
   if (terms.empty()) distill.reject("terms", "a distillation run needs at least one term");
@@ -301,6 +302,7 @@ Settings read_settings(const Config& config, Verb verb) {
   if (verb == Verb::kDistill) {
     s.terms = read_terms(config.section("distill"));
     s.teacher_code = config.get("distill.autoencoder", "");
+    s.connector_epochs = config.get_in_range<std::int64_t>("distill.connector_epochs", std::int64_t{0}, std::int64_t{0}, kMany);
     s.teacher_in_train_mode = config.section("distill").choice("variant", "paper", {"paper", "released-code"}) == "released-code";
   }
   return s;

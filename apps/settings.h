@@ -99,6 +99,7 @@ struct Settings {
   std::vector<distill::Term> terms;     ///< distill only
   std::string teacher_code;             ///< distill.autoencoder: whose encoder gives the teacher's tap "code"; empty: none
   bool teacher_in_train_mode = false;   ///< distill.variant: released-code
+  std::int64_t connector_epochs = 0;    ///< distill.connector_epochs: so many epochs for the layers of terms alone
   distill::WeightSchedule ce_weight{1.0};
   double aux_weight = 0.4;
 };

@@ -143,6 +143,7 @@ std::shared_ptr<distill::Distiller> build_objective(Settings& settings, const Tr
   objective.cross_entropy.label_smoothing = settings.train.label_smoothing;
   objective.cross_entropy.class_weights = inputs.class_weights;
   objective.teacher_in_train_mode = settings.teacher_in_train_mode;
+  objective.connector_epochs = settings.connector_epochs;
   if (!settings.teacher_code.empty()) {
     objective.teacher_code = distill::load_teacher_code(find_weights(settings.teacher_code), *inputs.teacher);
   }

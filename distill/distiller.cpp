@@ -1,6 +1,9 @@
 #include "distill/distiller.h"
 
 #include <algorithm>
+#include <array>
+#include <cmath>
+#include <optional>
 #include <utility>
 
 #include "core/autograd.h"
@@ -56,8 +59,21 @@ const Tensor& tap_of(const models::Output& output, const std::string& tap) {
   return tap == kLogits ? output.logits : output.taps.at(tap);
 }
 
-Tensor resize_to(const Tensor& x, const Tensor& like, bool align_corners) {
-  return ops::resize_bilinear(x, {like.size(2), like.size(3)}, align_corners);
+using Size = std::array<std::int64_t, 2>;
+
+Size size_of_map(const Tensor& x) { return {x.size(2), x.size(3)}; }
+
+/// The size at which a term compares its maps.
+Size common_size(SizeAlign align, const Tensor& student, const Tensor& teacher, const Tensor& labels) {
+  const Size s = size_of_map(student);
+  const Size t = size_of_map(teacher);
+  switch (align) {
+    case SizeAlign::kTeacher: return t;
+    case SizeAlign::kStudent: return s;
+    case SizeAlign::kImage: return {labels.size(1), labels.size(2)};
+    case SizeAlign::kLarger: break;
+  }
+  return s[0] * s[1] > t[0] * t[1] ? t : s;
 }
 
 /// See Note [one pixel].
@@ -96,11 +112,15 @@ Distiller::Distiller(std::shared_ptr<models::Model> student, std::shared_ptr<mod
       add_tap(student_taps_, pair.student);
       add_teacher_tap(pair.teacher, i);
     }
+    if (term.align == SizeAlign::kImage && options_.whole_images) {
+      fail<ConfigError>("distiller", "term '{}': align: image, but these labels are classes of whole pictures and have no size", term.name);
+    }
     term.loss->connect(context_of(i));
     check_channels(i);
     register_module(fmt::format("term{}", i), *term.loss);
     if (term.connector) register_module(fmt::format("connector{}", i), *term.connector);
   }
+  check_connector_epochs();
 }
 
 // The teacher is deliberately no child: it must not appear among the trained parameters or in checkpoints.
@@ -127,6 +147,28 @@ void Distiller::check_channels(std::size_t index) const {
   if (context.student.channels == context.teacher.channels) return;
   fail<ConfigError>("distiller", kUnequalChannels, term.name, term.student_tap, context.student.channels, term.teacher_tap,
                     context.teacher.channels);
+}
+
+void Distiller::check_connector_epochs() const {
+  if (options_.connector_epochs == 0) return;
+  const auto has_layers = [](const Term& term) {
+    return !term.loss->parameters().empty() || (term.connector && !term.connector->parameters().empty());
+  };
+  if (std::any_of(terms_.begin(), terms_.end(), has_layers)) return;
+  fail<ConfigError>("distiller", "connector_epochs is {}, but no term has layers of its own to train in them", options_.connector_epochs);
+}
+
+bool Distiller::trains_connectors_only(std::int64_t step, std::int64_t total_steps) const {
+  if (options_.connector_epochs == 0) return false;
+  LIMBECK_CHECK(steps_per_epoch_ > 0, "distiller",
+                "connector_epochs is {}, but the length of an epoch is not known; call set_steps_per_epoch()",
+                options_.connector_epochs);
+  const auto end = static_cast<std::int64_t>(std::ceil(static_cast<double>(options_.connector_epochs) * steps_per_epoch_ - 1e-9));
+  if (end >= total_steps) {
+    fail<ConfigError>("distiller", "connector_epochs is {}: {} steps of {} for the connectors leave none for the student",
+                      options_.connector_epochs, end, total_steps);
+  }
+  return step < end;
 }
 
 void Distiller::add_teacher_tap(const std::string& tap, std::size_t index) {
@@ -193,7 +235,11 @@ Objective Distiller::forward(const Tensor& images, const Tensor& given, std::int
     need_code = need_code || (counts && reads_code_[i]);
   }
   if (need_teacher) teacher = run_teacher(images, need_code);
-  const models::Output student = as_maps(student_->forward(images, student_taps_));
+  const models::Output student = [&] {
+    std::optional<NoGradGuard> off;
+    if (trains_connectors_only(step, total_steps)) off.emplace();
+    return as_maps(student_->forward(images, student_taps_));
+  }();
 
   Objective objective;
   objective.terms.reserve(terms_.size() + 2);
@@ -227,22 +273,7 @@ Tensor Distiller::term_value(std::size_t index, const models::Output& student, c
   if (term.connector) s = (*term.connector)(s);
   LIMBECK_CHECK(s.ndim() == 4 && t.ndim() == 4, "distiller", "term '{}': taps of shapes {} and {}, expected 4-D maps",
                 term.name, s.shape(), t.shape());
-  if (s.size(2) != t.size(2) || s.size(3) != t.size(3)) {
-    const bool student_is_larger = s.size(2) * s.size(3) > t.size(2) * t.size(3);
-    const bool resize_student =
-        term.align == SizeAlign::kTeacher || (term.align == SizeAlign::kLarger && student_is_larger);
-    if (!alignment_logged_[index]) {
-      alignment_logged_[index] = true;
-      log_info("term '{}': student map {}x{}, teacher map {}x{}; the {} map is resized (bilinear)", term.name,
-               s.size(2), s.size(3), t.size(2), t.size(3), resize_student ? "student" : "teacher");
-    }
-    if (resize_student) {
-      s = resize_to(s, t, options_.align_corners);
-    } else {
-      const NoGradGuard off;
-      t = resize_to(t, s, options_.align_corners);
-    }
-  }
+  align_sizes(index, labels, s, t);
   LIMBECK_CHECK(s.size(1) == t.size(1) || !term.loss->equal_channels(), "distiller",
                 kUnequalChannels, term.name, term.student_tap, s.size(1), term.teacher_tap, t.size(1));
   LossInputs inputs{s, t, labels, student.logits, teacher.logits, step, total_steps};
@@ -251,6 +282,24 @@ Tensor Distiller::term_value(std::size_t index, const models::Output& student, c
     inputs.more_teacher.push_back(tap_of(teacher, pair.teacher));
   }
   return term.loss->evaluate(inputs);
+}
+
+void Distiller::align_sizes(std::size_t index, const Tensor& labels, Tensor& student, Tensor& teacher) {
+  const Term& term = terms_[index];
+  const Size size = common_size(term.align, student, teacher, labels);
+  const bool resize_student = size_of_map(student) != size;
+  const bool resize_teacher = size_of_map(teacher) != size;
+  if (!resize_student && !resize_teacher) return;
+  if (!alignment_logged_[index]) {
+    alignment_logged_[index] = true;
+    const std::string what = resize_student && resize_teacher ? fmt::format("both maps are resized to {}x{}", size[0], size[1])
+                                                              : fmt::format("the {} map is resized", resize_student ? "student" : "teacher");
+    log_info("term '{}': student map {}x{}, teacher map {}x{}; {} (bilinear)", term.name, student.size(2), student.size(3),
+             teacher.size(2), teacher.size(3), what);
+  }
+  if (resize_student) student = ops::resize_bilinear(student, size, options_.align_corners);
+  const NoGradGuard off;
+  if (resize_teacher) teacher = ops::resize_bilinear(teacher, size, options_.align_corners);
 }
 
 void Distiller::after_step(std::int64_t step, std::int64_t total_steps) {
@@ -271,9 +320,13 @@ std::vector<std::string> Distiller::describe() const {
                                 code.encoder->options().code_channels(), code.file, code.tap));
   }
   if (teacher_state_) lines.emplace_back("teacher: in train mode (released-code variant)");
+  if (options_.connector_epochs > 0) {
+    lines.push_back(fmt::format("connectors: trained alone until the end of epoch {}; the student's weights rest", options_.connector_epochs));
+  }
   for (const Term& term : terms_) {
-    lines.push_back(fmt::format("{}: weight {}, {}, student '{}' <- teacher '{}'", term.name, term.weight.describe(),
-                                term.loss->describe(), term.student_tap, term.teacher_tap));
+    lines.push_back(fmt::format("{}: weight {}, {}, student '{}' <- teacher '{}'{}", term.name, term.weight.describe(),
+                                term.loss->describe(), term.student_tap, term.teacher_tap,
+                                term.align == SizeAlign::kImage ? ", both at the size of the image" : ""));
   }
   return lines;
 }

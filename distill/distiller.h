@@ -23,7 +23,8 @@ struct TeacherCode;
 enum class SizeAlign : std::uint8_t {
   kLarger,   ///< resize the larger map down to the smaller one (bilinear); the default
   kTeacher,  ///< resize the student map to the teacher's size
-  kStudent   ///< resize the teacher map to the student's size
+  kStudent,  ///< resize the teacher map to the student's size
+  kImage     ///< resize both to the size of the labels: score maps as AICSD compares them
 };
 
 /// One distillation term: weight(step) * loss(connector(student[tap]), teacher[tap]).
@@ -45,6 +46,7 @@ struct ObjectiveOptions {
   std::uint64_t seed = 0;       ///< of the initial values of trainable parts of losses
   bool whole_images = false;    ///< classification: labels [N], one class per picture, none of them ignored
   bool teacher_in_train_mode = false;  ///< see Note [teacher mode]
+  std::int64_t connector_epochs = 0;   ///< see Note [connectors first]
   /// Encoder behind the teacher's tap "code" (distill/teacher_code.h), run once per step for all terms that ask for it.
   std::shared_ptr<TeacherCode> teacher_code = nullptr;
 };
@@ -66,6 +68,11 @@ struct Objective {
 ///   code of AICSD leaves it in train mode: batch statistics, dropout in its head, running statistics that drift away from
 ///   the weight file. teacher_in_train_mode repeats that, still without gradients; the drifting statistics then belong to the
 ///   state of the Distiller ("teacher.*"), or a resumed run would not repeat.
+
+/// Note [connectors first]
+///   The released code of overhaul distillation trains the connectors of its terms alone in the first epoch. For
+///   connector_epochs epochs the student runs without being recorded: its weights get no gradient and stay, only its batch
+///   statistics move; layers of terms, connectors among them, are trained as ever. The cross entropy is shown, not followed.
 
 /// Note [one pixel]
 ///   The logits [N,K] of a classification network are maps of one pixel, its labels [N] are masks of one pixel. Seen like
@@ -107,6 +114,11 @@ class Distiller final : public nn::Module {
  private:
   [[nodiscard]] Tensor term_value(std::size_t index, const models::Output& student, const models::Output& teacher,
                                   const Tensor& labels, std::int64_t step, std::int64_t total_steps);
+  /// Brings the maps of a term to one size; says so once.
+  void align_sizes(std::size_t index, const Tensor& labels, Tensor& student, Tensor& teacher);
+  /// See Note [connectors first].
+  [[nodiscard]] bool trains_connectors_only(std::int64_t step, std::int64_t total_steps) const;
+  void check_connector_epochs() const;
   [[nodiscard]] double weight_at(const WeightSchedule& weight, std::int64_t step, std::int64_t total_steps) const;
   [[nodiscard]] LossContext context_of(std::size_t index) const;
   void set_teacher_mode();

@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
 #include "core/log.h"
 
 namespace limbeck::distill {
 namespace {
+
+constexpr double kLargest = 1e12;
 
 double checked(double weight) {
   if (!(weight >= 0)) fail<ConfigError>("weight", "got {}, expected a weight >= 0", weight);
@@ -55,18 +58,25 @@ WeightSchedule WeightSchedule::from_config(const Config& section, std::string_vi
       return false;  // a plain number
     }
   };
-  if (!is_mapping()) return WeightSchedule(section.get_in_range<double>(key, fallback, 0.0, 1e12));
+  if (!is_mapping()) return WeightSchedule(section.get_in_range<double>(key, fallback, 0.0, kLargest));
   const Config map = section.section(key);
   if (map.has("from")) {
     const bool by_epoch = map.choice("per", "step", {"step", "epoch"}) == "epoch";
-    const auto from = map.get<double>("from");
-    return by_epoch ? epochs(from, map.get<double>("to")) : linear(from, map.get<double>("to"));
+    const auto from = map.get_in_range<double>("from", 0.0, kLargest);
+    const auto to = map.get_in_range<double>("to", 0.0, kLargest);
+    return by_epoch ? epochs(from, to) : linear(from, to);
   }
-  const double value = map.get<double>("value", fallback);
+  const double value = map.get_in_range<double>("value", fallback, 0.0, kLargest);
   if (map.has("until")) return until(value, map.get<std::int64_t>("until"));
   const auto at = map.get<std::vector<std::int64_t>>("at");
   const auto to = map.get<std::vector<double>>("to");
   if (at.size() != to.size()) map.reject("at", fmt::format("{} steps but {} values in 'to'", at.size(), to.size()));
+  if (std::any_of(to.begin(), to.end(), [](double v) { return v < 0 || v > kLargest; })) {
+    map.reject("to", fmt::format("got [{}], expected weights >= 0", fmt::join(to, ", ")));
+  }
+  if (std::adjacent_find(at.begin(), at.end(), std::greater_equal<>()) != at.end()) {
+    map.reject("at", fmt::format("got [{}], expected steps that ascend", fmt::join(at, ", ")));
+  }
   std::vector<std::pair<std::int64_t, double>> changes;
   for (std::size_t i = 0; i < at.size(); ++i) changes.emplace_back(at[i], to[i]);
   return steps(value, std::move(changes));

@@ -129,6 +129,69 @@ TEST_CASE("maps of different size are aligned, and the log says how") {
   CHECK(value == doctest::Approx(channel_kd(student->forward(batch.images, {}).logits, t, {}).item()).epsilon(1e-5));
 }
 
+TEST_CASE("align: image compares both maps at the size of the labels") {
+  const Batch batch;
+  std::vector<std::string> lines;
+  set_log_sink([&](LogLevel, std::string_view m) { lines.emplace_back(m); });
+  for (const bool corners : {false, true}) {
+    CAPTURE(corners);
+    auto student = std::make_shared<Toy>(1, 4);
+    auto teacher = std::make_shared<Toy>(2, 2);
+    auto term = make_term("{loss: channel_kd}", 1.0);
+    term.align = SizeAlign::kImage;
+    ObjectiveOptions options;
+    options.align_corners = corners;
+    Distiller d(student, teacher, {term}, options);
+    CHECK(d.describe().at(1).ends_with("student 'logits' <- teacher 'logits', both at the size of the image"));
+    const Objective o = d.forward(batch.images, batch.labels, 0, 10);
+    o.total.backward();
+    for (const auto& p : student->parameters()) CHECK(p.grad().defined());
+    const NoGradGuard off;
+    const auto full = [&](Toy& net) { return ops::resize_bilinear(net.forward(batch.images, {}).logits, {12, 16}, corners); };
+    CHECK(o.terms[1].raw.item() == doctest::Approx(channel_kd(full(*student), full(*teacher), {}).item()).epsilon(1e-5));
+  }
+  set_log_sink({});
+  REQUIRE(lines.size() == 2);
+  CHECK(lines[0] == "term 'channel_kd': student map 3x4, teacher map 6x8; both maps are resized to 12x16 (bilinear)");
+
+  auto whole = make_term("{loss: channel_kd}", 1.0);
+  whole.align = SizeAlign::kImage;
+  ObjectiveOptions pictures;
+  pictures.whole_images = true;
+  CHECK_THROWS_WITH_AS(Distiller(std::make_shared<Toy>(1, 4), std::make_shared<Toy>(2, 4), {whole}, pictures),
+                       "[distiller] term 'channel_kd': align: image, but these labels are classes of whole pictures and have no size",
+                       ConfigError);
+}
+
+TEST_CASE("connectors first: the student's weights rest until the epoch is over") {
+  const Batch batch;
+  Generator g(3);
+  auto term = make_term("{loss: channel_kd}", 1.0);
+  term.student_tap = term.teacher_tap = "features";
+  const auto connector = std::make_shared<nn::Conv2d>(nn::ConvArgs{.in = 4, .out = 6}, g);
+  term.connector = connector;
+  const auto student = std::make_shared<Toy>(1, 4, 4);
+  ObjectiveOptions options;
+  options.connector_epochs = 1;
+  Distiller d(student, std::make_shared<Toy>(2, 4, 6), {term}, options);
+  CHECK_THROWS_WITH_AS(static_cast<void>(d.forward(batch.images, batch.labels, 0, 10)), doctest::Contains("set_steps_per_epoch"), Error);
+  d.set_steps_per_epoch(2.5);  // steps 0, 1 and 2 begin in the first epoch
+  for (const std::int64_t step : {0, 2, 3}) {
+    CAPTURE(step);
+    d.zero_grad();
+    const Objective o = d.forward(batch.images, batch.labels, step, 10);
+    CHECK(o.terms.at(0).raw.item() > 0);
+    o.total.backward();
+    CHECK(connector->weight().grad().defined());
+    for (const auto& p : student->parameters()) CHECK(p.grad().defined() == (step == 3));
+  }
+  CHECK(d.describe().at(1) == "connectors: trained alone until the end of epoch 1; the student's weights rest");
+  CHECK_THROWS_WITH_AS(static_cast<void>(d.forward(batch.images, batch.labels, 0, 3)),
+                       "[distiller] connector_epochs is 1: 3 steps of 3 for the connectors leave none for the student", ConfigError);
+  CHECK_THROWS_WITH_AS(Distiller(student, std::make_shared<Toy>(2, 4), {make_term("{loss: pixel_kd}", 1.0)}, options),
+                       "[distiller] connector_epochs is 1, but no term has layers of its own to train in them", ConfigError);
+}
+
 TEST_CASE("weights follow their schedule; a term of weight zero is not computed") {
   const Batch batch;
   auto term = make_term("{loss: channel_kd}", 1.0);
@@ -149,6 +212,18 @@ TEST_CASE("weights follow their schedule; a term of weight zero is not computed"
   CHECK(WeightSchedule::from_config(c, "c", 1).at(7, 10) == 0);
   CHECK(WeightSchedule::from_config(c, "d", 1).at(2, 10) == 5);
   CHECK(WeightSchedule::from_config(c, "e", 1.5).at(2, 10) == 1.5);
+  for (const auto& [text, message] : std::initializer_list<std::pair<const char*, const char*>>{
+           {"w: -1", "w.yaml:1"},
+           {"w: {from: -1, to: 3}", "w.yaml:1"},
+           {"w: {from: 0, to: -3, per: epoch}", "w.yaml:1"},
+           {"w: {value: -2, until: 7}", "w.yaml:1"},
+           {"w: {value: 1, at: [2, 3], to: [5, -1]}", "got [5, -1], expected weights >= 0"},
+           {"w: {value: 1, at: [3, 2], to: [5, 1]}", "got [3, 2], expected steps that ascend"}}) {
+    CAPTURE(text);
+    const Config bad = Config::parse(text, "w.yaml");
+    CHECK_THROWS_WITH_AS(static_cast<void>(WeightSchedule::from_config(bad, "w", 1)), doctest::Contains(message), ConfigError);
+    CHECK_THROWS_WITH_AS(static_cast<void>(WeightSchedule::from_config(bad, "w", 1)), doctest::Contains("w.yaml:1"), ConfigError);
+  }
   CHECK_THROWS_AS(WeightSchedule(-1.0), ConfigError);
   CHECK_THROWS_AS(static_cast<void>(WeightSchedule::steps(1, {{5, 1}, {5, 2}})), ConfigError);
 }

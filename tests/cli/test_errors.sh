@@ -91,7 +91,16 @@ expect 2 "released-code" "$limbeck" autoencoder -c "$work/code.yaml" -o "$work/x
 expect 4 "teacher.min_miou asks for 99" "$limbeck" autoencoder -c "$work/code.yaml" -o "$work/x" teacher.min_miou=99
 expect 2 "did you mean 'channel_kd'" "$limbeck" distill -c "$work/distill.yaml" -o "$work/x" 'distill.terms=[{loss: chanel_kd}]'
 expect 2 "weight" "$limbeck" distill -c "$work/distill.yaml" -o "$work/x" 'distill.terms=[{loss: channel_kd, weight: -1}]'
+expect 2 "weight.to" "$limbeck" distill -c "$work/distill.yaml" -o "$work/x" 'distill.terms=[{loss: channel_kd, weight: {from: 0, to: -3}}]'
+expect 2 "did you mean 'image'" "$limbeck" distill -c "$work/distill.yaml" -o "$work/x" 'distill.terms=[{loss: channel_kd, align: images}]'
+expect 2 "no term has layers of its own" "$limbeck" distill -c "$work/distill.yaml" -o "$work/x" teacher.min_miou=0 distill.connector_epochs=1
 expect 2 "tau" "$limbeck" distill -c "$work/distill.yaml" -o "$work/x" 'distill.terms=[{loss: channel_kd, tau: 0}]'
+
+# Maps of other sizes are no mistake: one is resized, and the log says which.
+LIMBECK_LOG=info expect 0 "student map 6x8, teacher map 3x4; the student map is resized (bilinear)" "$limbeck" distill -c "$work/distill.yaml" \
+  -o "$work/sizes" teacher.min_miou=0 model.output_stride=8
+LIMBECK_LOG=info expect 0 "both maps are resized to 48x64 (bilinear)" "$limbeck" distill -c "$work/distill.yaml" -o "$work/image" \
+  teacher.min_miou=0 'distill.terms=[{loss: channel_kd, align: image}]'
 
 # --- non-finite loss: 5, and the checkpoints of before are intact
 expect 5 "the loss is" "$limbeck" train -c "$config" -o "$work/nan" train.lr=1000 train.steps=200 train.ema=0
