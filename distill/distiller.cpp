@@ -151,10 +151,12 @@ void Distiller::check_channels(std::size_t index) const {
 
 void Distiller::check_connector_epochs() const {
   if (options_.connector_epochs == 0) return;
-  const auto has_layers = [](const Term& term) {
-    return !term.loss->parameters().empty() || (term.connector && !term.connector->parameters().empty());
+  // A discriminator is no layer of this kind: its loss trains it, not the objective.
+  const auto trains = [](const nn::Module& module) {
+    const auto parameters = module.parameters();
+    return std::any_of(parameters.begin(), parameters.end(), [](const Tensor& p) { return p.requires_grad(); });
   };
-  if (std::any_of(terms_.begin(), terms_.end(), has_layers)) return;
+  if (std::any_of(terms_.begin(), terms_.end(), [&](const Term& t) { return trains(*t.loss) || (t.connector && trains(*t.connector)); })) return;
   fail<ConfigError>("distiller", "connector_epochs is {}, but no term has layers of its own to train in them", options_.connector_epochs);
 }
 
