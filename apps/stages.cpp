@@ -78,7 +78,8 @@ Stage read_stage(const std::string& name, const Config& section, const Config& c
   for (const char* key : kReferences) {
     const std::string other = reference(stage.config, key);
     if (other.empty()) continue;
-    const Stage& source = earlier_stage(before, other, stage.config.copy(), key);
+    const Config asked = stage.config.copy();
+    const Stage& source = earlier_stage(before, other, asked, key);
     stage.needs.push_back(other);
     if (!source.from.empty()) stage.elsewhere[other] = source.from;
     // The architecture comes with the weights; the name is only there for the reader.
