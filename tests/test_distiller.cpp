@@ -253,7 +253,7 @@ TEST_CASE("weights that change by epochs") {
   auto term = make_term("{loss: channel_kd}", 1.0);
   term.weight = WeightSchedule::epochs(3, 0);
   Distiller d(std::make_shared<Toy>(1, 4), std::make_shared<Toy>(2, 4), {term});
-  CHECK_THROWS_WITH_AS(d.forward(batch.images, batch.labels, 0, 30), doctest::Contains("set_steps_per_epoch"), Error);
+  CHECK_THROWS_WITH_AS((void)d.forward(batch.images, batch.labels, 0, 30), doctest::Contains("set_steps_per_epoch"), Error);
   d.set_steps_per_epoch(10);
   CHECK(d.forward(batch.images, batch.labels, 10, 30).terms.at(1).weight == doctest::Approx(2));
   CHECK(d.forward(batch.images, batch.labels, 29, 30).terms.at(1).weight == doctest::Approx(1));

@@ -20,9 +20,9 @@ namespace {
 
 using nlohmann::json;
 
-const json& fixture(const std::string& name) {
+const json& fixture(std::string_view name) {
   static const json file = json::parse(read_file(std::string(LIMBECK_GOLDEN_DIR) + "/modules.json"));
-  return file.at(name);
+  return file.at(std::string(name));
 }
 
 Tensor values_of(const std::string& name, const Shape& shape, double low, double high) {
