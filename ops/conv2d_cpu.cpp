@@ -17,23 +17,6 @@ namespace {
 
 constexpr const char* kName = "conv2d";
 
-/// True on processors with bf16 matrix units (AMX).
-bool has_matrix_units() noexcept {
-#if defined(__x86_64__)
-  static const bool found = [] {
-    unsigned a = 0;
-    unsigned b = 0;
-    unsigned c = 0;
-    unsigned d = 0;
-    constexpr unsigned kAmxBf16 = 1U << 22U;
-    return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & kAmxBf16) != 0;
-  }();
-  return found;
-#else
-  return false;
-#endif
-}
-
 /// The weights of one group as pack_weights wants them.
 struct PackShape {
   std::int64_t filters, taps, channels;
@@ -100,9 +83,26 @@ void backward_weights_typed(const TensorView& x, const TensorView& gy, const Con
 
 }  // namespace
 
+bool has_matrix_units() noexcept {
+#if defined(__x86_64__)
+  static const bool found = [] {
+    unsigned a = 0;
+    unsigned b = 0;
+    unsigned c = 0;
+    unsigned d = 0;
+    constexpr unsigned kAmxBf16 = 1U << 22U;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & kAmxBf16) != 0;
+  }();
+  return found;
+#else
+  return false;
+#endif
+}
+
 bool use_onednn_conv(DType dtype) noexcept {
   switch (ConvEngineGuard::engine()) {
-    case ConvEngine::kTiles: return false;
+    case ConvEngine::kTiles:
+    case ConvEngine::kAmx: return false;
     case ConvEngine::kOneDnn: return true;
     case ConvEngine::kAuto: break;
   }

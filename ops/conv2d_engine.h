@@ -1,7 +1,8 @@
-// What this is: which CPU implementation a dense convolution runs on, and the calls of both.
+// What this is: which CPU implementation a dense convolution runs on, and the calls of all.
 //   tiles   limbeck's own kernels (ops/conv2d_tiles.h): f32 always; bf16 unless the processor has matrix units
-//   oneDNN  bf16 on processors with AMX, whose tile registers only a code generator can use well
-// Both work on dense views as described in ops/conv2d_kernels.h.
+//   oneDNN  bf16 on processors with matrix units (AMX)
+//   AMX     inference with packed weights on such processors, f32 and bf16 (ops/packed_conv2d.h only)
+// They work on dense views as described in ops/conv2d_kernels.h.
 // Read next: ops/conv2d_cpu.cpp.
 #pragma once
 
@@ -14,7 +15,7 @@
 
 namespace limbeck::ops {
 
-enum class ConvEngine : std::uint8_t { kAuto, kTiles, kOneDnn };
+enum class ConvEngine : std::uint8_t { kAuto, kTiles, kOneDnn, kAmx };
 
 /// While alive, dense convolutions on this thread run on the given engine; for tests and benchmarks.
 /// Shapes:   none
@@ -34,6 +35,10 @@ class ConvEngineGuard {
 /// True if a convolution of this type runs on oneDNN now.
 /// Shapes:   none
 [[nodiscard]] bool use_onednn_conv(DType dtype) noexcept;
+
+/// True on processors with bf16 matrix units (AMX).
+/// Shapes:   none
+[[nodiscard]] bool has_matrix_units() noexcept;
 
 /// Everything a forward pass may fuse.
 /// Shapes:   bias f32 [O]; residual as the result
@@ -62,6 +67,23 @@ void tiles_backward_data(const TensorView& gy, const void* packed, const Shape& 
                          const Conv2dOptions& options, const TensorView& gx);
 /// Shapes:   as Conv2dBackwardWeightsFn
 void tiles_backward_weights(const TensorView& x, const TensorView& gy, const Conv2dOptions& options, const TensorView& gw);
+
+// --- AMX --------------------------------------------------------------------------------------------------------------
+
+/// True if this processor and these kernels can compute the convolution.
+/// Shapes:   w [O,I/G,KH,KW]
+[[nodiscard]] bool amx_fits(const Shape& w, const Conv2dOptions& options) noexcept;
+/// Bytes of the packed weights for maps of type `dtype`.
+/// Shapes:   w [O,I,KH,KW]
+[[nodiscard]] std::size_t amx_packed_bytes(const Shape& w, const Conv2dOptions& options, DType dtype);
+/// Shapes:   w f32 [O,I,KH,KW]; packed [amx_packed_bytes]
+void amx_pack(const TensorView& w, const Conv2dOptions& options, DType dtype, void* packed);
+/// y = act(bias + conv(x, w) + residual).
+/// Shapes:   as tiles_forward
+/// Types:    f32 (products of bf16 parts, see Note [f32 from bf16] in conv2d_amx.cpp), bf16
+/// Error:    f32 1e-5 of the largest value. Infinite inputs give NaN.
+void amx_forward(const TensorView& x, const void* packed, const Shape& w, const ConvEpilogue& epilogue,
+                 const Conv2dOptions& options, const TensorView& y);
 
 // --- oneDNN -----------------------------------------------------------------------------------------------------------
 

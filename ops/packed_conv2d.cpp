@@ -65,6 +65,8 @@ void PackedConv2d::run_into(const Tensor& x_any, const Tensor& residual_any, con
   } else if (is_depthwise(x.shape(), w_.shape(), options_)) {
     kDepthwiseForward(x.device(), compute_, x.view(), w_.view(), view_or_none(b_), view_or_none(residual), act_,
                       options_, y.view());
+  } else if (use_amx()) {
+    run_amx(x.view(), view_or_none(residual), y.view());
   } else if (use_onednn_conv(compute_)) {
     run_onednn(x.view(), view_or_none(residual), y.view());
   } else {
@@ -87,6 +89,19 @@ Tensor PackedConv2d::reference(const Tensor& x, const Tensor& residual, const Sh
       values[i] = activate(act_, values[i] + (add != nullptr ? add[i] : T(0)));
   });
   return cast(y, compute_);
+}
+
+bool PackedConv2d::use_amx() const noexcept {
+  const ConvEngine engine = ConvEngineGuard::engine();
+  return (engine == ConvEngine::kAuto || engine == ConvEngine::kAmx) && amx_fits(w_.shape(), options_);
+}
+
+void PackedConv2d::run_amx(const TensorView& x, const TensorView& residual, const TensorView& y) const {
+  if (!amx_.defined()) {
+    amx_ = bytes(amx_packed_bytes(w_.shape(), options_, compute_));
+    amx_pack(w_.view(), options_, compute_, amx_.raw_data());
+  }
+  amx_forward(x, amx_.raw_data(), w_.shape(), {view_or_none(b_), residual, act_}, options_, y);
 }
 
 void PackedConv2d::run_tiles(const TensorView& x, const TensorView& residual, const TensorView& y) const {

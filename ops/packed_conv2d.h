@@ -40,11 +40,14 @@ class PackedConv2d {
 
  private:
   [[nodiscard]] Tensor reference(const Tensor& x, const Tensor& residual, const Shape& y_shape) const;
+  [[nodiscard]] bool use_amx() const noexcept;
+  void run_amx(const TensorView& x, const TensorView& residual, const TensorView& y) const;
   void run_tiles(const TensorView& x, const TensorView& residual, const TensorView& y) const;
   void run_onednn(const TensorView& x, const TensorView& residual, const TensorView& y) const;
 
   Tensor w_, b_;                 // as given; for the reference kernels and for packing
   // Packed bytes, made at the first call that needs them: which one that is depends on the size of the input.
+  mutable Tensor amx_;
   mutable Tensor tiles_;
   mutable Tensor winograd_;
   mutable Tensor onednn_;        // for inputs of onednn_shape_

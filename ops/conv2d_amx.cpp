@@ -1,0 +1,496 @@
+// What this is: dense convolution for inference on the matrix units (AMX) of the processor, for bf16 and for f32; see
+//   ops/conv2d_engine.h. On processors without them nothing here is ever called.
+// Read next: ops/conv2d_tiles.h, whose geometry (taps, pixel order, merged taps) this uses.
+//
+// Note [matrix units]
+//   A tile register holds 16 rows of 64 bytes. One instruction multiplies 16 pixels x 32 channels of bf16 with 32 channels x
+//   16 results and adds to 16x16 sums in f32: 16384 multiply-adds in 16 cycles. Eight registers allow 2x2 tiles of sums, so a
+//   step over 32 channels (a chunk) loads four tiles and multiplies four times.
+//   Both operands are laid out as whole tiles of 1 KiB: the weights once, the pixels when they are gathered, as a copy that stays
+//   in the second-level cache while all results are computed from it.
+// Note [f32 from bf16]
+//   An f32 number is the sum of two bf16 numbers, hi + lo, up to 2^-17 of it. So x w = lo hi' + hi hi' + hi lo' up to about 2^-16,
+//   three products with f32 sums at sixteen times the rate of f32 multiply-adds. The rounding errors of the terms of a sum are
+//   independent: what remains is a few 1e-6 of the largest result, less than Winograd's method loses. Infinite inputs become NaN.
+// Note [blocks]
+//   A task computes a block of pixels x a range of results. Where the sum is too long for the gathered pixels to stay in cache
+//   it is cut into parts, and the sums wait in memory between them. Large weights are read from memory once per block of pixels, so
+//   blocks are large where weights are.
+#include <algorithm>
+#include <array>
+#include <memory>
+
+#include "ops/conv2d_engine.h"
+#include "ops/conv2d_tiles.h"
+#include "ops/task_queue.h"
+
+#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__linux__)
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+namespace limbeck::ops {
+namespace {
+
+constexpr std::int64_t kSide = 16;                // rows of a tile, and columns of sums
+constexpr std::int64_t kChunk = 32;               // channels of a step
+constexpr std::int64_t kTileBytes = 1024;
+constexpr std::int64_t kRows = 2 * kSide;         // pixels of a pair of tiles
+constexpr std::int64_t kColumns = 2 * kSide;      // results of a panel
+constexpr std::int64_t kSums = kRows * kColumns;
+constexpr std::int64_t kMostSteps = 64;           // taps of a kernel
+constexpr std::int64_t kPixelBytes = 768 << 10;   // of gathered pixels
+constexpr std::int64_t kSumBytes = 768 << 10;     // of sums between two parts
+constexpr std::int64_t kMostPairs = 32;           // of tiles, in a block
+
+/// bf16 numbers that stand for one number, see Note [f32 from bf16].
+template <class T>
+constexpr std::int64_t kParts = std::is_same_v<T, float> ? 2 : 1;
+
+/// Sizes of packed weights.
+struct WeightShape {
+  std::int64_t filters, steps, depth;  // of one step: channels, or those of a whole kernel row
+  WeightShape(const Shape& w, const Conv2dOptions& options) : filters(w[0]), steps(w[2] * w[3]), depth(w[1]) {
+    if (merges_taps(conv_geometry(w, w, w, options, false), depth)) {  // of which only kernel and dilation matter
+      steps = w[2];
+      depth *= w[3];
+    }
+  }
+  [[nodiscard]] std::int64_t step_chunks() const { return (depth + kChunk - 1) / kChunk; }
+  [[nodiscard]] std::int64_t chunks() const { return steps * step_chunks(); }
+  [[nodiscard]] std::int64_t panels() const { return (filters + kColumns - 1) / kColumns; }
+  /// Tiles side by side in panel p.
+  [[nodiscard]] std::int64_t width(std::int64_t p) const { return filters - p * kColumns > kSide ? 2 : 1; }
+};
+
+template <class T>
+std::int64_t panel_offset(const WeightShape& w, std::int64_t p) {
+  return p * w.chunks() * kParts<T> * 2 * kTileBytes;
+}
+
+/// [panel][chunk][part][tile][pair of channels][result][2]
+template <class T>
+void pack(const float* w, const WeightShape& shape, char* packed) {
+  parallel_tasks(shape.panels() * shape.chunks(), [&](std::int64_t task) {
+    const std::int64_t p = task / shape.chunks();
+    const std::int64_t chunk = task % shape.chunks();
+    const std::int64_t step = chunk / shape.step_chunks();
+    const std::int64_t width = shape.width(p);
+    auto* const out = reinterpret_cast<bfloat16*>(packed + panel_offset<T>(shape, p) + chunk * kParts<T> * width * kTileBytes);
+    for (std::int64_t c = 0; c < width * kSide; ++c) {
+      const std::int64_t filter = p * kColumns + c;
+      for (std::int64_t k = 0; k < kChunk; ++k) {
+        const std::int64_t channel = chunk % shape.step_chunks() * kChunk + k;
+        const bool inside = filter < shape.filters && channel < shape.depth;
+        const float value = inside ? w[(filter * shape.steps + step) * shape.depth + channel] : 0.0F;
+        const bfloat16 high(value);
+        const std::int64_t at = c / kSide * (kTileBytes / 2) + (k / 2 * kSide + c % kSide) * 2 + k % 2;
+        out[at] = high;
+        if constexpr (kParts<T> == 2) out[width * (kTileBytes / 2) + at] = bfloat16(value - static_cast<float>(high));
+      }
+    }
+  });
+}
+
+// --- pixels into tiles ----------------------------------------------------------------------------------------------
+
+/// A stretch of chunks that lie together in the gathered pixels and in the weights.
+struct Stretch {
+  std::int64_t first, count;  ///< chunks of the weights
+};
+
+/// A pair of tiles of pixels, gathered for one part of the sum.
+struct ReadyPair {
+  const char* pixels = nullptr;
+  std::array<Stretch, kMostSteps> stretches{};
+  std::size_t stretch_count = 0;
+};
+
+// Masked forms, here and below, because g++ 12 warns falsely about the others; a mask of ones costs nothing.
+[[gnu::always_inline]] inline __m512 as_float(__m256i bf16) {
+  return _mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xFFFF, _mm512_maskz_cvtepu16_epi32(0xFFFF, bf16), 16));
+}
+
+/// Up to 32 channels of one pixel: a row of one tile per part. `used` has a bit per channel.
+[[gnu::always_inline]] inline void put_row(const bfloat16* x, std::uint32_t used, char* row) {
+  _mm512_store_si512(row, _mm512_maskz_loadu_epi16(used, x));
+}
+[[gnu::always_inline]] inline void put_row(const float* x, std::uint32_t used, char* row) {
+  const __m512 a = _mm512_maskz_loadu_ps(static_cast<__mmask16>(used), x);
+  const __m512 b = _mm512_maskz_loadu_ps(static_cast<__mmask16>(used >> 16U), x + kSide);
+  const auto high = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(b, a));
+  struct Halves {
+    __m256i a, b;
+  };
+  const auto halves = std::bit_cast<Halves>(high);
+  const __m512 a_low = a - as_float(halves.a);
+  const __m512 b_low = b - as_float(halves.b);
+  _mm512_store_si512(row, high);
+  _mm512_store_si512(row + 2 * kTileBytes, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(b_low, a_low)));
+}
+
+template <class T>
+class PixelGatherer {
+ public:
+  PixelGatherer(const GatherPlan& plan, const WeightShape& w, const T* x, std::int64_t channels)
+      : plan_(plan), g_(plan.geometry), x_(x), channels_(channels), step_chunks_(w.step_chunks()), depth_(w.depth) {
+    taps_per_step_ = g_.kernel[0] * g_.kernel[1] / w.steps;
+  }
+
+  /// Chunks [first, last) of the sum for pixels pair * kRows and on; `out` has room for all of them.
+  void gather(std::int64_t pair, std::int64_t first, std::int64_t last, char* out, ReadyPair& ready) const {
+    ready.pixels = out;
+    ready.stretch_count = 0;
+    std::array<Position, kRows> positions;
+    const std::int64_t rows = std::min(kRows, plan_.pixels() - pair * kRows);
+    for (std::int64_t i = 0; i < rows; ++i) positions[static_cast<std::size_t>(i)] = position(plan_.pixel(pair * kRows + i));
+    std::array<std::int64_t, kRows> from;
+    for (std::int64_t step = first / step_chunks_; step * step_chunks_ < last; ++step) {
+      const std::int64_t begin = std::max<std::int64_t>(first - step * step_chunks_, 0);
+      const std::int64_t end = std::min(last - step * step_chunks_, step_chunks_);
+      if (taps_per_step_ > 1) {
+        merged(positions, rows, step, begin, end, out);
+      } else {
+        bool any = false;
+        for (std::int64_t i = 0; i < kRows; ++i) {
+          const auto at = static_cast<std::size_t>(i);
+          from[at] = i < rows ? source(positions[at], step) : -1;
+          any = any || from[at] >= 0;
+        }
+        if (!any) continue;
+        for (std::int64_t i = 0; i < kRows; ++i) row(from[static_cast<std::size_t>(i)], i, begin, end, out);
+      }
+      append(ready, {step * step_chunks_ + begin, end - begin});
+      out += (end - begin) * kParts<T> * 2 * kTileBytes;
+    }
+  }
+
+ private:
+  struct Position {
+    std::int64_t image, row, column;  // image: first source row of the image; if there is one tap, column is the pixel
+  };
+  [[nodiscard]] Position position(std::int64_t pixel) const {
+    if (plan_.one_tap) return {0, 0, pixel};
+    const std::int64_t line = pixel / g_.width;
+    return {line / g_.height * g_.source_height, line % g_.height, pixel % g_.width};
+  }
+  [[nodiscard]] std::int64_t source(const Position& p, std::int64_t tap) const {
+    if (plan_.one_tap) return p.column * channels_;
+    const std::int64_t r = plan_.source_row[static_cast<std::size_t>(tap / g_.kernel[1] * g_.height + p.row)];
+    const std::int64_t c = plan_.source_column[static_cast<std::size_t>(tap % g_.kernel[1] * g_.width + p.column)];
+    return r < 0 || c < 0 ? -1 : ((p.image + r) * g_.source_width + c) * channels_;
+  }
+  [[nodiscard]] std::uint32_t used(std::int64_t chunk) const {
+    const std::int64_t left = depth_ - chunk * kChunk;
+    return left >= kChunk ? ~0U : (1U << static_cast<unsigned>(left)) - 1U;
+  }
+
+  /// Chunks [begin, end) of the pixel at offset `from` (negative: zeros) into row i of their tiles.
+  void row(std::int64_t from, std::int64_t i, std::int64_t begin, std::int64_t end, char* out) const {
+    char* to = out + i * 64;
+    constexpr std::int64_t kStep = kParts<T> * 2 * kTileBytes;
+    if (from < 0) {
+      for (std::int64_t c = begin; c < end; ++c, to += kStep) {
+        for (std::int64_t part = 0; part < kParts<T>; ++part) _mm512_store_si512(to + part * 2 * kTileBytes, __m512i{});
+      }
+      return;
+    }
+    for (std::int64_t c = begin; c < end; ++c, to += kStep) put_row(x_ + from + c * kChunk, used(c), to);
+  }
+
+  /// The same for the merged taps of a kernel row: inside the map they lie side by side in memory.
+  void merged(const std::array<Position, kRows>& positions, std::int64_t rows, std::int64_t step, std::int64_t begin,
+              std::int64_t end, char* out) const {
+    std::array<T, 16 * kChunk> buffer;  // kernel rows of fewer than 16 channels; longer ones are refused
+    for (std::int64_t i = 0; i < kRows; ++i) {
+      if (i >= rows) {
+        row(-1, i, begin, end, out);
+        continue;
+      }
+      const Position& p = positions[static_cast<std::size_t>(i)];
+      const std::int64_t left = source(p, step * taps_per_step_);
+      const std::int64_t right = source(p, step * taps_per_step_ + taps_per_step_ - 1);
+      if (left >= 0 && right >= 0) {
+        row(left, i, begin, end, out);
+        continue;
+      }
+      std::fill_n(buffer.data(), depth_, T(0.0F));
+      for (std::int64_t k = 0; k < taps_per_step_; ++k) {
+        const std::int64_t from = source(p, step * taps_per_step_ + k);
+        if (from >= 0) std::copy_n(x_ + from, channels_, buffer.data() + k * channels_);
+      }
+      char* to = out + i * 64;
+      for (std::int64_t c = begin; c < end; ++c, to += kParts<T> * 2 * kTileBytes) put_row(buffer.data() + c * kChunk, used(c), to);
+    }
+  }
+
+  static void append(ReadyPair& ready, const Stretch& s) {
+    if (ready.stretch_count > 0) {
+      Stretch& last = ready.stretches[ready.stretch_count - 1];
+      if (last.first + last.count == s.first) {
+        last.count += s.count;
+        return;
+      }
+    }
+    ready.stretches[ready.stretch_count++] = s;
+  }
+
+  const GatherPlan& plan_;
+  const GatherGeometry& g_;
+  const T* x_;
+  std::int64_t channels_, step_chunks_, depth_, taps_per_step_ = 1;
+};
+
+// --- products -------------------------------------------------------------------------------------------------------
+
+/// What the tile registers hold; the registers are the thread's, so the shape is set for as long as a task list runs.
+class TileShapes {
+ public:
+  TileShapes() {
+    struct alignas(64) Config {
+      std::uint8_t palette = 1, start = 0, reserved[14] = {};
+      std::uint16_t bytes[16] = {};
+      std::uint8_t rows[16] = {};
+    } config;
+    for (int t = 0; t < 8; ++t) {
+      config.bytes[t] = 64;
+      config.rows[t] = kSide;
+    }
+    _tile_loadconfig(&config);
+  }
+  TileShapes(const TileShapes&) = delete;
+  TileShapes& operator=(const TileShapes&) = delete;
+  ~TileShapes() { _tile_release(); }
+};
+
+/// sums[row tile][column tile][16][16] = pixels x weights, or += where `resume`.
+template <class T, int RowTiles, int ColumnTiles>
+[[gnu::noinline]] void multiply(const ReadyPair& ready, const char* weights, float* sums, bool resume) {
+  asm volatile("" ::: "memory");  // tile loads are not known to the compiler as reads of memory
+  if (resume) {
+    _tile_loadd(0, sums, 64);
+    if constexpr (ColumnTiles > 1) _tile_loadd(1, sums + 256, 64);
+    if constexpr (RowTiles > 1) _tile_loadd(2, sums + 512, 64);
+    if constexpr (RowTiles > 1 && ColumnTiles > 1) _tile_loadd(3, sums + 768, 64);
+  } else {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+  constexpr std::int64_t kPixelPart = 2 * kTileBytes;
+  constexpr std::int64_t kWeightPart = ColumnTiles * kTileBytes;
+  const char* a = ready.pixels;
+  for (std::size_t s = 0; s < ready.stretch_count; ++s) {
+    const char* b = weights + ready.stretches[s].first * kParts<T> * kWeightPart;
+    const char* const end = b + ready.stretches[s].count * kParts<T> * kWeightPart;
+    for (; b != end; a += kParts<T> * kPixelPart, b += kParts<T> * kWeightPart) {
+      _tile_loadd(6, b, 64);
+      if constexpr (ColumnTiles > 1) _tile_loadd(7, b + kTileBytes, 64);
+      if constexpr (kParts<T> == 2) {  // the smallest products first
+        _tile_loadd(4, a + kPixelPart, 64);
+        if constexpr (RowTiles > 1) _tile_loadd(5, a + kPixelPart + kTileBytes, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        if constexpr (ColumnTiles > 1) _tile_dpbf16ps(1, 4, 7);
+        if constexpr (RowTiles > 1) _tile_dpbf16ps(2, 5, 6);
+        if constexpr (RowTiles > 1 && ColumnTiles > 1) _tile_dpbf16ps(3, 5, 7);
+      }
+      _tile_loadd(4, a, 64);
+      if constexpr (RowTiles > 1) _tile_loadd(5, a + kTileBytes, 64);
+      _tile_dpbf16ps(0, 4, 6);
+      if constexpr (ColumnTiles > 1) _tile_dpbf16ps(1, 4, 7);
+      if constexpr (RowTiles > 1) _tile_dpbf16ps(2, 5, 6);
+      if constexpr (RowTiles > 1 && ColumnTiles > 1) _tile_dpbf16ps(3, 5, 7);
+      if constexpr (kParts<T> == 2) {
+        _tile_loadd(6, b + kWeightPart, 64);
+        if constexpr (ColumnTiles > 1) _tile_loadd(7, b + kWeightPart + kTileBytes, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        if constexpr (ColumnTiles > 1) _tile_dpbf16ps(1, 4, 7);
+        if constexpr (RowTiles > 1) _tile_dpbf16ps(2, 5, 6);
+        if constexpr (RowTiles > 1 && ColumnTiles > 1) _tile_dpbf16ps(3, 5, 7);
+      }
+    }
+  }
+  _tile_stored(0, sums, 64);
+  if constexpr (ColumnTiles > 1) _tile_stored(1, sums + 256, 64);
+  if constexpr (RowTiles > 1) _tile_stored(2, sums + 512, 64);
+  if constexpr (RowTiles > 1 && ColumnTiles > 1) _tile_stored(3, sums + 768, 64);
+}
+
+template <class T>
+void multiply_pair(const ReadyPair& ready, std::int64_t rows, const char* weights, std::int64_t width, float* sums, bool resume) {
+  if (rows > kSide) {
+    width == 2 ? multiply<T, 2, 2>(ready, weights, sums, resume) : multiply<T, 2, 1>(ready, weights, sums, resume);
+  } else {
+    width == 2 ? multiply<T, 1, 2>(ready, weights, sums, resume) : multiply<T, 1, 1>(ready, weights, sums, resume);
+  }
+}
+
+[[gnu::always_inline]] inline __m512 get(const float* p, __mmask16 mask) { return _mm512_maskz_loadu_ps(mask, p); }
+[[gnu::always_inline]] inline __m512 get(const bfloat16* p, __mmask16 mask) {
+  return as_float(_mm256_maskz_loadu_epi16(mask, p));
+}
+[[gnu::always_inline]] inline void put(float* p, __mmask16 mask, __m512 v) { _mm512_mask_storeu_ps(p, mask, v); }
+[[gnu::always_inline]] inline void put(bfloat16* p, __mmask16 mask, __m512 v) {
+  _mm256_mask_storeu_epi16(p, mask, reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v)));
+}
+
+/// y = act(sums + bias + residual) for `rows` pixels of a pair and the results of panel p.
+template <class T>
+void finish(const float* sums, const GatherPlan& plan, std::int64_t first_pixel, std::int64_t rows, std::int64_t p,
+            const ConvEpilogue& e, const TensorView& y) {
+  const std::int64_t filters = y.c();
+  for (std::int64_t j = 0; j < 2; ++j) {
+    const std::int64_t column = p * kColumns + j * kSide;
+    if (column >= filters) break;
+    const auto mask = static_cast<__mmask16>(filters - column >= kSide ? 0xFFFFU : (1U << static_cast<unsigned>(filters - column)) - 1U);
+    const __m512 bias = e.bias.defined() ? get(e.bias.ptr<float>() + column, mask) : __m512{};
+    for (std::int64_t i = 0; i < rows; ++i) {
+      const std::int64_t at = plan.pixel(first_pixel + i) * filters + column;
+      __m512 v = _mm512_load_ps(sums + (i / kSide * 2 + j) * 256 + i % kSide * kSide) + bias;
+      if (e.residual.defined()) v += get(e.residual.ptr<T>() + at, mask);
+      put(y.ptr<T>() + at, mask, simd::activate(e.act, v));
+    }
+  }
+}
+
+// --- one convolution ------------------------------------------------------------------------------------------------
+
+/// How the work is cut, see Note [blocks].
+struct Cut {
+  std::int64_t pairs;         ///< of tiles of pixels, in all
+  std::int64_t block;         ///< of them in a block
+  std::int64_t blocks;
+  std::int64_t ranges;        ///< of panels
+  std::int64_t part;          ///< chunks
+  std::int64_t parts;
+  std::int64_t range_panels;  ///< in the largest range
+
+  Cut(const WeightShape& w, std::int64_t pixels, std::int64_t pair_chunk_bytes) {
+    const std::int64_t threads = max_threads();
+    pairs = (pixels + kRows - 1) / kRows;
+    block = std::min(pairs, kMostPairs);
+    // Small sums: all of it at once, in blocks that fill the cache.
+    const std::int64_t pair_bytes = w.chunks() * pair_chunk_bytes;
+    const std::int64_t whole = kPixelBytes / pair_bytes;
+    constexpr std::int64_t kFewPairs = 8;
+    if (whole >= std::min(kFewPairs, block)) block = std::min(block, whole);
+    block = std::clamp<std::int64_t>(pairs / (2 * threads), std::min<std::int64_t>(pairs, 4), block);
+    parts = 1;
+    part = w.chunks();
+    if (block * pair_bytes > kPixelBytes) {
+      const std::int64_t fits = std::max<std::int64_t>(1, kPixelBytes / (block * pair_chunk_bytes));
+      parts = (w.chunks() + fits - 1) / fits;
+      part = (w.chunks() + parts - 1) / parts;
+      parts = (w.chunks() + part - 1) / part;
+    }
+    blocks = (pairs + block - 1) / block;
+    ranges = blocks < threads ? (threads + blocks - 1) / blocks : 1;
+    if (parts > 1) {  // the sums of a range must stay in cache
+      const std::int64_t sums = block * w.panels() * kSums * 4;
+      ranges = std::max(ranges, (sums + kSumBytes - 1) / kSumBytes);
+    }
+    ranges = std::min(ranges, w.panels());
+    range_panels = (w.panels() + ranges - 1) / ranges;
+  }
+};
+
+template <class T>
+void forward(const TensorView& x, const char* packed, const Shape& w_shape, const ConvEpilogue& epilogue,
+             const Conv2dOptions& options, const TensorView& y) {
+  const GatherPlan& plan = gather_plan(conv_geometry(x.shape, w_shape, y.shape, options, false));
+  const WeightShape w(w_shape, options);
+  const PixelGatherer<T> gatherer(plan, w, x.ptr<T>(), x.c());
+  constexpr std::int64_t kPairChunk = kParts<T> * 2 * kTileBytes;
+  const Cut cut(w, plan.pixels(), kPairChunk);
+  struct Memory {
+    TileShapes shapes;
+    Workspace pixels, sums;
+    std::array<ReadyPair, kMostPairs> ready;
+    Memory(std::int64_t pixel_bytes, std::int64_t sum_bytes)
+        : pixels(static_cast<std::size_t>(pixel_bytes)), sums(static_cast<std::size_t>(sum_bytes)) {}
+  };
+  const std::int64_t kept = cut.parts > 1 ? cut.block * cut.range_panels : 1;
+  parallel_tasks_with(
+      cut.blocks * cut.ranges,
+      [&] { return std::make_unique<Memory>(cut.block * cut.part * kPairChunk, kept * kSums * 4); },
+      [&](const std::unique_ptr<Memory>& memory, std::int64_t task) {
+        const std::int64_t first = task / cut.ranges * cut.block;
+        const std::int64_t count = std::min(cut.block, cut.pairs - first);
+        const std::int64_t range = task % cut.ranges;
+        const std::int64_t panel0 = w.panels() * range / cut.ranges;
+        const std::int64_t panel1 = w.panels() * (range + 1) / cut.ranges;
+        for (std::int64_t k = 0; k < cut.parts; ++k) {
+          for (std::int64_t i = 0; i < count; ++i) {
+            gatherer.gather(first + i, k * cut.part, std::min(w.chunks(), (k + 1) * cut.part),
+                            memory->pixels.template as<char>() + i * cut.part * kPairChunk,
+                            memory->ready[static_cast<std::size_t>(i)]);
+          }
+          for (std::int64_t p = panel0; p < panel1; ++p) {
+            for (std::int64_t i = 0; i < count; ++i) {
+              const std::int64_t pixel = (first + i) * kRows;
+              const std::int64_t rows = std::min(kRows, plan.pixels() - pixel);
+              float* sums = memory->sums.template as<float>();
+              if (cut.parts > 1) sums += ((p - panel0) * cut.block + i) * kSums;
+              multiply_pair<T>(memory->ready[static_cast<std::size_t>(i)], rows, packed + panel_offset<T>(w, p), w.width(p), sums,
+                               k > 0);
+              if (k + 1 == cut.parts) finish<T>(sums, plan, pixel, rows, p, epilogue, y);
+            }
+          }
+        }
+      });
+}
+
+/// The system hands out the tile registers, which are large to save, on request only.
+bool tiles_granted() noexcept {
+  static const bool granted = [] {
+    constexpr long kRequestPermission = 0x1023;
+    constexpr long kTileData = 18;
+    return has_matrix_units() && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  }();
+  return granted;
+}
+
+}  // namespace
+
+bool amx_fits(const Shape& w, const Conv2dOptions& options) noexcept {
+  return tiles_granted() && options.groups == 1 && w[2] * w[3] <= kMostSteps && (w[1] >= kSide || w[3] <= kChunk);
+}
+
+std::size_t amx_packed_bytes(const Shape& w, const Conv2dOptions& options, DType dtype) {
+  return visit_fast_dtype("conv2d", dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const WeightShape shape(w, options);
+    const std::int64_t last = shape.panels() - 1;
+    return static_cast<std::size_t>(panel_offset<T>(shape, last) +
+                                    shape.chunks() * kParts<T> * shape.width(last) * kTileBytes);
+  });
+}
+
+void amx_pack(const TensorView& w, const Conv2dOptions& options, DType dtype, void* packed) {
+  visit_fast_dtype("conv2d", dtype, [&](auto zero) {
+    pack<decltype(zero)>(w.ptr<float>(), WeightShape(w.shape, options), static_cast<char*>(packed));
+  });
+}
+
+void amx_forward(const TensorView& x, const void* packed, const Shape& w, const ConvEpilogue& epilogue,
+                 const Conv2dOptions& options, const TensorView& y) {
+  visit_fast_dtype("conv2d", x.dtype, [&](auto zero) {
+    forward<decltype(zero)>(x, static_cast<const char*>(packed), w, epilogue, options, y);
+  });
+}
+
+}  // namespace limbeck::ops
+
+#else
+
+namespace limbeck::ops {
+
+bool amx_fits(const Shape&, const Conv2dOptions&) noexcept { return false; }
+std::size_t amx_packed_bytes(const Shape&, const Conv2dOptions&, DType) { return 0; }
+void amx_pack(const TensorView&, const Conv2dOptions&, DType, void*) {}
+void amx_forward(const TensorView&, const void*, const Shape&, const ConvEpilogue&, const Conv2dOptions&, const TensorView&) {}
+
+}  // namespace limbeck::ops
+
+#endif
