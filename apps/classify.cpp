@@ -31,7 +31,7 @@ struct Waiting {
   }
 };
 
-void flush(models::Model& model, Waiting& waiting, const InferenceOptions& options, datasets::TopK& score,
+void flush(const ForwardFn& network, Waiting& waiting, const InferenceOptions& options, datasets::TopK& score,
            const ClassHook& hook) {
   if (waiting.samples.empty()) return;
   std::vector<std::int64_t> labels;
@@ -39,7 +39,7 @@ void flush(models::Model& model, Waiting& waiting, const InferenceOptions& optio
   Tensor logits;
   {
     const AutocastGuard precision(options.bf16);
-    logits = model.forward(ops::concat(waiting.inputs, 0)).logits;
+    logits = network(ops::concat(waiting.inputs, 0));
   }
   logits = ops::cast(logits, DType::kF32);
   score.update(logits, Tensor::from(labels, {static_cast<std::int64_t>(labels.size())}));
@@ -82,6 +82,7 @@ ClassEvaluation evaluate_classes(models::Model& model, const datasets::Dataset& 
                          protocol_of(options)};
   const EvalMode mode(model);
   const NoGradGuard off;
+  const ForwardFn network = frozen(model);
   const double start = monotonic_seconds();
   Progress progress("eval", static_cast<std::int64_t>(count));
   const auto load = [&](std::size_t i) { return prepare_sample(dataset.load(i), options); };
@@ -90,12 +91,12 @@ ClassEvaluation evaluate_classes(models::Model& model, const datasets::Dataset& 
   for (std::size_t i = 0; i < count; ++i) {
     datasets::Sample sample = next.get();
     if (i + 1 < count) next = std::async(std::launch::async, load, i + 1);
-    if (!waiting.fits(sample)) flush(model, waiting, options, result.score, hook);
+    if (!waiting.fits(sample)) flush(network, waiting, options, result.score, hook);
     waiting.inputs.push_back(datasets::to_tensor(sample.image, options.normalisation));
     waiting.samples.push_back(std::move(sample));
     progress.advance();
   }
-  flush(model, waiting, options, result.score, hook);
+  flush(network, waiting, options, result.score, hook);
   progress.finish();
   result.seconds = monotonic_seconds() - start;
   return result;

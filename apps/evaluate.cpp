@@ -33,6 +33,7 @@ Evaluation evaluate(models::Model& model, const datasets::Dataset& dataset, cons
   const std::int64_t classes = dataset.classes().count();
   Evaluation result{datasets::ConfusionMatrix(classes), {}, 0, 0, {}};
   const EvalMode mode(model);
+  const ForwardFn network = frozen(model);
   const double start = monotonic_seconds();
   Progress progress("eval", static_cast<std::int64_t>(count));
   // The next sample is read while the current one is computed.
@@ -41,7 +42,7 @@ Evaluation evaluate(models::Model& model, const datasets::Dataset& dataset, cons
   for (std::size_t i = 0; i < count; ++i) {
     const datasets::Sample sample = next.get();
     if (i + 1 < count) next = std::async(std::launch::async, load, i + 1);
-    const datasets::Mask predicted = predict_mask(model, sample.image, options);
+    const datasets::Mask predicted = predict_mask(network, sample.image, options);
     result.matrix.update(sample.mask, predicted);
     if (hook) hook(i, sample, predicted);
     progress.advance();

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 
 #include "core/autocast.h"
 #include "core/autograd.h"
 #include "core/parallel.h"
 #include "datasets/convert.h"
+#include "models/frozen_model.h"
 #include "ops/copy.h"
 #include "ops/elementwise.h"
 #include "ops/interpolate.h"
@@ -150,6 +152,13 @@ datasets::Mask predict_mask(const ForwardFn& network, const datasets::Image& ima
   if (options.tile_h > 0 && (options.tile_h < image.h || options.tile_w < image.w))
     return predict_tiles(network, image, options);
   return datasets::to_mask(ops::argmax(predict_scores(network, image, options), 1).to(kCpu));
+}
+
+ForwardFn frozen(models::Model& model) {
+  const Device device = model.named_parameters().front().tensor.device();
+  return [device, network = std::make_shared<models::FrozenModel>(model)](const Tensor& x) {
+    return (*network)(x.to(device)).logits;
+  };
 }
 
 datasets::Mask predict_mask(models::Model& model, const datasets::Image& image, const InferenceOptions& options) {

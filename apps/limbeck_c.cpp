@@ -14,6 +14,7 @@
 struct limbeck_model {
   limbeck::apps::LoadedModel loaded;
   limbeck::apps::InferenceOptions options;
+  limbeck::apps::ForwardFn network;
   std::mutex busy;
 };
 
@@ -88,6 +89,7 @@ int32_t limbeck_load(const char* path, limbeck_model** model) {
     if (models::is_classification(card.spec.name)) {
       fail<ConfigError>("limbeck_c", "{} classifies whole pictures, it does not segment", card.spec.name);
     }
+    made->network = apps::frozen(*made->loaded.model);
     made->options.normalisation = datasets::Normalisation::parse(card.normalisation);
     made->options.align_corners = card.align_corners;
     made->options.tile_h = made->options.tile_w = kTile;
@@ -122,7 +124,7 @@ int32_t limbeck_segment(limbeck_model* model, const uint8_t* rgb, size_t rgb_byt
     const datasets::Image image = picture(model, rgb, rgb_bytes, height, width);
     check_buffer("ids", ids, ids_bytes, image.rgb.size() / 3);
     const std::scoped_lock lock(model->busy);
-    const datasets::Mask mask = apps::predict_mask(*model->loaded.model, image, model->options);
+    const datasets::Mask mask = apps::predict_mask(model->network, image, model->options);
     std::copy(mask.ids.begin(), mask.ids.end(), ids);
   });
 }
@@ -134,8 +136,7 @@ int32_t limbeck_scores(limbeck_model* model, const uint8_t* rgb, size_t rgb_byte
     check_buffer("scores", scores, scores_count,
                  image.rgb.size() / 3 * static_cast<std::size_t>(limbeck_class_count(model)));
     const std::scoped_lock lock(model->busy);
-    const auto network = [&](const Tensor& x) { return model->loaded.model->forward(x).logits; };
-    const auto values = apps::predict_scores(network, image, model->options).to_vector<float>();
+    const auto values = apps::predict_scores(model->network, image, model->options).to_vector<float>();
     std::copy(values.begin(), values.end(), scores);
   });
 }

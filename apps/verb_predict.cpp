@@ -132,10 +132,11 @@ int run_predict(const PredictArgs& args) {
   std::int64_t images = 0, pixels = 0;
   double computing = 0;
   const double start = monotonic_seconds();
+  const ForwardFn network = frozen(*loaded.model);
   datasets::Image image;
   for (std::string name, stem; source->next(image, name, stem); ++images) {
     const double begin = monotonic_seconds();
-    const datasets::Mask mask = predict_mask(*loaded.model, image, options);
+    const datasets::Mask mask = predict_mask(network, image, options);
     computing += monotonic_seconds() - begin;
     pixels += image.h * image.w;
     JsonObject line;

@@ -121,6 +121,7 @@ Distiller::Distiller(std::shared_ptr<models::Model> student, std::shared_ptr<mod
     if (term.connector) register_module(fmt::format("connector{}", i), *term.connector);
   }
   check_connector_epochs();
+  if (teacher_) frozen_teacher_.emplace(*teacher_, teacher_taps_);
 }
 
 // The teacher is deliberately no child: it must not appear among the trained parameters or in checkpoints.
@@ -218,7 +219,7 @@ double Distiller::weight_at(const WeightSchedule& weight, std::int64_t step, std
 
 models::Output Distiller::run_teacher(const Tensor& images, bool with_code) {
   const NoGradGuard off;
-  models::Output output = as_maps(teacher_->forward(images, teacher_taps_));
+  models::Output output = as_maps((*frozen_teacher_)(images));
   if (with_code) {
     TeacherCode& code = *options_.teacher_code;
     output.taps[kCodeTap] = (*code.encoder)(tap_of(output, code.tap));

@@ -5,12 +5,14 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "core/tensor.h"
 #include "distill/loss.h"
 #include "distill/weight_schedule.h"
+#include "models/frozen_model.h"
 #include "models/model.h"
 #include "nn/module.h"
 #include "ops/cross_entropy.h"
@@ -133,6 +135,7 @@ class Distiller final : public nn::Module {
   ObjectiveOptions options_;
   std::vector<std::string> student_taps_;  // without "logits", which is always there
   std::vector<std::string> teacher_taps_;
+  std::optional<models::FrozenModel> frozen_teacher_;  // its fast way, in eval mode
   std::vector<bool> reads_code_;           // by term
   std::vector<bool> alignment_logged_;
   double steps_per_epoch_ = 0;

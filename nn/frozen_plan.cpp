@@ -5,6 +5,8 @@
 #include <numeric>
 
 #include "core/autograd.h"
+#include "core/dispatch.h"
+#include "core/memory.h"
 #include "ops/copy.h"
 
 namespace limbeck::nn {
@@ -54,7 +56,23 @@ FrozenPlan::FrozenPlan(const Graph& graph, DType compute)
     if (conv->bias.defined()) conv->bias = conv->bias.copy_as(DType::kF32);
     packed_[k] = ops::PackedConv2d(conv->weight, conv->bias, conv->options, conv->act, compute);
   }
-  last_reader_[static_cast<std::size_t>(graph_.output)] = graph_.nodes.size();
+  handed_out_.assign(graph_.nodes.size() + 1, false);
+  const auto hand_out = [&](ValueId v) {
+    last_reader_[static_cast<std::size_t>(v)] = graph_.nodes.size();
+    handed_out_[static_cast<std::size_t>(v)] = true;
+  };
+  hand_out(graph_.output);
+  for (const ValueId v : graph_.taps) hand_out(v);
+  strips_ = find_strip_blocks(graph_, packed_, handed_out_);
+  strip_of_.assign(graph_.nodes.size(), -1);
+  for (std::size_t b = 0; b < strips_.size(); ++b) {
+    for (const std::size_t k : {strips_[b].first(), strips_[b].filter, strips_[b].narrow}) {
+      strip_of_[k] = static_cast<std::ptrdiff_t>(b);
+    }
+    // Its input is read when the block runs, at its last node.
+    auto& last = last_reader_[static_cast<std::size_t>(graph_.nodes[strips_[b].first()].inputs[0])];
+    last = std::max(last, strips_[b].narrow);
+  }
 }
 
 FrozenPlan::Layout FrozenPlan::plan(const Shape& input) const {
@@ -64,7 +82,8 @@ FrozenPlan::Layout FrozenPlan::plan(const Shape& input) const {
   layout.offsets.assign(layout.shapes.size(), -1);
   std::vector<Life> lives;
   for (std::size_t k = 0; k < graph_.nodes.size(); ++k) {
-    if (!packed_[k].defined()) continue;
+    if (!packed_[k].defined() || handed_out_[k + 1]) continue;
+    if (strip_of_[k] >= 0 && strips_[static_cast<std::size_t>(strip_of_[k])].narrow != k) continue;
     const auto elements = static_cast<std::size_t>(layout.shapes[k + 1].numel());
     lives.push_back({k + 1, k, last_reader_[k + 1], aligned(elements * size_of(compute_))});
   }
@@ -101,41 +120,71 @@ Tensor FrozenPlan::place(const Layout& layout, std::size_t value) const {
       Ref<TensorImpl>(new TensorImpl(block_.impl()->storage, shape, default_strides(shape), offset, compute_)));
 }
 
-Tensor FrozenPlan::operator()(const Tensor& x) {
+/// Memory for the result of node k.
+Tensor FrozenPlan::result_of(const Layout& layout, std::size_t k) const {
+  return layout.offsets[k + 1] < 0 ? Tensor::empty(layout.shapes[k + 1], compute_) : place(layout, k + 1);
+}
+
+Tensor FrozenPlan::run_block(const Layout& layout, const StripBlock& block, std::span<const Tensor> values) const {
+  const auto value = [&](std::size_t k, std::size_t i) { return values[static_cast<std::size_t>(graph_.nodes[k].inputs[i])]; };
+  const Tensor residual = graph_.nodes[block.narrow].inputs.size() > 1 ? value(block.narrow, 1) : Tensor();
+  const Tensor y = result_of(layout, block.narrow);
+  const auto low = [&](const Tensor& t) { return t.defined() ? ops::cast(t, compute_).dense() : t; };
+  run_strips(block, packed_, low(value(block.first(), 0)), low(residual), y);
+  return y;
+}
+
+/// The result of node k.
+Tensor FrozenPlan::run_node(const Layout& layout, std::size_t k, std::span<const Tensor> values) const {
+  const GraphNode& node = graph_.nodes[k];
+  const ScopeName scope(node.name);
+  PooledVector<Tensor> inputs;
+  for (const ValueId v : node.inputs) inputs.push_back(values[static_cast<std::size_t>(v)]);
+  if (packed_[k].defined()) {
+    const Tensor y = result_of(layout, k);
+    packed_[k].run_into(inputs[0], inputs.size() > 1 ? inputs[1] : Tensor(), y);
+    return y;
+  }
+  Shape like;
+  if (const auto* resize = std::get_if<ResizeStep>(&node.step); resize != nullptr && resize->size.like >= 0) {
+    like = layout.shapes[static_cast<std::size_t>(resize->size.like)];
+  }
+  Tensor y = run_step(node.step, inputs, like);
+  // A step with nothing to do gives its input back, whose memory is the caller's or free after this node.
+  for (const Tensor& input : inputs) {
+    if (y.impl()->storage.get() == input.impl()->storage.get()) return y.copy();
+  }
+  return y;
+}
+
+Tensor FrozenPlan::run(const Tensor& x, std::span<Tensor> taps) {
+  LIMBECK_CHECK(taps.empty() || taps.size() == graph_.taps.size(), "frozen_plan", "{} taps asked for, the graph has {}",
+                taps.size(), graph_.taps.size());
   const NoGradGuard off;
   const Layout& layout = layout_for(x.shape());
   if (!block_.defined() || static_cast<std::size_t>(block_.numel()) < layout.memory.block) {
     block_ = Tensor::empty({static_cast<std::int64_t>(layout.memory.block)}, DType::kU8);
   }
-  std::vector<Tensor> values(graph_.nodes.size() + 1);
+  const bool in_strips = !ReferenceGuard::active();
+  PooledVector<Tensor> values(graph_.nodes.size() + 1);
   values[0] = ops::cast(x, compute_).dense();
   for (std::size_t k = 0; k < graph_.nodes.size(); ++k) {
-    const GraphNode& node = graph_.nodes[k];
-    const ScopeName scope(node.name);
-    const auto input = [&](std::size_t i) -> const Tensor& { return values[static_cast<std::size_t>(node.inputs[i])]; };
-    if (packed_[k].defined()) {
-      const Tensor y = place(layout, k + 1);
-      packed_[k].run_into(input(0), node.inputs.size() > 1 ? input(1) : Tensor(), y);
-      values[k + 1] = y;
+    const std::ptrdiff_t strip = in_strips ? strip_of_[k] : -1;
+    if (strip < 0) {
+      values[k + 1] = run_node(layout, k, values);
     } else {
-      std::vector<Tensor> inputs;
-      for (std::size_t i = 0; i < node.inputs.size(); ++i) inputs.push_back(input(i));
-      Shape like;
-      if (const auto* resize = std::get_if<ResizeStep>(&node.step); resize != nullptr && resize->size.like >= 0) {
-        like = layout.shapes[static_cast<std::size_t>(resize->size.like)];
-      }
-      Tensor y = run_step(node.step, inputs, like);
-      // A step with nothing to do gives its input back, whose place is free after this node.
-      if (y.impl()->storage.get() == block_.impl()->storage.get()) y = y.copy();
-      values[k + 1] = y;
+      const StripBlock& block = strips_[static_cast<std::size_t>(strip)];
+      if (block.narrow != k) continue;
+      const ScopeName scope(graph_.nodes[k].name);
+      values[k + 1] = run_block(layout, block, values);
     }
-    for (const ValueId v : node.inputs) {
-      if (last_reader_[static_cast<std::size_t>(v)] == k) values[static_cast<std::size_t>(v)] = Tensor();
+    for (std::size_t v = 0; v <= k; ++v) {
+      if (last_reader_[v] == k) values[v] = Tensor();
     }
   }
+  for (std::size_t i = 0; i < taps.size(); ++i) taps[i] = values[static_cast<std::size_t>(graph_.taps[i])];
   const Tensor& y = values[static_cast<std::size_t>(graph_.output)];
-  if (y.dtype() == DType::kI64) return y;
-  return y.dtype() == DType::kF32 ? y.copy() : y.copy_as(DType::kF32);  // the block is the plan's
+  return y.dtype() == DType::kBF16 ? y.copy_as(DType::kF32) : y;
 }
 
 }  // namespace limbeck::nn

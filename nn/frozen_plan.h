@@ -6,12 +6,14 @@
 // Note [one block]
 //   A value lives from the node that makes it to the last node that reads it. For a given input size the lives and sizes of all
 //   values are known, so each gets a fixed place before anything runs: the largest first, at the lowest place that no value
-//   holds which lives at the same time.
+//   holds which lives at the same time; the maps inside a block of nn/frozen_strips.h have none. What is handed out (output and taps) gets memory of its own.
 #pragma once
 
 #include <cstddef>
+#include <span>
 #include <vector>
 
+#include "nn/frozen_strips.h"
 #include "nn/graph.h"
 #include "ops/packed_conv2d.h"
 
@@ -27,7 +29,9 @@ class FrozenPlan {
   explicit FrozenPlan(const Graph& graph, DType compute = DType::kF32);
 
   /// Not for use by two threads at once.
-  [[nodiscard]] Tensor operator()(const Tensor& x);
+  [[nodiscard]] Tensor operator()(const Tensor& x) { return run(x, {}); }
+  /// The same, and the taps of the graph in its order, in the compute type.
+  [[nodiscard]] Tensor run(const Tensor& x, std::span<Tensor> taps);
 
   struct Memory {
     std::size_t block = 0;   ///< bytes of the block
@@ -46,11 +50,17 @@ class FrozenPlan {
   const Layout& layout_for(const Shape& input);
   [[nodiscard]] Layout plan(const Shape& input) const;
   [[nodiscard]] Tensor place(const Layout& layout, std::size_t value) const;
+  [[nodiscard]] Tensor result_of(const Layout& layout, std::size_t k) const;
+  [[nodiscard]] Tensor run_block(const Layout& layout, const StripBlock& block, std::span<const Tensor> values) const;
+  [[nodiscard]] Tensor run_node(const Layout& layout, std::size_t k, std::span<const Tensor> values) const;
 
   Graph graph_;
   DType compute_;
   std::vector<ops::PackedConv2d> packed_;  // by node; not defined for others
   std::vector<std::size_t> last_reader_;   // by value: node after which it is free
+  std::vector<bool> handed_out_;           // by value: output or tap
+  std::vector<StripBlock> strips_;
+  std::vector<std::ptrdiff_t> strip_of_;   // by node: its block in strips_; negative: runs alone
   std::vector<Layout> layouts_;            // newest last
   Tensor block_;
 };

@@ -62,7 +62,7 @@ Tensor per_channel(const std::vector<double>& values, Device device) {
 
 /// What each step computes; `in` are its inputs.
 struct Runner {
-  const std::vector<Tensor>& in;
+  std::span<const Tensor> in;
   const Shape& like;
 
   [[nodiscard]] Tensor residual() const { return in.size() > 1 ? in[1] : Tensor(); }
@@ -152,10 +152,11 @@ std::vector<int> Graph::use_counts() const {
     for (const ValueId v : node.inputs) ++counts[static_cast<std::size_t>(v)];
   }
   ++counts[static_cast<std::size_t>(output)];
+  for (const ValueId v : taps) ++counts[static_cast<std::size_t>(v)];
   return counts;
 }
 
-Tensor run_step(const Step& step, const std::vector<Tensor>& inputs, const Shape& like) {
+Tensor run_step(const Step& step, std::span<const Tensor> inputs, const Shape& like) {
   return std::visit(Runner{inputs, like}, step);
 }
 

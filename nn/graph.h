@@ -14,6 +14,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <variant>
 #include <vector>
@@ -106,15 +107,16 @@ struct GraphNode {
   std::string name;  ///< the module that ran it, "backbone.layer1.0.conv1"
 };
 
-/// Nodes in an order in which they can run. Every value is read by a later node or is the output.
+/// Nodes in an order in which they can run. Every value is read by a later node, or is the output or a tap.
 struct Graph {
   std::int64_t channels = 3;  ///< of the input, [N, channels, H, W]
   std::vector<GraphNode> nodes;
   ValueId output = 0;
+  std::vector<ValueId> taps;  ///< values wanted besides the output
 
   /// Appends a node and returns its value.
   ValueId add(Step step, std::vector<ValueId> inputs, std::string name);
-  /// How often each value is read; the output counts as read once more.
+  /// How often each value is read; the output and every tap count as read once more.
   [[nodiscard]] std::vector<int> use_counts() const;
 };
 
@@ -123,6 +125,10 @@ struct Graph {
 /// Throws: Error naming op and module for training batch norm, for an op that a graph does not know, and for a size that
 ///         depends on the input in an unknown way (see Note [sizes]).
 [[nodiscard]] Graph capture(const std::function<Tensor(const Tensor&)>& forward, std::int64_t channels = 3);
+
+/// The same for several results: the first is the output, the others are taps.
+/// Shapes: as capture
+[[nodiscard]] Graph capture_all(const std::function<std::vector<Tensor>(const Tensor&)>& forward, std::int64_t channels = 3);
 
 /// Shape of every value for an input of this shape, entry v for value v.
 /// Shapes: input [N, channels, H, W]
@@ -134,12 +140,12 @@ struct Graph {
 [[nodiscard]] Tensor run(const Graph& graph, const Tensor& x);
 /// The result of one node.
 /// Shapes: those of the node; `like` [.., H, W] or undefined
-[[nodiscard]] Tensor run_step(const Step& step, const std::vector<Tensor>& inputs, const Shape& like);
+[[nodiscard]] Tensor run_step(const Step& step, std::span<const Tensor> inputs, const Shape& like);
 
 /// Batch norm behind a convolution goes into its weights, with its residual and activation. The result computes the same up
 /// to rounding.
 [[nodiscard]] Graph fold_batch_norms(const Graph& graph);
-/// Without the nodes that the output does not need, such as an auxiliary head.
+/// Without the nodes that output and taps do not need, such as an auxiliary head.
 [[nodiscard]] Graph prune(const Graph& graph);
 /// A sum or an activation that alone reads a convolution becomes part of it.
 [[nodiscard]] Graph fuse_epilogues(const Graph& graph);

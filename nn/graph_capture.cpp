@@ -124,6 +124,10 @@ std::array<std::array<std::int64_t, 2>, 3> sizes_seen(const std::array<Graph, 3>
 }  // namespace
 
 Graph capture(const std::function<Tensor(const Tensor&)>& forward, std::int64_t channels) {
+  return capture_all([&](const Tensor& x) { return std::vector<Tensor>{forward(x)}; }, channels);
+}
+
+Graph capture_all(const std::function<std::vector<Tensor>(const Tensor&)>& forward, std::int64_t channels) {
   const NoGradGuard off;
   std::array<Graph, 3> graphs;
   std::vector<std::array<std::array<std::int64_t, 2>, 3>>
@@ -131,8 +135,10 @@ Graph capture(const std::function<Tensor(const Tensor&)>& forward, std::int64_t 
   for (std::size_t p = 0; p < kProbes.size(); ++p) {
     const Tensor x = Tensor::empty({1, channels, kProbes[p][0], kProbes[p][1]}, DType::kF32, kMeta);
     Recorder recorder(x);
-    const Tensor y = forward(x);
-    recorder.graph.output = recorder.value_of(y, "the output");
+    const std::vector<Tensor> results = forward(x);
+    LIMBECK_CHECK(!results.empty(), kWhere, "the network has no result");
+    recorder.graph.output = recorder.value_of(results[0], "the output");
+    for (std::size_t i = 1; i < results.size(); ++i) recorder.graph.taps.push_back(recorder.value_of(results[i], "a tap"));
     recorder.graph.channels = channels;
     graphs[p] = std::move(recorder.graph);
     LIMBECK_CHECK(

@@ -27,6 +27,7 @@ class Rewriter {
       now_[k + 1] = value;
     }
     out_.output = now_[static_cast<std::size_t>(old_.output)];
+    for (const ValueId v : old_.taps) out_.taps.push_back(now_[static_cast<std::size_t>(v)]);
     return std::move(out_);
   }
 
@@ -63,6 +64,7 @@ class Rewriter {
 Graph prune(const Graph& graph) {
   std::vector<bool> needed(graph.nodes.size() + 1, false);
   needed[static_cast<std::size_t>(graph.output)] = true;
+  for (const ValueId v : graph.taps) needed[static_cast<std::size_t>(v)] = true;
   for (std::size_t k = graph.nodes.size(); k-- > 0;) {
     if (!needed[k + 1]) continue;
     for (const ValueId v : graph.nodes[k].inputs) needed[static_cast<std::size_t>(v)] = true;
@@ -85,6 +87,7 @@ Graph prune(const Graph& graph) {
     now[k + 1] = out.add(std::move(node.step), std::move(node.inputs), std::move(node.name));
   }
   out.output = now[static_cast<std::size_t>(graph.output)];
+  for (const ValueId v : graph.taps) out.taps.push_back(now[static_cast<std::size_t>(v)]);
   return out;
 }
 
@@ -147,6 +150,7 @@ Graph scale_input(const Graph& graph, ScaleStep scaling) {
     out.nodes.push_back(std::move(node));
   }
   out.output = graph.output + 1;
+  for (const ValueId v : graph.taps) out.taps.push_back(v + 1);
   return out;
 }
 

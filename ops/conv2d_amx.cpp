@@ -18,7 +18,6 @@
 //   blocks are large where weights are.
 #include <algorithm>
 #include <array>
-#include <memory>
 
 #include "ops/conv2d_engine.h"
 #include "ops/conv2d_tiles.h"
@@ -141,8 +140,13 @@ class PixelGatherer {
   void gather(std::int64_t pair, std::int64_t first, std::int64_t last, char* out, ReadyPair& ready) const {
     ready.pixels = out;
     ready.stretch_count = 0;
-    std::array<Position, kRows> positions;
     const std::int64_t rows = std::min(kRows, plan_.pixels() - pair * kRows);
+    if (plan_.one_tap) {
+      for (std::int64_t i = 0; i < kRows; ++i) row(i < rows ? (pair * kRows + i) * channels_ : -1, i, first, last, out);
+      append(ready, {first, last - first});
+      return;
+    }
+    std::array<Position, kRows> positions;
     for (std::int64_t i = 0; i < rows; ++i) positions[static_cast<std::size_t>(i)] = position(plan_.pixel(pair * kRows + i));
     std::array<std::int64_t, kRows> from;
     for (std::int64_t step = first / step_chunks_; step * step_chunks_ < last; ++step) {
@@ -167,15 +171,13 @@ class PixelGatherer {
 
  private:
   struct Position {
-    std::int64_t image, row, column;  // image: first source row of the image; if there is one tap, column is the pixel
+    std::int64_t image, row, column;  // image: first source row of the image
   };
   [[nodiscard]] Position position(std::int64_t pixel) const {
-    if (plan_.one_tap) return {0, 0, pixel};
     const std::int64_t line = pixel / g_.width;
     return {line / g_.height * g_.source_height, line % g_.height, pixel % g_.width};
   }
   [[nodiscard]] std::int64_t source(const Position& p, std::int64_t tap) const {
-    if (plan_.one_tap) return p.column * channels_;
     const std::int64_t r = plan_.source_row[static_cast<std::size_t>(tap / g_.kernel[1] * g_.height + p.row)];
     const std::int64_t c = plan_.source_column[static_cast<std::size_t>(tap % g_.kernel[1] * g_.width + p.column)];
     return r < 0 || c < 0 ? -1 : ((p.image + r) * g_.source_width + c) * channels_;
@@ -195,7 +197,10 @@ class PixelGatherer {
       }
       return;
     }
-    for (std::int64_t c = begin; c < end; ++c, to += kStep) put_row(x_ + from + c * kChunk, used(c), to);
+    const T* x = x_ + from + begin * kChunk;
+    const std::int64_t whole = std::min(end, depth_ / kChunk);
+    for (std::int64_t c = begin; c < whole; ++c, to += kStep, x += kChunk) put_row(x, ~0U, to);
+    if (whole < end) put_row(x, used(whole), to);
   }
 
   /// The same for the merged taps of a kernel row: inside the map they lie side by side in memory.
@@ -208,10 +213,11 @@ class PixelGatherer {
         continue;
       }
       const Position& p = positions[static_cast<std::size_t>(i)];
-      const std::int64_t left = source(p, step * taps_per_step_);
-      const std::int64_t right = source(p, step * taps_per_step_ + taps_per_step_ - 1);
-      if (left >= 0 && right >= 0) {
-        row(left, i, begin, end, out);
+      const std::int64_t line = plan_.source_row[static_cast<std::size_t>(step * g_.height + p.row)];
+      const std::int64_t left = plan_.source_column[static_cast<std::size_t>(p.column)];
+      const std::int64_t right = plan_.source_column[static_cast<std::size_t>((taps_per_step_ - 1) * g_.width + p.column)];
+      if (line < 0 || (left >= 0 && right >= 0)) {
+        row(line < 0 ? -1 : ((p.image + line) * g_.source_width + left) * channels_, i, begin, end, out);
         continue;
       }
       std::fill_n(buffer.data(), depth_, T(0.0F));
@@ -336,7 +342,7 @@ void multiply_pair(const ReadyPair& ready, std::int64_t rows, const char* weight
 }
 
 /// y = act(sums + bias + residual) for `rows` pixels of a pair and the results of panel p.
-template <class T>
+template <class Y>
 void finish(const float* sums, const GatherPlan& plan, std::int64_t first_pixel, std::int64_t rows, std::int64_t p,
             const ConvEpilogue& e, const TensorView& y) {
   const std::int64_t filters = y.c();
@@ -348,8 +354,8 @@ void finish(const float* sums, const GatherPlan& plan, std::int64_t first_pixel,
     for (std::int64_t i = 0; i < rows; ++i) {
       const std::int64_t at = plan.pixel(first_pixel + i) * filters + column;
       __m512 v = _mm512_load_ps(sums + (i / kSide * 2 + j) * 256 + i % kSide * kSide) + bias;
-      if (e.residual.defined()) v += get(e.residual.ptr<T>() + at, mask);
-      put(y.ptr<T>() + at, mask, simd::activate(e.act, v));
+      if (e.residual.defined()) v += get(e.residual.ptr<Y>() + at, mask);
+      put(y.ptr<Y>() + at, mask, simd::activate(e.act, v));
     }
   }
 }
@@ -395,7 +401,7 @@ struct Cut {
   }
 };
 
-template <class T>
+template <class T, class Y>
 void forward(const TensorView& x, const char* packed, const Shape& w_shape, const ConvEpilogue& epilogue,
              const Conv2dOptions& options, const TensorView& y) {
   const GatherPlan& plan = gather_plan(conv_geometry(x.shape, w_shape, y.shape, options, false));
@@ -413,8 +419,8 @@ void forward(const TensorView& x, const char* packed, const Shape& w_shape, cons
   const std::int64_t kept = cut.parts > 1 ? cut.block * cut.range_panels : 1;
   parallel_tasks_with(
       cut.blocks * cut.ranges,
-      [&] { return std::make_unique<Memory>(cut.block * cut.part * kPairChunk, kept * kSums * 4); },
-      [&](const std::unique_ptr<Memory>& memory, std::int64_t task) {
+      [&] { return Memory(cut.block * cut.part * kPairChunk, kept * kSums * 4); },
+      [&](Memory& memory, std::int64_t task) {
         const std::int64_t first = task / cut.ranges * cut.block;
         const std::int64_t count = std::min(cut.block, cut.pairs - first);
         const std::int64_t range = task % cut.ranges;
@@ -423,18 +429,18 @@ void forward(const TensorView& x, const char* packed, const Shape& w_shape, cons
         for (std::int64_t k = 0; k < cut.parts; ++k) {
           for (std::int64_t i = 0; i < count; ++i) {
             gatherer.gather(first + i, k * cut.part, std::min(w.chunks(), (k + 1) * cut.part),
-                            memory->pixels.template as<char>() + i * cut.part * kPairChunk,
-                            memory->ready[static_cast<std::size_t>(i)]);
+                            memory.pixels.template as<char>() + i * cut.part * kPairChunk,
+                            memory.ready[static_cast<std::size_t>(i)]);
           }
           for (std::int64_t p = panel0; p < panel1; ++p) {
             for (std::int64_t i = 0; i < count; ++i) {
               const std::int64_t pixel = (first + i) * kRows;
               const std::int64_t rows = std::min(kRows, plan.pixels() - pixel);
-              float* sums = memory->sums.template as<float>();
+              float* sums = memory.sums.template as<float>();
               if (cut.parts > 1) sums += ((p - panel0) * cut.block + i) * kSums;
-              multiply_pair<T>(memory->ready[static_cast<std::size_t>(i)], rows, packed + panel_offset<T>(w, p), w.width(p), sums,
+              multiply_pair<T>(memory.ready[static_cast<std::size_t>(i)], rows, packed + panel_offset<T>(w, p), w.width(p), sums,
                                k > 0);
-              if (k + 1 == cut.parts) finish<T>(sums, plan, pixel, rows, p, epilogue, y);
+              if (k + 1 == cut.parts) finish<Y>(sums, plan, pixel, rows, p, epilogue, y);
             }
           }
         }
@@ -476,7 +482,9 @@ void amx_pack(const TensorView& w, const Conv2dOptions& options, DType dtype, vo
 void amx_forward(const TensorView& x, const void* packed, const Shape& w, const ConvEpilogue& epilogue,
                  const Conv2dOptions& options, const TensorView& y) {
   visit_fast_dtype("conv2d", x.dtype, [&](auto zero) {
-    forward<decltype(zero)>(x, static_cast<const char*>(packed), w, epilogue, options, y);
+    visit_fast_dtype("conv2d", y.dtype, [&](auto result) {
+      forward<decltype(zero), decltype(result)>(x, static_cast<const char*>(packed), w, epilogue, options, y);
+    });
   });
 }
 

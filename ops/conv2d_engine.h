@@ -80,7 +80,7 @@ void tiles_backward_weights(const TensorView& x, const TensorView& gy, const Con
 void amx_pack(const TensorView& w, const Conv2dOptions& options, DType dtype, void* packed);
 /// y = act(bias + conv(x, w) + residual).
 /// Shapes:   as tiles_forward
-/// Types:    f32 (products of bf16 parts, see Note [f32 from bf16] in conv2d_amx.cpp), bf16
+/// Types:    x f32 (products of bf16 parts, see Note [f32 from bf16] in conv2d_amx.cpp) or bf16; y f32 or bf16; residual as y
 /// Error:    f32 1e-5 of the largest value. Infinite inputs give NaN.
 void amx_forward(const TensorView& x, const void* packed, const Shape& w, const ConvEpilogue& epilogue,
                  const Conv2dOptions& options, const TensorView& y);

@@ -45,27 +45,28 @@ std::pair<std::int64_t, std::int64_t> inside(std::int64_t first, std::int64_t st
   return {begin, end};
 }
 
-template <class T>
+/// X is the type of the map that is read, Y that of the result.
+template <class X, class Y = X>
 struct RowPass {
   std::int64_t channels, step, other_width;
-  T* y;                    // pixel t is y + t * y_step
+  Y* y;                    // pixel t is y + t * y_step
   std::int64_t y_step;     // in elements
   const float* bias;       // [C] or null
-  const T* residual;       // as y, or null
+  const Y* residual;       // as y, or null
   Activation act;
 };
 
 /// Four pixels (or one) for the channels from c on; `count` < kLanes channels are at hand for the last vector.
-template <class T, int Pixels, bool Partial>
-[[gnu::always_inline]] inline void accumulate(const RowPass<T>& pass, const TapList<T>& list, std::int64_t t,
+template <int Pixels, bool Partial, class X, class Y>
+[[gnu::always_inline]] inline void accumulate(const RowPass<X, Y>& pass, const TapList<X>& list, std::int64_t t,
                                               std::int64_t c, std::int64_t count) {
   const auto get = [count](const auto* p) { return Partial ? simd::load_some(p, count) : simd::load(p); };
   Vec sum[Pixels];
   for (auto& s : sum) s = pass.bias != nullptr ? get(pass.bias + c) : Vec{};
   for (std::size_t k = 0; k < list.count; ++k) {
-    const Tap<T>& tap = list.taps[k];
+    const Tap<X>& tap = list.taps[k];
     const Vec weight = get(tap.weight + c);
-    const T* x = tap.row + (tap.first + t * pass.step) * pass.channels + c;
+    const X* x = tap.row + (tap.first + t * pass.step) * pass.channels + c;
     for (int i = 0; i < Pixels; ++i) sum[i] += weight * get(x + i * pass.step * pass.channels);
   }
   for (int i = 0; i < Pixels; ++i) {
@@ -80,16 +81,16 @@ template <class T, int Pixels, bool Partial>
   }
 }
 
-template <class T, int Pixels>
-void pixels(const RowPass<T>& pass, const TapList<T>& list, std::int64_t t) {
+template <int Pixels, class X, class Y>
+void pixels(const RowPass<X, Y>& pass, const TapList<X>& list, std::int64_t t) {
   std::int64_t c = 0;
-  for (; c + kLanes <= pass.channels; c += kLanes) accumulate<T, Pixels, false>(pass, list, t, c, kLanes);
-  if (c < pass.channels) accumulate<T, Pixels, true>(pass, list, t, c, pass.channels - c);
+  for (; c + kLanes <= pass.channels; c += kLanes) accumulate<Pixels, false>(pass, list, t, c, kLanes);
+  if (c < pass.channels) accumulate<Pixels, true>(pass, list, t, c, pass.channels - c);
 }
 
 /// Writes pixels 0 .. count-1 of a row.
-template <class T>
-void run_row(const RowPass<T>& pass, const TapList<T>& list, std::int64_t count) {
+template <class X, class Y>
+void run_row(const RowPass<X, Y>& pass, const TapList<X>& list, std::int64_t count) {
   std::int64_t begin = 0;
   std::int64_t end = count;
   for (std::size_t k = 0; k < list.count; ++k) {
@@ -101,17 +102,17 @@ void run_row(const RowPass<T>& pass, const TapList<T>& list, std::int64_t count)
   end = std::max(begin, end);
 
   const auto border = [&](std::int64_t t) {
-    TapList<T> some;
+    TapList<X> some;
     for (std::size_t k = 0; k < list.count; ++k) {
       const std::int64_t at = list.taps[k].first + t * pass.step;
       if (at >= 0 && at < pass.other_width) some.taps[some.count++] = list.taps[k];
     }
-    pixels<T, 1>(pass, some, t);
+    pixels<1>(pass, some, t);
   };
   std::int64_t t = 0;
   for (; t < begin; ++t) border(t);
-  for (; t + 4 <= end; t += 4) pixels<T, 4>(pass, list, t);
-  for (; t < end; ++t) pixels<T, 1>(pass, list, t);
+  for (; t + 4 <= end; t += 4) pixels<4>(pass, list, t);
+  for (; t < end; ++t) pixels<1>(pass, list, t);
   for (; t < count; ++t) border(t);
 }
 
@@ -132,30 +133,28 @@ void check_taps(const TensorView& w) {
                 "kernel of {}x{} taps, at most {} are supported", w.h(), w.w(), kMostTaps);
 }
 
-template <class T>
-void forward(const TensorView& x, const TensorView& w, const TensorView& bias, const TensorView& residual,
-             Activation act, const Conv2dOptions& o, const TensorView& y) {
+template <class X, class Y>
+void forward(const TensorView& x, const float* weights, const Shape& w, const TensorView& bias, const TensorView& residual,
+             Activation act, const Conv2dOptions& o, const DepthwiseRows& rows, const TensorView& y) {
   const std::int64_t channels = x.c();
-  const Workspace weights(static_cast<std::size_t>(w.numel()) * sizeof(float));
-  reorder_weights(w, weights.as<float>());
   const std::int64_t row_size = y.w() * channels;
   parallel_for(y.n() * y.h(), std::max<std::int64_t>(1, kRowGrain / row_size), [&](auto begin, auto end) {
-    TapList<T> list;
+    TapList<X> list;
     for (std::int64_t row = begin; row < end; ++row) {
       const std::int64_t n = row / y.h();
-      const std::int64_t p = row % y.h();
+      const std::int64_t p = row % y.h() + rows.y_first;
       list.count = 0;
-      for (std::int64_t r = 0; r < w.h(); ++r) {
+      for (std::int64_t r = 0; r < w[2]; ++r) {
         const std::int64_t h = p * o.stride[0] - o.padding[0] + r * o.dilation[0];
-        if (h < 0 || h >= x.h()) continue;
-        const T* source = x.ptr<T>() + (n * x.h() + h) * x.w() * channels;
-        for (std::int64_t s = 0; s < w.w(); ++s) {
-          list.add(weights.as<float>() + (r * w.w() + s) * channels, source, s * o.dilation[1] - o.padding[1]);
+        if (h < 0 || h >= rows.x_height) continue;
+        const X* source = x.ptr<X>() + (n * x.h() + h - rows.x_first) * x.w() * channels;
+        for (std::int64_t s = 0; s < w[3]; ++s) {
+          list.add(weights + (r * w[3] + s) * channels, source, s * o.dilation[1] - o.padding[1]);
         }
       }
-      const RowPass<T> pass{channels, o.stride[1], x.w(), y.ptr<T>() + row * row_size, channels,
-                            bias.defined() ? bias.ptr<float>() : nullptr,
-                            residual.defined() ? residual.ptr<T>() + row * row_size : nullptr, act};
+      const RowPass<X, Y> pass{channels, o.stride[1], x.w(), y.ptr<Y>() + row * row_size, channels,
+                               bias.defined() ? bias.ptr<float>() : nullptr,
+                               residual.defined() ? residual.ptr<Y>() + row * row_size : nullptr, act};
       run_row(pass, list, y.w());
     }
   });
@@ -313,9 +312,22 @@ void backward_weights(const TensorView& x, const TensorView& gy, const Conv2dOpt
 void depthwise_forward_cpu(const TensorView& x, const TensorView& w, const TensorView& bias,
                            const TensorView& residual, Activation act, const Conv2dOptions& options,
                            const TensorView& y) {
+  const Workspace packed(static_cast<std::size_t>(w.numel()) * sizeof(float));
+  depthwise_pack(w, packed.as<float>());
+  depthwise_rows(x, packed.as<float>(), w.shape, bias, residual, act, options, {0, x.h(), 0}, y);
+}
+
+void depthwise_pack(const TensorView& w, float* packed) {
   check_taps(w);
-  visit_fast_dtype("depthwise_conv2d", x.dtype, [&](auto zero) {
-    forward<decltype(zero)>(x, w, bias, residual, act, options, y);
+  reorder_weights(w, packed);
+}
+
+void depthwise_rows(const TensorView& x, const float* packed, const Shape& w, const TensorView& bias, const TensorView& residual,
+                    Activation act, const Conv2dOptions& options, const DepthwiseRows& rows, const TensorView& y) {
+  visit_fast_dtype("depthwise_conv2d", x.dtype, [&](auto x_zero) {
+    visit_fast_dtype("depthwise_conv2d", y.dtype, [&](auto y_zero) {
+      forward<decltype(x_zero), decltype(y_zero)>(x, packed, w, bias, residual, act, options, rows, y);
+    });
   });
 }
 

@@ -52,4 +52,22 @@ inline constexpr KernelTable<DepthwiseBackwardDataFn> kDepthwiseBackwardData{
 inline constexpr KernelTable<DepthwiseBackwardWeightsFn> kDepthwiseBackwardWeights{
     "depthwise_conv2d backward (weights)", depthwise_backward_weights_ref, depthwise_backward_weights_cpu, depthwise_backward_weights_cuda};
 
+// --- for packed convolutions ----------------------------------------------------------------------------------------
+
+/// Which rows of whole maps a pair of views holds.
+/// Shapes:   none
+struct DepthwiseRows {
+  std::int64_t x_first = 0;   ///< row of the input map that is row 0 of the view x
+  std::int64_t x_height = 0;  ///< rows of the input map; what lies beyond is zero
+  std::int64_t y_first = 0;
+};
+
+/// Numbers that depthwise_pack() writes.
+/// Shapes:   w [C,1,KH,KW]; packed f32 [KH,KW,C]
+void depthwise_pack(const TensorView& w, float* packed);
+/// Some rows of the forward pass; the view x holds all rows that they read. Element types of x and y may differ.
+/// Shapes:   x [N,C,h,W]; w is the shape of the weights; residual, y [N,C,oh,OW]
+void depthwise_rows(const TensorView& x, const float* packed, const Shape& w, const TensorView& bias, const TensorView& residual,
+                    Activation act, const Conv2dOptions& options, const DepthwiseRows& rows, const TensorView& y);
+
 }  // namespace limbeck::ops

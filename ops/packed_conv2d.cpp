@@ -1,11 +1,12 @@
 // What this is: see ops/packed_conv2d.h.
 #include "ops/packed_conv2d.h"
 
+#include <array>
+
 #include "core/autograd.h"
 #include "ops/conv2d_engine.h"
 #include "ops/conv2d_kernels.h"
 #include "ops/copy.h"
-#include "ops/depthwise_kernels.h"
 #include "ops/winograd.h"
 
 namespace limbeck::ops {
@@ -62,10 +63,11 @@ void PackedConv2d::run_into(const Tensor& x_any, const Tensor& residual_any, con
   y.bump_version();
   if (use_reference(compute_)) {
     y.copy_(reference(x, residual, y_shape));
-  } else if (is_depthwise(x.shape(), w_.shape(), options_)) {
-    kDepthwiseForward(x.device(), compute_, x.view(), w_.view(), view_or_none(b_), view_or_none(residual), act_,
-                      options_, y.view());
+  } else if (depthwise()) {
+    pack_depthwise();
+    run_depthwise(x.view(), view_or_none(residual), {0, x.size(2), 0}, y.view());
   } else if (use_amx()) {
+    pack_amx();
     run_amx(x.view(), view_or_none(residual), y.view());
   } else if (use_onednn_conv(compute_)) {
     run_onednn(x.view(), view_or_none(residual), y.view());
@@ -91,17 +93,65 @@ Tensor PackedConv2d::reference(const Tensor& x, const Tensor& residual, const Sh
   return cast(y, compute_);
 }
 
+bool PackedConv2d::depthwise() const noexcept { return options_.groups > 1 && w_.size(1) == 1 && w_.size(0) == options_.groups; }
+
+void PackedConv2d::pack_depthwise() const {
+  if (depthwise_.defined()) return;
+  depthwise_ = bytes(static_cast<std::size_t>(w_.numel()) * sizeof(float));
+  depthwise_pack(w_.view(), static_cast<float*>(depthwise_.raw_data()));
+}
+
+void PackedConv2d::run_depthwise(const TensorView& x, const TensorView& residual, const DepthwiseRows& rows,
+                                 const TensorView& y) const {
+  depthwise_rows(x, static_cast<const float*>(depthwise_.raw_data()), w_.shape(), view_or_none(b_), residual, act_, options_, rows, y);
+}
+
+bool PackedConv2d::takes_rows() const noexcept {
+  if (depthwise()) return true;
+  const bool pointwise = w_.size(2) * w_.size(3) == 1 && options_.stride == std::array<std::int64_t, 2>{1, 1} &&
+                         options_.padding == std::array<std::int64_t, 2>{0, 0};
+  return pointwise && options_.groups == 1 && (amx_fits(w_.shape(), options_) || compute_ == DType::kF32);
+}
+
+void PackedConv2d::pack_rows() const {
+  if (depthwise()) {
+    pack_depthwise();
+  } else if (amx_fits(w_.shape(), options_)) {
+    pack_amx();
+  } else {
+    pack_tiles();
+  }
+}
+
+void PackedConv2d::run_rows(const TensorView& x, const TensorView& residual, const DepthwiseRows& rows, const TensorView& y) const {
+  if (depthwise()) {
+    run_depthwise(x, residual, rows, y);
+  } else if (amx_.defined()) {
+    run_amx(x, residual, y);
+  } else {
+    tiles_forward(x, tiles_.raw_data(), w_.shape(), {view_or_none(b_), residual, act_}, options_, y);
+  }
+}
+
 bool PackedConv2d::use_amx() const noexcept {
   const ConvEngine engine = ConvEngineGuard::engine();
   return (engine == ConvEngine::kAuto || engine == ConvEngine::kAmx) && amx_fits(w_.shape(), options_);
 }
 
+void PackedConv2d::pack_amx() const {
+  if (amx_.defined()) return;
+  amx_ = bytes(amx_packed_bytes(w_.shape(), options_, compute_));
+  amx_pack(w_.view(), options_, compute_, amx_.raw_data());
+}
+
 void PackedConv2d::run_amx(const TensorView& x, const TensorView& residual, const TensorView& y) const {
-  if (!amx_.defined()) {
-    amx_ = bytes(amx_packed_bytes(w_.shape(), options_, compute_));
-    amx_pack(w_.view(), options_, compute_, amx_.raw_data());
-  }
   amx_forward(x, amx_.raw_data(), w_.shape(), {view_or_none(b_), residual, act_}, options_, y);
+}
+
+void PackedConv2d::pack_tiles() const {
+  if (tiles_.defined()) return;
+  tiles_ = bytes(tiles_packed_bytes(w_.shape(), options_, false, compute_));
+  tiles_pack(w_.view(), options_, false, compute_, tiles_.raw_data());
 }
 
 void PackedConv2d::run_tiles(const TensorView& x, const TensorView& residual, const TensorView& y) const {
@@ -114,10 +164,7 @@ void PackedConv2d::run_tiles(const TensorView& x, const TensorView& residual, co
     winograd_forward(x, winograd_.raw_data(), w_.shape(), epilogue, options_, y);
     return;
   }
-  if (!tiles_.defined()) {
-    tiles_ = bytes(tiles_packed_bytes(w_.shape(), options_, false, compute_));
-    tiles_pack(w_.view(), options_, false, compute_, tiles_.raw_data());
-  }
+  pack_tiles();
   tiles_forward(x, tiles_.raw_data(), w_.shape(), epilogue, options_, y);
 }
 

@@ -9,6 +9,7 @@
 #include "core/tensor.h"
 #include "ops/activation.h"
 #include "ops/conv2d.h"
+#include "ops/depthwise_kernels.h"
 
 namespace limbeck::ops {
 
@@ -16,7 +17,8 @@ namespace limbeck::ops {
 /// Formula:  y = act(conv2d(x, w) + b + residual)
 /// Shapes:   w [O,I/G,KH,KW]; b [O] or undefined
 /// Types:    `compute` is f32 or bf16 (f64 runs the reference); w and b are f32 (f64 for f64).
-/// Error:    f32 1e-5, or 2e-5 where a 3x3 kernel runs as Winograd F(4x4); bf16 2e-2, of the largest value.
+/// Error:    f32 1e-5 (with matrix units from products of bf16 parts), or 2e-5 where a 3x3 kernel runs as Winograd F(4x4); bf16
+///           2e-2; of the largest value.
 /// Throws:   shapes or options that conv2d rejects; w or b of another type.
 class PackedConv2d {
  public:
@@ -33,6 +35,17 @@ class PackedConv2d {
   /// Shapes:   y [N,O,OH,OW], dense, of the compute type
   void run_into(const Tensor& x, const Tensor& residual, const Tensor& y) const;
 
+  /// For callers that take a band of rows through several convolutions while it is in cache. pack_rows() once, then run_rows(), which
+  /// checks nothing, from any number of threads.
+  /// Shapes:   x [N,I,h,W], y [N,O,oh,OW]: rows of maps as `rows` says; residual as y
+  /// Types:    x and y of a depthwise convolution, and y of the others on matrix units, may be f32 where the compute type is bf16
+  void pack_rows() const;
+  void run_rows(const TensorView& x, const TensorView& residual, const DepthwiseRows& rows, const TensorView& y) const;
+  /// True if run_rows() can: a depthwise convolution, or one of 1x1 and stride 1 on kernels that serve all sizes equally.
+  [[nodiscard]] bool takes_rows() const noexcept;
+  [[nodiscard]] bool depthwise() const noexcept;
+  [[nodiscard]] const Shape& weight_shape() const noexcept { return w_.shape(); }
+
   [[nodiscard]] bool defined() const noexcept { return w_.defined(); }
   [[nodiscard]] DType compute_dtype() const noexcept { return compute_; }
   [[nodiscard]] const Conv2dOptions& options() const noexcept { return options_; }
@@ -41,12 +54,17 @@ class PackedConv2d {
  private:
   [[nodiscard]] Tensor reference(const Tensor& x, const Tensor& residual, const Shape& y_shape) const;
   [[nodiscard]] bool use_amx() const noexcept;
+  void pack_depthwise() const;
+  void pack_amx() const;
+  void pack_tiles() const;
   void run_amx(const TensorView& x, const TensorView& residual, const TensorView& y) const;
+  void run_depthwise(const TensorView& x, const TensorView& residual, const DepthwiseRows& rows, const TensorView& y) const;
   void run_tiles(const TensorView& x, const TensorView& residual, const TensorView& y) const;
   void run_onednn(const TensorView& x, const TensorView& residual, const TensorView& y) const;
 
   Tensor w_, b_;                 // as given; for the reference kernels and for packing
   // Packed bytes, made at the first call that needs them: which one that is depends on the size of the input.
+  mutable Tensor depthwise_;
   mutable Tensor amx_;
   mutable Tensor tiles_;
   mutable Tensor winograd_;

@@ -18,7 +18,7 @@ void parallel_tasks_with(std::int64_t count, const MakeState& make_state, const 
   const std::int64_t threads = std::min<std::int64_t>(count, max_threads());
   parallel_for(threads, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t thread = begin; thread < end; ++thread) {
-      const auto state = make_state();
+      auto state = make_state();
       for (std::int64_t task = next++; task < count; task = next++) body(state, task);
     }
   });

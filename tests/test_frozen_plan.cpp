@@ -3,11 +3,14 @@
 
 #include "core/autocast.h"
 #include "core/autograd.h"
+#include "core/dispatch.h"
+#include "models/frozen_model.h"
 #include "nn/frozen_plan.h"
 #include "ops/copy.h"
 #include "ops/elementwise.h"
 #include "ops/interpolate.h"
 #include "ops/packed_conv2d.h"
+#include "ops/slice.h"
 #include "tests/harness/op_case.h"
 #include "tests/harness/random_network.h"
 #include "tests/harness/temp_dir.h"
@@ -65,6 +68,76 @@ TEST_CASE("a plan keeps the weights it was made from") {
   for (const auto& p : model->named_parameters()) p.tensor.fill_(0.01);
   CHECK(test::relative_error(plan(x), before) < 5e-4);
   CHECK(test::relative_error(model->forward(x).logits, before) > 0.01);
+}
+
+TEST_CASE("taps are what the module's taps are, before and after activations, and are not the plan's memory") {
+  for (const char* name : {"mobilenet_v2_seg", "deeplabv3_resnet18", "pspnet_resnet18"}) {
+    CAPTURE(name);
+    const auto model = test::random_network(name);
+    const std::vector<std::string> taps = model->tap_names();
+    REQUIRE(taps.size() > 3);
+    models::FrozenModel frozen(*model, taps);
+    const NoGradGuard off;
+    for (const bool bf16 : {false, true}) {
+      const Tensor x = random_input({2, 3, 65, 81}, 5);
+      const models::Output exact = model->forward(x, taps);
+      const AutocastGuard precision(bf16);
+      const models::Output y = frozen(x);
+      CHECK(frozen.planned());
+      static_cast<void>(frozen(random_input({2, 3, 65, 81}, 6)));
+      const models::Output module = model->forward(x, taps);
+      const auto check = [&](const Tensor& tap, const Tensor& same, const Tensor& truth) {
+        CHECK(tap.shape() == truth.shape());
+        const double bound = bf16 ? 2 * test::relative_error(ops::cast(same, DType::kF32), truth) + 1e-3 : 5e-4;
+        CHECK(test::relative_error(ops::cast(tap, DType::kF32), truth) < bound);
+      };
+      check(y.logits, module.logits, exact.logits);
+      REQUIRE(y.taps.size() == taps.size());
+      for (const auto& tap : taps) {
+        CAPTURE(tap);
+        CHECK(y.taps.at(tap).dtype() == (bf16 ? DType::kBF16 : DType::kF32));
+        check(y.taps.at(tap), module.taps.at(tap), exact.taps.at(tap));
+      }
+    }
+  }
+}
+
+TEST_CASE("a frozen model follows its weights, and leaves to the module what no plan can do") {
+  const auto model = test::random_network("mobilenet_v2_seg");
+  models::FrozenModel frozen(*model);
+  const Tensor x = random_input({1, 3, 33, 33}, 5);
+  const NoGradGuard off;
+  const Tensor before = frozen(x).logits;
+  for (const auto& p : model->named_parameters()) p.tensor.fill_(0.01);
+  const Tensor after = frozen(x).logits;
+  CHECK(frozen.planned());
+  CHECK(test::relative_error(after, before) > 0.01);
+  CHECK(test::relative_error(after, model->forward(x).logits) < 5e-4);
+
+  model->train();
+  static_cast<void>(frozen(x));
+  CHECK_FALSE(frozen.planned());
+  model->eval();
+  {
+    const ReferenceGuard exact;
+    static_cast<void>(frozen(x));
+    CHECK_FALSE(frozen.planned());
+  }
+  static_cast<void>(frozen(x));
+  CHECK(frozen.planned());
+
+  /// Crops its input to an even height: a size that no graph can follow.
+  class Cropping final : public models::Model {
+   public:
+    models::Output forward(const Tensor& images, std::span<const std::string>) override {
+      return {ops::relu(ops::slice(images, 2, 0, images.size(2) / 2 * 2)), {}, {}};
+    }
+    std::vector<std::string> tap_names() const override { return {}; }
+  } cropping;
+  cropping.eval();
+  models::FrozenModel layers(cropping);
+  CHECK(layers(x).logits.shape() == Shape{1, 3, 32, 33});
+  CHECK_FALSE(layers.planned());
 }
 
 TEST_CASE("steps with nothing to do do not lend out memory that is used again") {

@@ -1,4 +1,4 @@
-// PackedConv2d against the composition conv2d + residual + activation in f64, on both engines; Winograd; steady state.
+// PackedConv2d against the composition conv2d + residual + activation in f64, on all engines; Winograd; steady state.
 #include "ops/packed_conv2d.h"
 
 #include <doctest/doctest.h>
@@ -28,6 +28,9 @@ using ops::PackedConv2d;
 using test::random_normal;
 using test::relative_error;
 
+// Where a processor has no matrix units, the last one stands for the tiles.
+constexpr ops::ConvEngine kEngines[] = {ops::ConvEngine::kTiles, ops::ConvEngine::kOneDnn, ops::ConvEngine::kAmx};
+
 struct Problem {
   const char* label;
   Shape x, w;
@@ -46,6 +49,9 @@ const Problem kProblems[] = {
     {"3x3, padding 0", {1, 32, 8, 9}, {32, 32, 3, 3}, {}},
     {"3x3, padding 2", {1, 32, 6, 6}, {32, 32, 3, 3}, {.padding = {2, 2}}},
     {"3x3 stride 2", {2, 32, 11, 10}, {32, 32, 3, 3}, {.stride = {2, 2}, .padding = {1, 1}}},
+    {"3x3, dilation 12 of an odd map", {1, 32, 19, 21}, {32, 32, 3, 3}, {.padding = {12, 12}, .dilation = {12, 12}}},
+    {"3x3, a long sum", {1, 672, 9, 9}, {40, 672, 3, 3}, {.padding = {1, 1}}},
+    {"few channels, dilated", {1, 5, 9, 11}, {17, 5, 3, 3}, {.padding = {2, 2}, .dilation = {2, 2}}},
     {"2 groups", {1, 24, 7, 7}, {36, 12, 3, 3}, {.padding = {1, 1}, .groups = 2}},
     {"depthwise", {2, 37, 9, 8}, {37, 1, 3, 3}, {.stride = {2, 2}, .padding = {1, 1}, .groups = 37}},
 };
@@ -91,7 +97,7 @@ TEST_CASE("equals the composition") {
         CAPTURE(with_residual);
         const Tensor r = with_residual ? residual : Tensor();
         const Tensor truth = expected(x, w, b, r, p, act);
-        for (const auto engine : {ops::ConvEngine::kTiles, ops::ConvEngine::kOneDnn}) {
+        for (const auto engine : kEngines) {
           const ops::ConvEngineGuard guard(engine);
           for (const DType type : {DType::kF32, DType::kBF16}) {
             CAPTURE(name_of(type));
@@ -105,6 +111,21 @@ TEST_CASE("equals the composition") {
     }
     const PackedConv2d reference(w, b, p.options, Activation::kRelu, DType::kF64);
     CHECK(relative_error(reference(x, residual), expected(x, w, b, residual, p, Activation::kRelu)) < 1e-14);
+  }
+}
+
+TEST_CASE("f32 is f32: inputs and weights that no bf16 number holds") {
+  Generator g(6);
+  for (const Problem& p : {kProblems[0], kProblems[2], kProblems[3], kProblems[12]}) {
+    CAPTURE(p.label);
+    const Tensor x = random_normal(g, p.x).copy_as(DType::kF32);
+    const Tensor w = random_normal(g, p.w).copy_as(DType::kF32);
+    const Tensor truth = expected(x.copy_as(DType::kF64), w.copy_as(DType::kF64), {}, {}, p, Activation::kNone);
+    for (const auto engine : kEngines) {
+      const ops::ConvEngineGuard guard(engine);
+      const double error = relative_error(PackedConv2d(w, {}, p.options, Activation::kNone, DType::kF32)(x), truth);
+      CHECK(error < (engine == ops::ConvEngine::kTiles ? 2e-5 : 1e-5));
+    }
   }
 }
 
@@ -134,7 +155,7 @@ TEST_CASE("one object serves several input sizes") {
   Generator g(3);
   const Tensor w = rounded_weights(g, {32, 32, 3, 3});
   const Problem p{"", {}, {}, {.padding = {1, 1}}};
-  for (const auto engine : {ops::ConvEngine::kTiles, ops::ConvEngine::kOneDnn}) {
+  for (const auto engine : kEngines) {
     const ops::ConvEngineGuard guard(engine);
     const PackedConv2d packed(w.copy_as(DType::kF32), {}, p.options, Activation::kNone, DType::kF32);
     for (const std::int64_t size : {8, 15, 8, 3}) {

@@ -1,9 +1,18 @@
 """Inference of one network in limbeck, ONNX Runtime and PyTorch, turn by turn with the same number of threads.
 
-    compare_inference.py BUILD/tests/bench_inference NAME BATCH SIZE DTYPE ROUNDS [--compile]
+    compare_inference.py BUILD/tests/bench_inference NAME BATCH SIZE DTYPE ROUNDS [RIVAL ...]
 
-NAME: deeplabv3_resnet50 or mobilenet_v2_seg. ONNX Runtime gets the exported file (f32 only); PyTorch the same layers with random
-weights, channels-last, batch norm folded; --compile: torch.compile too. Prints medians and the median of the ratios to limbeck's plan.
+NAME: deeplabv3_resnet50 or mobilenet_v2_seg. Every rival is a process that stays alive and waits between its turns; a round gives every
+rival one turn right after limbeck's. Prints medians and the median of the ratios to limbeck's plan in the same round. Rivals, all by
+default:
+
+    onnxruntime   the exported file (f32 only)
+    eager         the same layers with random weights, channels-last, batch norm folded; bf16 by autocast
+    eager_bf16    the same with weights and input in bf16, without autocast
+    compile       torch.compile with frozen parameters, as a server would use it
+    compile_bf16  the same with weights and input in bf16
+
+Those of PyTorch run with waiting and with spinning threads where there is more than one (OMP_WAIT_POLICY passive, and unset).
 Needs numpy, torch, torchvision and onnxruntime.
 """
 import os
@@ -14,17 +23,14 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-import onnxruntime
-import torch
-import torchvision
-from torch import nn
-from torch.fx.experimental.optimization import fuse
-
-threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count()))
+THREADS = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count()))
+RIVALS = ("onnxruntime", "eager", "eager_bf16", "compile", "compile_bf16")
 
 
 def torch_network(name):
+    import torchvision
+    from torch import nn
+
     if name == "deeplabv3_resnet50":  # limbeck's default: output stride 16, rates 6, 12, 18
         backbone = torchvision.models.resnet50(weights=None, replace_stride_with_dilation=[False, False, True])
         body = nn.Sequential(*list(backbone.children())[:-2])
@@ -37,64 +43,105 @@ def torch_network(name):
     return nn.Sequential(net, nn.Conv2d(320, 11, 1))
 
 
-def main():
-    arguments = [a for a in sys.argv[1:] if a != "--compile"]
-    program, name, batch, size, dtype, rounds = arguments
-    shape, bf16 = (int(batch), 3, int(size), int(size)), dtype == "bf16"
-    torch.set_num_threads(threads)
+def torch_forward(rival, name, shape, bf16):
+    import torch
+    from torch.fx.experimental.optimization import fuse
+
+    torch.set_num_threads(THREADS)
+    network = fuse(torch_network(name).eval()).to(memory_format=torch.channels_last)
     x = torch.randn(shape).to(memory_format=torch.channels_last)
-    net = fuse(torch_network(name).eval()).to(memory_format=torch.channels_last)
-    variants = {"PyTorch eager": net}
-    if "--compile" in sys.argv:
-        variants["PyTorch compiled"] = torch.compile(net)
+    autocast = bf16 and not rival.endswith("_bf16")
+    if bf16 and not autocast:
+        network, x = network.to(torch.bfloat16), x.to(torch.bfloat16)
+    if rival.startswith("compile"):
+        torch._inductor.config.freezing = True
+        network = torch.compile(network)
 
+    def forward():
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            network(x)
+
+    return forward
+
+
+def onnx_forward(file, shape):
+    import numpy as np
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = THREADS
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    image = np.random.default_rng(1).standard_normal(shape, dtype=np.float32)
+    return lambda: session.run(None, {"image": image})
+
+
+def serve(rival, name, batch, size, dtype, file):
+    shape = (int(batch), 3, int(size), int(size))
+    forward = onnx_forward(file, shape) if rival == "onnxruntime" else torch_forward(rival, name, shape, dtype == "bf16")
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        forward()
+        print(f"{1e3 * (time.perf_counter() - start):.3f}", flush=True)
+
+
+class Contender:
+    """A process that runs once per line and prints its milliseconds."""
+
+    def __init__(self, name, command, line, policy):
+        self.name, self.line = name, line
+        env = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+        if policy == "passive":
+            env["OMP_WAIT_POLICY"] = policy
+        self.process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def turn(self):
+        self.process.stdin.write(self.line + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"{self.name} ended with {self.process.wait()}")
+        return float(answer)
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def main(program, name, batch, size, dtype, rounds, *chosen):
+    known = [r for r in chosen or RIVALS if dtype == "bf16" or not r.endswith("_bf16")]
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "net.onnx"
-        server = subprocess.Popen([program, name, batch, size, dtype, "0", str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-        def ask(what):
-            server.stdin.write(what + "\n")
-            server.stdin.flush()
-            return float(server.stdout.readline())
-
-        turns = {"limbeck module": lambda: ask("module"), "limbeck plan": lambda: ask("plan")}
-        ask("plan")  # the file is there when the first turn is over
-
-        def timed(run):
-            def turn():
-                start = time.perf_counter()
-                run()
-                return 1e3 * (time.perf_counter() - start)
-
-            return turn
-
-        if not bf16:
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = threads
-            session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-            image = np.ascontiguousarray(x.numpy())
-            turns["ONNX Runtime"] = timed(lambda: session.run(None, {"image": image}))
-        for variant, network in variants.items():
-
-            def forward(network=network):
-                with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                    network(x)
-
-            turns[variant] = timed(forward)
-
-        times = {k: [] for k in turns}
+        file = str(Path(folder) / "net.onnx")
+        arguments = [name, batch, size, dtype]
+        ours = Contender("limbeck plan", [program, *arguments, "0", file], "plan", "passive")
+        ours.turn()  # the file is there when the first turn is over
+        rivals = []
+        for rival in known:
+            if rival == "onnxruntime" and dtype == "bf16":
+                continue
+            for policy in ("passive", "active") if THREADS > 1 and rival != "onnxruntime" else ("passive",):
+                label = rival if THREADS == 1 or rival == "onnxruntime" else f"{rival}, {policy} threads"
+                rivals.append(Contender(label, [sys.executable, __file__, "--serve", rival, *arguments, file], "go", policy))
+        ratios = {r.name: [] for r in rivals}
+        times = {c.name: [] for c in [ours, *rivals]}
         for k in range(int(rounds) + 2):
-            for turn, run in turns.items():
-                ms = run()
+            for rival in rivals:
+                mine, theirs = ours.turn(), rival.turn()
                 if k >= 2:  # two rounds to get warm
-                    times[turn].append(ms)
-        server.stdin.close()
-        server.wait()
-    print(f"{name} {batch}x3x{size}x{size} {dtype}, {threads} threads, {rounds} rounds")
-    for turn, ms in times.items():
-        ratio = statistics.median(a / b for a, b in zip(ms, times["limbeck plan"]))
-        print(f"  {turn:17} {statistics.median(ms):8.1f} ms   x{ratio:.2f}")
+                    times[ours.name].append(mine)
+                    times[rival.name].append(theirs)
+                    ratios[rival.name].append(theirs / mine)
+        for contender in [ours, *rivals]:
+            contender.close()
+    print(f"{name} {batch}x3x{size}x{size} {dtype}, {THREADS} thread(s), {rounds} rounds: median ms, median ratio (smallest .. largest)")
+    print(f"  {ours.name:30} {statistics.median(times[ours.name]):8.1f}")
+    for rival, values in ratios.items():
+        print(f"  {rival:30} {statistics.median(times[rival]):8.1f}  x{statistics.median(values):.2f} ({min(values):.2f} .. {max(values):.2f})")
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--serve"]:
+        serve(*sys.argv[2:])
+    elif len(sys.argv) < 7 or any(r not in RIVALS for r in sys.argv[7:]):
+        sys.exit(__doc__)
+    else:
+        main(*sys.argv[1:])
