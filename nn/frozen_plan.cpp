@@ -82,10 +82,11 @@ FrozenPlan::Layout FrozenPlan::plan(const Shape& input) const {
   layout.offsets.assign(layout.shapes.size(), -1);
   std::vector<Life> lives;
   for (std::size_t k = 0; k < graph_.nodes.size(); ++k) {
-    if (!packed_[k].defined() || handed_out_[k + 1]) continue;
-    if (strip_of_[k] >= 0 && strips_[static_cast<std::size_t>(strip_of_[k])].narrow != k) continue;
-    const auto elements = static_cast<std::size_t>(layout.shapes[k + 1].numel());
-    lives.push_back({k + 1, k, last_reader_[k + 1], aligned(elements * size_of(compute_))});
+    if (!packed_[k].defined()) continue;
+    const std::size_t bytes = aligned(static_cast<std::size_t>(layout.shapes[k + 1].numel()) * size_of(compute_));
+    layout.memory.values += bytes;
+    const bool inside = strip_of_[k] >= 0 && strips_[static_cast<std::size_t>(strip_of_[k])].narrow != k;
+    if (!handed_out_[k + 1] && !inside) lives.push_back({k + 1, k, last_reader_[k + 1], bytes});
   }
   std::stable_sort(lives.begin(), lives.end(), [](const Life& a, const Life& b) { return a.bytes > b.bytes; });
   std::vector<Life> placed;
@@ -94,7 +95,6 @@ FrozenPlan::Layout FrozenPlan::plan(const Shape& input) const {
     layout.offsets[life.value] = static_cast<std::ptrdiff_t>(place);
     placed.push_back(life);
     layout.memory.block = std::max(layout.memory.block, place + life.bytes);
-    layout.memory.values += life.bytes;
   }
   return layout;
 }

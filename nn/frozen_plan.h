@@ -35,7 +35,7 @@ class FrozenPlan {
 
   struct Memory {
     std::size_t block = 0;   ///< bytes of the block
-    std::size_t values = 0;  ///< bytes of the same values side by side
+    std::size_t values = 0;  ///< bytes of the results of all convolutions side by side
   };
   [[nodiscard]] Memory memory(const Shape& input);
   [[nodiscard]] const Graph& graph() const noexcept { return graph_; }

@@ -97,12 +97,14 @@ std::vector<StripBlock> find_strip_blocks(const Graph& graph, std::span<const op
     return v - 1;
   };
   std::vector<StripBlock> blocks;
+  std::vector<bool> narrows(graph.nodes.size(), false);  // ends a block, so it cannot begin the next
   for (std::size_t k = 0; k < graph.nodes.size(); ++k) {
     if (!packed[k].defined() || packed[k].depthwise() || !packed[k].takes_rows()) continue;
     const auto filter = before(k);
     if (!filter || !packed[*filter].depthwise()) continue;
     auto widen = before(*filter);
-    if (widen && packed[*widen].depthwise()) widen.reset();
+    if (widen && (packed[*widen].depthwise() || narrows[*widen])) widen.reset();
+    narrows[k] = true;
     blocks.push_back({widen, *filter, k});
   }
   return blocks;

@@ -4,6 +4,7 @@
 #include "core/autocast.h"
 #include "core/autograd.h"
 #include "core/dispatch.h"
+#include "core/parallel.h"
 #include "models/frozen_model.h"
 #include "nn/frozen_plan.h"
 #include "ops/copy.h"
@@ -138,6 +139,48 @@ TEST_CASE("a frozen model follows its weights, and leaves to the module what no 
   models::FrozenModel layers(cropping);
   CHECK(layers(x).logits.shape() == Shape{1, 3, 32, 33});
   CHECK_FALSE(layers.planned());
+}
+
+TEST_CASE("inverted residuals and separable convolutions run strip by strip, whatever stride, dilation and threads") {
+  struct Case {
+    std::int64_t kernel, stride, dilation, height, width;
+    bool widen, residual;
+  };
+  for (const Case& c : {Case{3, 1, 1, 45, 64, true, true}, Case{3, 2, 1, 45, 61, true, false}, Case{3, 1, 2, 31, 50, true, true},
+                        Case{5, 1, 1, 40, 40, true, false}, Case{3, 1, 1, 97, 64, false, true}, Case{3, 2, 1, 96, 67, false, false},
+                        Case{3, 1, 12, 16, 16, true, false}, Case{3, 1, 1, 1, 3, true, true}}) {
+    CAPTURE(c.kernel);
+    CAPTURE(c.stride);
+    CAPTURE(c.dilation);
+    CAPTURE(c.height);
+    CAPTURE(c.widen);
+    Generator g(1);
+    const std::int64_t wide = 200, narrow = c.widen ? 24 : wide;
+    nn::Conv2d widen({.in = narrow, .out = wide, .kernel = 1}, g);
+    nn::Conv2d filter({.in = wide, .out = wide, .kernel = c.kernel, .stride = c.stride, .padding = c.kernel / 2 * c.dilation,
+                       .dilation = c.dilation, .groups = wide}, g);
+    nn::Conv2d back({.in = wide, .out = narrow, .kernel = 1}, g);
+    for (auto* conv : {&widen, &filter, &back}) conv->eval();
+    const auto forward = [&](const Tensor& x) {
+      const Tensor y = c.widen ? ops::relu6(widen(x)) : x;
+      const Tensor z = back(ops::relu(filter(y)));
+      return c.residual ? ops::add(x, z) : z;
+    };
+    const NoGradGuard off;
+    const Tensor x = random_input({2, narrow, c.height, c.width}, 5);
+    const Tensor exact = forward(x);
+    nn::FrozenPlan plan(nn::capture(forward, narrow));
+    CHECK(plan.memory(x.shape()).block == 0);  // of the maps, only the one that is handed out exists
+    const int threads = max_threads();
+    set_threads(1);
+    const Tensor one = plan(x);
+    set_threads(3);
+    const Tensor three = plan(x);
+    set_threads(threads);
+    CHECK(test::relative_error(one, exact) < 2e-5);
+    CHECK(one.to_vector<float>() == three.to_vector<float>());
+    CHECK(test::relative_error(nn::FrozenPlan(nn::capture(forward, narrow), DType::kBF16)(x), exact) < 2e-2);
+  }
 }
 
 TEST_CASE("steps with nothing to do do not lend out memory that is used again") {
