@@ -42,7 +42,7 @@ std::size_t lowest_place(const Life& life, const std::vector<Life>& placed,
 
 }  // namespace
 
-FrozenPlan::FrozenPlan(const Graph& graph, DType compute)
+FrozenPlan::FrozenPlan(const Graph& graph, DType compute, ops::F32Math math)
     : graph_(fuse_epilogues(fold_batch_norms(graph))), compute_(compute), packed_(graph_.nodes.size()) {
   LIMBECK_CHECK(compute == DType::kF32 || compute == DType::kBF16, "frozen_plan",
                 "compute type {}, expected f32 or bf16", name_of(compute));
@@ -54,7 +54,7 @@ FrozenPlan::FrozenPlan(const Graph& graph, DType compute)
     if (conv == nullptr) continue;
     conv->weight = conv->weight.copy_as(DType::kF32);  // the module may go on training
     if (conv->bias.defined()) conv->bias = conv->bias.copy_as(DType::kF32);
-    packed_[k] = ops::PackedConv2d(conv->weight, conv->bias, conv->options, conv->act, compute);
+    packed_[k] = ops::PackedConv2d(conv->weight, conv->bias, conv->options, conv->act, compute, math);
   }
   handed_out_.assign(graph_.nodes.size() + 1, false);
   const auto hand_out = [&](ValueId v) {

@@ -11,7 +11,8 @@
 // Note [f32 from bf16]
 //   An f32 number is the sum of two bf16 numbers, hi + lo, up to 2^-17 of it. So x w = lo hi' + hi hi' + hi lo' up to about 2^-16,
 //   three products with f32 sums at sixteen times the rate of f32 multiply-adds. The rounding errors of the terms of a sum are
-//   independent: what remains is a few 1e-6 of the largest result, less than Winograd's method loses. Infinite inputs become NaN.
+//   independent: what remains is some 5e-6 of the largest result, as much as Winograd's method loses, and ten times what f32
+//   multiply-adds lose. Infinite inputs become NaN. F32Math of ops/packed_conv2d.h chooses.
 // Note [blocks]
 //   A task computes a block of pixels x a range of results. Where the sum is too long for the gathered pixels to stay in cache
 //   it is cut into parts, and the sums wait in memory between them. Large weights are read from memory once per block of pixels, so

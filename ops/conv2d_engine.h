@@ -1,7 +1,7 @@
 // What this is: which CPU implementation a dense convolution runs on, and the calls of all.
 //   tiles   limbeck's own kernels (ops/conv2d_tiles.h): f32 always; bf16 unless the processor has matrix units
-//   oneDNN  bf16 on processors with matrix units (AMX)
-//   AMX     inference with packed weights on such processors, f32 and bf16 (ops/packed_conv2d.h only)
+//   oneDNN  bf16 on processors with matrix units (AMX), and there f32 of frozen networks
+//   AMX     inference with packed weights on such processors, bf16 and f32 from parts (ops/packed_conv2d.h only)
 // They work on dense views as described in ops/conv2d_kernels.h.
 // Read next: ops/conv2d_cpu.cpp.
 #pragma once

@@ -13,17 +13,24 @@
 
 namespace limbeck::ops {
 
+/// What f32 means on processors with matrix units; elsewhere both are the same.
+/// Shapes:   none
+enum class F32Math : std::uint8_t {
+  kExact,  ///< f32 multiply-adds
+  kParts   ///< every number as the sum of two bf16 numbers, which hold 16 of its 24 bits; sums are f32. Two to five times faster
+};
+
 /// Convolution for inference with packed weights.
 /// Formula:  y = act(conv2d(x, w) + b + residual)
 /// Shapes:   w [O,I/G,KH,KW]; b [O] or undefined
 /// Types:    `compute` is f32 or bf16 (f64 runs the reference); w and b are f32 (f64 for f64).
-/// Error:    f32 1e-5 (with matrix units from products of bf16 parts), or 2e-5 where a 3x3 kernel runs as Winograd F(4x4); bf16
-///           2e-2; of the largest value.
+/// Error:    f32 1e-5, or 2e-5 where a 3x3 kernel runs as Winograd F(4x4); f32 from parts 1e-5; bf16 2e-2; of the largest value.
 /// Throws:   shapes or options that conv2d rejects; w or b of another type.
 class PackedConv2d {
  public:
   PackedConv2d() = default;
-  PackedConv2d(const Tensor& w, const Tensor& b, const Conv2dOptions& options, Activation act, DType compute);
+  PackedConv2d(const Tensor& w, const Tensor& b, const Conv2dOptions& options, Activation act, DType compute,
+               F32Math math = F32Math::kExact);
 
   /// Runs the convolution; x and residual are converted to the compute type if they have another one.
   /// Shapes:   x [N,I,H,W]; residual [N,O,OH,OW] or undefined; returns [N,O,OH,OW] in the compute type
@@ -53,7 +60,8 @@ class PackedConv2d {
 
  private:
   [[nodiscard]] Tensor reference(const Tensor& x, const Tensor& residual, const Shape& y_shape) const;
-  [[nodiscard]] bool use_amx() const noexcept;
+  [[nodiscard]] bool amx() const noexcept;
+  [[nodiscard]] bool prefers_onednn(const Shape& x, const Shape& y) const;
   void pack_depthwise() const;
   void pack_amx() const;
   void pack_tiles() const;
@@ -74,6 +82,7 @@ class PackedConv2d {
   Conv2dOptions options_;
   Activation act_ = Activation::kNone;
   DType compute_ = DType::kF32;
+  F32Math math_ = F32Math::kExact;
 };
 
 }  // namespace limbeck::ops

@@ -27,14 +27,17 @@ TEST_CASE("every network: the plan computes what the module computes, at sizes t
       continue;  // more of the same
     CAPTURE(name);
     const auto model = test::random_network(name);
-    nn::FrozenPlan plan(capture(*model));
+    const nn::Graph graph = capture(*model);
+    nn::FrozenPlan exact(graph, DType::kF32, ops::F32Math::kExact), plan(graph);
     const NoGradGuard off;
     for (const Shape& shape : {Shape{1, 3, 65, 49}, Shape{2, 3, 96, 70}, Shape{1, 3, 65, 49}}) {
       const Tensor x = random_input(shape, 5);
-      const Tensor y = plan(x);
-      CHECK(test::relative_error(y, model->forward(x).logits) < 5e-4);
-      const Tensor again = plan(random_input(shape, 6));  // what was returned is not the plan's memory
-      CHECK(test::relative_error(y, model->forward(x).logits) < 5e-4);
+      const Tensor truth = model->forward(x).logits;
+      const Tensor y = exact(x);
+      CHECK(test::relative_error(y, truth) < 5e-4);
+      CHECK(test::relative_error(plan(x), truth) < 1e-2);
+      const Tensor again = exact(random_input(shape, 6));  // what was returned is not the plan's memory
+      CHECK(test::relative_error(y, truth) < 5e-4);
       CHECK(test::relative_error(again, y) > 1e-3);
     }
     const auto memory = plan.memory({1, 3, 96, 96});
@@ -67,8 +70,8 @@ TEST_CASE("a plan keeps the weights it was made from") {
   const NoGradGuard off;
   const Tensor before = model->forward(x).logits;
   for (const auto& p : model->named_parameters()) p.tensor.fill_(0.01);
-  CHECK(test::relative_error(plan(x), before) < 5e-4);
-  CHECK(test::relative_error(model->forward(x).logits, before) > 0.01);
+  CHECK(test::relative_error(plan(x), before) < 1e-2);
+  CHECK(test::relative_error(model->forward(x).logits, before) > 0.1);
 }
 
 TEST_CASE("taps are what the module's taps are, before and after activations, and are not the plan's memory") {
@@ -89,7 +92,7 @@ TEST_CASE("taps are what the module's taps are, before and after activations, an
       const models::Output module = model->forward(x, taps);
       const auto check = [&](const Tensor& tap, const Tensor& same, const Tensor& truth) {
         CHECK(tap.shape() == truth.shape());
-        const double bound = bf16 ? 2 * test::relative_error(ops::cast(same, DType::kF32), truth) + 1e-3 : 5e-4;
+        const double bound = bf16 ? 2 * test::relative_error(ops::cast(same, DType::kF32), truth) + 1e-3 : 1e-2;
         CHECK(test::relative_error(ops::cast(tap, DType::kF32), truth) < bound);
       };
       check(y.logits, module.logits, exact.logits);
@@ -112,8 +115,8 @@ TEST_CASE("a frozen model follows its weights, and leaves to the module what no 
   for (const auto& p : model->named_parameters()) p.tensor.fill_(0.01);
   const Tensor after = frozen(x).logits;
   CHECK(frozen.planned());
-  CHECK(test::relative_error(after, before) > 0.01);
-  CHECK(test::relative_error(after, model->forward(x).logits) < 5e-4);
+  CHECK(test::relative_error(after, before) > 0.1);
+  CHECK(test::relative_error(after, model->forward(x).logits) < 1e-2);
 
   model->train();
   static_cast<void>(frozen(x));

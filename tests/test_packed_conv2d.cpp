@@ -101,7 +101,7 @@ TEST_CASE("equals the composition") {
           const ops::ConvEngineGuard guard(engine);
           for (const DType type : {DType::kF32, DType::kBF16}) {
             CAPTURE(name_of(type));
-            const PackedConv2d packed(w.copy_as(DType::kF32), b.copy_as(DType::kF32), p.options, act, type);
+            const PackedConv2d packed(w.copy_as(DType::kF32), b.copy_as(DType::kF32), p.options, act, type, ops::F32Math::kParts);
             const Tensor y = packed(x.copy_as(type), r.defined() ? r.copy_as(type) : r);
             CHECK(y.dtype() == type);
             CHECK(relative_error(y, truth) < (type == DType::kF32 ? 2e-5 : 2e-2));
@@ -123,8 +123,9 @@ TEST_CASE("f32 is f32: inputs and weights that no bf16 number holds") {
     const Tensor truth = expected(x.copy_as(DType::kF64), w.copy_as(DType::kF64), {}, {}, p, Activation::kNone);
     for (const auto engine : kEngines) {
       const ops::ConvEngineGuard guard(engine);
-      const double error = relative_error(PackedConv2d(w, {}, p.options, Activation::kNone, DType::kF32)(x), truth);
+      const double error = relative_error(PackedConv2d(w, {}, p.options, Activation::kNone, DType::kF32, ops::F32Math::kParts)(x), truth);
       CHECK(error < (engine == ops::ConvEngine::kTiles ? 2e-5 : 1e-5));
+      CHECK(relative_error(PackedConv2d(w, {}, p.options, Activation::kNone, DType::kF32)(x), truth) < 2e-5);
     }
   }
 }
@@ -146,7 +147,7 @@ TEST_CASE("a NaN in the input reaches the output through ReLU") {
   for (const DType type : {DType::kF32, DType::kBF16}) {
     const Tensor x = Tensor::full({1, 32, 8, 8}, 1.0);
     x.view().at<float>(0, 3, 2, 2) = std::numeric_limits<float>::quiet_NaN();
-    const PackedConv2d packed(Tensor::full({32, 32, 3, 3}, 1.0), {}, {.padding = {1, 1}}, Activation::kRelu, type);
+    const PackedConv2d packed(Tensor::full({32, 32, 3, 3}, 1.0), {}, {.padding = {1, 1}}, Activation::kRelu, type, ops::F32Math::kParts);
     CHECK(std::isnan(packed(x.copy_as(type)).copy_as(DType::kF32).view().at<float>(0, 0, 2, 3)));
   }
 }
@@ -157,7 +158,7 @@ TEST_CASE("one object serves several input sizes") {
   const Problem p{"", {}, {}, {.padding = {1, 1}}};
   for (const auto engine : kEngines) {
     const ops::ConvEngineGuard guard(engine);
-    const PackedConv2d packed(w.copy_as(DType::kF32), {}, p.options, Activation::kNone, DType::kF32);
+    const PackedConv2d packed(w.copy_as(DType::kF32), {}, p.options, Activation::kNone, DType::kF32, ops::F32Math::kParts);
     for (const std::int64_t size : {8, 15, 8, 3}) {
       const Tensor x = rounded(g, {2, 32, size, size + 1});
       CHECK(relative_error(packed(x.copy_as(DType::kF32)), expected(x, w, {}, {}, p, Activation::kNone)) < 2e-5);

@@ -1,12 +1,14 @@
-// Inference of one network, in turns: the module, the frozen plan and, driven by compare_inference.py, other programs.
+// Inference of one network, in turns: the module, the frozen plan, the exact plan and, driven by compare_inference.py, other programs.
 //   bench_inference NAME BATCH SIZE DTYPE ROUNDS [FILE.onnx]
-// Prints the median of both and of their ratio. ROUNDS 0: runs one turn per line read ("module", "plan"), prints its milliseconds, and
-// ends with the input. FILE.onnx: the same network for ONNX Runtime.
+// Prints the medians, and those of the ratios to the plan. "exact" is the plan without F32Math::kParts, the same in bf16. ROUNDS 0: runs
+// one turn per line read ("module", "plan", "exact"), prints its milliseconds, and ends with the input. FILE.onnx: the same network
+// for ONNX Runtime.
 #include <fmt/core.h>
 
 #include <algorithm>
 #include <cstring>
 #include <iostream>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -47,42 +49,46 @@ int main(int argc, char** argv) try {
     apps::export_onnx(argv[6], *model, card,
                       {.batch = batch, .height = size, .width = size, .output = apps::ExportOutput::kLogits});
   }
-  nn::FrozenPlan plan(nn::capture([&](const Tensor& x) { return model->forward(x).logits; }),
-                      bf16 ? DType::kBF16 : DType::kF32);
+  const nn::Graph graph = nn::capture([&](const Tensor& x) { return model->forward(x).logits; });
+  nn::FrozenPlan plan(graph, bf16 ? DType::kBF16 : DType::kF32);
+  nn::FrozenPlan exact(graph, bf16 ? DType::kBF16 : DType::kF32, ops::F32Math::kExact);
   const NoGradGuard off;
   const Tensor x = Tensor::empty({batch, 3, size, size});
   Generator g(1);
   fill_normal_(x, g, 0.0, 1.0);
-  const auto time = [&](bool planned) {
+  const auto time = [&](const std::string& what) {
     const double start = monotonic_seconds();
-    if (planned) {
-      static_cast<void>(plan(x));
-    } else {
+    if (what == "module") {
       const AutocastGuard precision(bf16);
       static_cast<void>(model->forward(x).logits);
+    } else {
+      static_cast<void>(what == "plan" ? plan(x) : exact(x));
     }
     return 1e3 * (monotonic_seconds() - start);
   };
-  for (int k = 0; k < 2; ++k) static_cast<void>(time(false) + time(true));
   if (rounds == 0) {
     for (std::string line; std::getline(std::cin, line);) {
-      fmt::print("{:.3f}\n", time(line == "plan"));
+      fmt::print("{:.3f}\n", time(line));
       std::fflush(stdout);
     }
     return 0;
   }
-  std::vector<double> module, planned, ratio;
-  for (int k = 0; k < rounds; ++k) {
-    module.push_back(time(false));
-    planned.push_back(time(true));
-    ratio.push_back(module.back() / planned.back());
+  std::map<std::string, std::vector<double>> times, ratios;
+  for (int k = -2; k < rounds; ++k) {
+    const double planned = time("plan");
+    for (const char* what : {"module", "exact"}) {
+      const double ms = time(what);
+      if (k < 0) continue;  // to get warm
+      times[what].push_back(ms);
+      ratios[what].push_back(ms / planned);
+    }
+    if (k >= 0) times["plan"].push_back(planned);
   }
   const auto memory = plan.memory(x.shape());
-  fmt::print(
-      "{} {}x3x{}x{} {}: module {:.1f} ms, plan {:.1f} ms, median ratio {:.3f} ({} rounds); block {:.1f} of {:.1f} "
-      "MiB\n",
-      argv[1], batch, size, size, argv[4], median(module), median(planned), median(ratio), rounds,
-      static_cast<double>(memory.block) / 1048576.0, static_cast<double>(memory.values) / 1048576.0);
+  fmt::print("{} {}x3x{}x{} {}, {} rounds: plan {:.1f} ms; module {:.1f} ms, x{:.2f}; exact {:.1f} ms, x{:.2f}; block {:.1f} of {:.1f} MiB\n",
+             argv[1], batch, size, size, argv[4], rounds, median(times["plan"]), median(times["module"]), median(ratios["module"]),
+             median(times["exact"]), median(ratios["exact"]), static_cast<double>(memory.block) / 1048576.0,
+             static_cast<double>(memory.values) / 1048576.0);
   return 0;
 } catch (const std::exception& e) {
   fmt::print(stderr, "bench_inference: {}\n", e.what());

@@ -6,6 +6,7 @@ NAME: deeplabv3_resnet50 or mobilenet_v2_seg. Every rival is a process that stay
 rival one turn right after limbeck's. Prints medians and the median of the ratios to limbeck's plan in the same round. Rivals, all by
 default:
 
+    exact         limbeck's own plan with f32 multiply-adds only (f32 only; see F32Math in ops/packed_conv2d.h)
     onnxruntime   the exported file (f32 only)
     eager         the same layers with random weights, channels-last, batch norm folded; bf16 by autocast
     eager_bf16    the same with weights and input in bf16, without autocast
@@ -24,7 +25,7 @@ import time
 from pathlib import Path
 
 THREADS = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count()))
-RIVALS = ("onnxruntime", "eager", "eager_bf16", "compile", "compile_bf16")
+RIVALS = ("exact", "onnxruntime", "eager", "eager_bf16", "compile", "compile_bf16")
 
 
 def torch_network(name):
@@ -116,7 +117,10 @@ def main(program, name, batch, size, dtype, rounds, *chosen):
         ours.turn()  # the file is there when the first turn is over
         rivals = []
         for rival in known:
-            if rival == "onnxruntime" and dtype == "bf16":
+            if rival in ("exact", "onnxruntime") and dtype == "bf16":
+                continue
+            if rival == "exact":
+                rivals.append(Contender("limbeck exact", [program, *arguments, "0"], "exact", "passive"))
                 continue
             for policy in ("passive", "active") if THREADS > 1 and rival != "onnxruntime" else ("passive",):
                 label = rival if THREADS == 1 or rival == "onnxruntime" else f"{rival}, {policy} threads"
