@@ -166,7 +166,8 @@ TEST_CASE("the objective of classification: cross entropy on [N,K], KD on logits
     REQUIRE(s.shape() == Shape{3, 300});
     CHECK(objective.terms[0].raw.item() ==
           doctest::Approx(ops::cross_entropy(s, labels, {.ignore_index = -1}).item()).epsilon(1e-6));
-    CHECK(objective.terms[1].raw.item() == doctest::Approx(distill::pixel_kd(s, t, {.tau = 4}).item()).epsilon(1e-6));
+    // The teacher runs as a frozen plan.
+    CHECK(objective.terms[1].raw.item() == doctest::Approx(distill::pixel_kd(s, t, {.tau = 4}).item()).epsilon(2e-4));
   }
   objective.total.backward();
   for (const auto& p : student->named_parameters()) CHECK_MESSAGE(p.tensor.grad().defined(), p.name);
