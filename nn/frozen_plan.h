@@ -22,7 +22,7 @@ namespace limbeck::nn {
 /// The plan of a graph.
 /// Shapes: input [N, C, H, W], any; a layout is made for every new size, and the last few are kept
 /// Types:  f32 or bf16 inside; takes f32, gives f32 (class ids: i64)
-/// Error:  against the module, relative to the largest result: f32 that of rounding, 5e-4 for a hundred layers with random weights;
+/// Error:  against the module, relative to the largest result: f32 that of rounding, 1e-3 for a hundred layers with random weights;
 ///         with F32Math::kParts, sixteen times coarser, 1e-2; bf16 as the module under autocast
 /// Throws: as run() of nn/graph.h; a compute type other than f32 and bf16
 class FrozenPlan {

@@ -64,7 +64,7 @@ TEST_CASE("the C interface gives what the C++ library gives") {
   const apps::LoadedModel loaded = apps::load_model(path);
   apps::InferenceOptions options;
   options.normalisation = datasets::Normalisation::imagenet();
-  CHECK(segment(handle.model, image) == apps::predict_mask(*loaded.model, image, options).ids);
+  CHECK(segment(handle.model, image) == apps::predict_mask(apps::frozen(*loaded.model), image, options).ids);
   std::vector<float> scores(5 * 50 * 70);
   CHECK(limbeck_scores(handle.model, image.rgb.data(), image.rgb.size(), 50, 70, scores.data(), scores.size()) ==
         LIMBECK_OK);

@@ -16,7 +16,7 @@ int main(int argc, char** argv) try {
   options.align_corners = student.card.align_corners;
 
   const datasets::Image picture = datasets::read_image(argv[2]);
-  const datasets::Mask mask = apps::predict_mask(*student.model, picture, options);
+  const datasets::Mask mask = apps::predict_mask(apps::frozen(*student.model), picture, options);
   datasets::write_mask(argv[3], mask, student.card.classes.palette);
 
   std::vector<int> pixels(student.card.classes.names.size());
