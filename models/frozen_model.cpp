@@ -43,9 +43,9 @@ void FrozenModel::make(DType compute) {
 }
 
 nn::FrozenPlan* FrozenModel::plan_for(DType compute) {
-  const bool current = plan_ && compute_ == compute && std::all_of(sources_.begin(), sources_.end(), [](const Source& s) {
-                         return s.tensor.version() == s.version;
-                       });
+  const bool current =
+      plan_ && compute_ == compute &&
+      std::all_of(sources_.begin(), sources_.end(), [](const Source& s) { return s.tensor.version() == s.version; });
   if (!current) make(compute);
   return plan_ ? &*plan_ : nullptr;
 }

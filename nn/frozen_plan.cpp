@@ -126,7 +126,9 @@ Tensor FrozenPlan::result_of(const Layout& layout, std::size_t k) const {
 }
 
 Tensor FrozenPlan::run_block(const Layout& layout, const StripBlock& block, std::span<const Tensor> values) const {
-  const auto value = [&](std::size_t k, std::size_t i) { return values[static_cast<std::size_t>(graph_.nodes[k].inputs[i])]; };
+  const auto value = [&](std::size_t k, std::size_t i) {
+    return values[static_cast<std::size_t>(graph_.nodes[k].inputs[i])];
+  };
   const Tensor residual = graph_.nodes[block.narrow].inputs.size() > 1 ? value(block.narrow, 1) : Tensor();
   const Tensor y = result_of(layout, block.narrow);
   const auto low = [&](const Tensor& t) { return t.defined() ? ops::cast(t, compute_).dense() : t; };

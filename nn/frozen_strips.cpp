@@ -76,7 +76,8 @@ struct Strips {
       widen->run_rows(source, {}, {}, wide);
       source = wide;
     }
-    const TensorView filtered = buffer_of(memory + wide_bytes(rows), filter.compute_dtype(), channels, last - first, y.w());
+    const TensorView filtered =
+        buffer_of(memory + wide_bytes(rows), filter.compute_dtype(), channels, last - first, y.w());
     filter.run_rows(source, {}, {from, x.h(), first}, filtered);
     narrow.run_rows(filtered, residual.defined() ? rows_of(residual, n, first, last - first) : TensorView{}, {},
                     rows_of(y, n, first, last - first));
@@ -110,8 +111,8 @@ std::vector<StripBlock> find_strip_blocks(const Graph& graph, std::span<const op
   return blocks;
 }
 
-void run_strips(const StripBlock& block, std::span<const ops::PackedConv2d> packed, const Tensor& x, const Tensor& residual,
-                const Tensor& y) {
+void run_strips(const StripBlock& block, std::span<const ops::PackedConv2d> packed, const Tensor& x,
+                const Tensor& residual, const Tensor& y) {
   const Strips job(block, packed, x, residual, y);
   for (const ops::PackedConv2d* conv : {job.widen, &job.filter, &job.narrow}) {
     if (conv != nullptr) conv->pack_rows();
@@ -119,7 +120,9 @@ void run_strips(const StripBlock& block, std::span<const ops::PackedConv2d> pack
   y.bump_version();
   ops::parallel_tasks_with(
       x.size(0) * job.strips, [&] { return Workspace(static_cast<std::size_t>(job.bytes(job.rows))); },
-      [&](const Workspace& memory, std::int64_t task) { job.run(memory.as<char>(), task / job.strips, task % job.strips); });
+      [&](const Workspace& memory, std::int64_t task) {
+        job.run(memory.as<char>(), task / job.strips, task % job.strips);
+      });
 }
 
 }  // namespace limbeck::nn

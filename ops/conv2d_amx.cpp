@@ -32,16 +32,16 @@
 namespace limbeck::ops {
 namespace {
 
-constexpr std::int64_t kSide = 16;                // rows of a tile, and columns of sums
-constexpr std::int64_t kChunk = 32;               // channels of a step
+constexpr std::int64_t kSide = 16;   // rows of a tile, and columns of sums
+constexpr std::int64_t kChunk = 32;  // channels of a step
 constexpr std::int64_t kTileBytes = 1024;
-constexpr std::int64_t kRows = 2 * kSide;         // pixels of a pair of tiles
-constexpr std::int64_t kColumns = 2 * kSide;      // results of a panel
+constexpr std::int64_t kRows = 2 * kSide;     // pixels of a pair of tiles
+constexpr std::int64_t kColumns = 2 * kSide;  // results of a panel
 constexpr std::int64_t kSums = kRows * kColumns;
-constexpr std::int64_t kMostSteps = 64;           // taps of a kernel
-constexpr std::int64_t kPixelBytes = 768 << 10;   // of gathered pixels
-constexpr std::int64_t kSumBytes = 768 << 10;     // of sums between two parts
-constexpr std::int64_t kMostPairs = 32;           // of tiles, in a block
+constexpr std::int64_t kMostSteps = 64;          // taps of a kernel
+constexpr std::int64_t kPixelBytes = 768 << 10;  // of gathered pixels
+constexpr std::int64_t kSumBytes = 768 << 10;    // of sums between two parts
+constexpr std::int64_t kMostPairs = 32;          // of tiles, in a block
 
 /// bf16 numbers that stand for one number, see Note [f32 from bf16].
 template <class T>
@@ -76,7 +76,8 @@ void pack(const float* w, const WeightShape& shape, char* packed) {
     const std::int64_t chunk = task % shape.chunks();
     const std::int64_t step = chunk / shape.step_chunks();
     const std::int64_t width = shape.width(p);
-    auto* const out = reinterpret_cast<bfloat16*>(packed + panel_offset<T>(shape, p) + chunk * kParts<T> * width * kTileBytes);
+    auto* const out =
+        reinterpret_cast<bfloat16*>(packed + panel_offset<T>(shape, p) + chunk * kParts<T> * width * kTileBytes);
     for (std::int64_t c = 0; c < width * kSide; ++c) {
       const std::int64_t filter = p * kColumns + c;
       for (std::int64_t k = 0; k < kChunk; ++k) {
@@ -148,7 +149,8 @@ class PixelGatherer {
       return;
     }
     std::array<Position, kRows> positions;
-    for (std::int64_t i = 0; i < rows; ++i) positions[static_cast<std::size_t>(i)] = position(plan_.pixel(pair * kRows + i));
+    for (std::int64_t i = 0; i < rows; ++i)
+      positions[static_cast<std::size_t>(i)] = position(plan_.pixel(pair * kRows + i));
     std::array<std::int64_t, kRows> from;
     for (std::int64_t step = first / step_chunks_; step * step_chunks_ < last; ++step) {
       const std::int64_t begin = std::max<std::int64_t>(first - step * step_chunks_, 0);
@@ -216,7 +218,8 @@ class PixelGatherer {
       const Position& p = positions[static_cast<std::size_t>(i)];
       const std::int64_t line = plan_.source_row[static_cast<std::size_t>(step * g_.height + p.row)];
       const std::int64_t left = plan_.source_column[static_cast<std::size_t>(p.column)];
-      const std::int64_t right = plan_.source_column[static_cast<std::size_t>((taps_per_step_ - 1) * g_.width + p.column)];
+      const std::int64_t right =
+          plan_.source_column[static_cast<std::size_t>((taps_per_step_ - 1) * g_.width + p.column)];
       if (line < 0 || (left >= 0 && right >= 0)) {
         row(line < 0 ? -1 : ((p.image + line) * g_.source_width + left) * channels_, i, begin, end, out);
         continue;
@@ -227,7 +230,8 @@ class PixelGatherer {
         if (from >= 0) std::copy_n(x_ + from, channels_, buffer.data() + k * channels_);
       }
       char* to = out + i * 64;
-      for (std::int64_t c = begin; c < end; ++c, to += kParts<T> * 2 * kTileBytes) put_row(buffer.data() + c * kChunk, used(c), to);
+      for (std::int64_t c = begin; c < end; ++c, to += kParts<T> * 2 * kTileBytes)
+        put_row(buffer.data() + c * kChunk, used(c), to);
     }
   }
 
@@ -325,7 +329,8 @@ template <class T, int RowTiles, int ColumnTiles>
 }
 
 template <class T>
-void multiply_pair(const ReadyPair& ready, std::int64_t rows, const char* weights, std::int64_t width, float* sums, bool resume) {
+void multiply_pair(const ReadyPair& ready, std::int64_t rows, const char* weights, std::int64_t width, float* sums,
+                   bool resume) {
   if (rows > kSide) {
     width == 2 ? multiply<T, 2, 2>(ready, weights, sums, resume) : multiply<T, 2, 1>(ready, weights, sums, resume);
   } else {
@@ -350,7 +355,8 @@ void finish(const float* sums, const GatherPlan& plan, std::int64_t first_pixel,
   for (std::int64_t j = 0; j < 2; ++j) {
     const std::int64_t column = p * kColumns + j * kSide;
     if (column >= filters) break;
-    const auto mask = static_cast<__mmask16>(filters - column >= kSide ? 0xFFFFU : (1U << static_cast<unsigned>(filters - column)) - 1U);
+    const auto mask = static_cast<__mmask16>(
+        filters - column >= kSide ? 0xFFFFU : (1U << static_cast<unsigned>(filters - column)) - 1U);
     const __m512 bias = e.bias.defined() ? get(e.bias.ptr<float>() + column, mask) : __m512{};
     for (std::int64_t i = 0; i < rows; ++i) {
       const std::int64_t at = plan.pixel(first_pixel + i) * filters + column;
@@ -365,11 +371,11 @@ void finish(const float* sums, const GatherPlan& plan, std::int64_t first_pixel,
 
 /// How the work is cut, see Note [blocks].
 struct Cut {
-  std::int64_t pairs;         ///< of tiles of pixels, in all
-  std::int64_t block;         ///< of them in a block
+  std::int64_t pairs;  ///< of tiles of pixels, in all
+  std::int64_t block;  ///< of them in a block
   std::int64_t blocks;
-  std::int64_t ranges;        ///< of panels
-  std::int64_t part;          ///< chunks
+  std::int64_t ranges;  ///< of panels
+  std::int64_t part;    ///< chunks
   std::int64_t parts;
   std::int64_t range_panels;  ///< in the largest range
 
@@ -419,8 +425,7 @@ void forward(const TensorView& x, const char* packed, const Shape& w_shape, cons
   };
   const std::int64_t kept = cut.parts > 1 ? cut.block * cut.range_panels : 1;
   parallel_tasks_with(
-      cut.blocks * cut.ranges,
-      [&] { return Memory(cut.block * cut.part * kPairChunk, kept * kSums * 4); },
+      cut.blocks * cut.ranges, [&] { return Memory(cut.block * cut.part * kPairChunk, kept * kSums * 4); },
       [&](Memory& memory, std::int64_t task) {
         const std::int64_t first = task / cut.ranges * cut.block;
         const std::int64_t count = std::min(cut.block, cut.pairs - first);
@@ -439,8 +444,8 @@ void forward(const TensorView& x, const char* packed, const Shape& w_shape, cons
               const std::int64_t rows = std::min(kRows, plan.pixels() - pixel);
               float* sums = memory.sums.template as<float>();
               if (cut.parts > 1) sums += ((p - panel0) * cut.block + i) * kSums;
-              multiply_pair<T>(memory.ready[static_cast<std::size_t>(i)], rows, packed + panel_offset<T>(w, p), w.width(p), sums,
-                               k > 0);
+              multiply_pair<T>(memory.ready[static_cast<std::size_t>(i)], rows, packed + panel_offset<T>(w, p),
+                               w.width(p), sums, k > 0);
               if (k + 1 == cut.parts) finish<Y>(sums, plan, pixel, rows, p, epilogue, y);
             }
           }
@@ -498,7 +503,8 @@ namespace limbeck::ops {
 bool amx_fits(const Shape&, const Conv2dOptions&) noexcept { return false; }
 std::size_t amx_packed_bytes(const Shape&, const Conv2dOptions&, DType) { return 0; }
 void amx_pack(const TensorView&, const Conv2dOptions&, DType, void*) {}
-void amx_forward(const TensorView&, const void*, const Shape&, const ConvEpilogue&, const Conv2dOptions&, const TensorView&) {}
+void amx_forward(const TensorView&, const void*, const Shape&, const ConvEpilogue&, const Conv2dOptions&,
+                 const TensorView&) {}
 
 }  // namespace limbeck::ops
 
