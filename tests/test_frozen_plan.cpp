@@ -7,6 +7,7 @@
 #include "core/parallel.h"
 #include "models/frozen_model.h"
 #include "nn/frozen_plan.h"
+#include "ops/conv2d_engine.h"
 #include "ops/copy.h"
 #include "ops/elementwise.h"
 #include "ops/interpolate.h"
@@ -173,7 +174,8 @@ TEST_CASE("inverted residuals and separable convolutions run strip by strip, wha
     const Tensor x = random_input({2, narrow, c.height, c.width}, 5);
     const Tensor exact = forward(x);
     nn::FrozenPlan plan(nn::capture(forward, narrow));
-    CHECK(plan.memory(x.shape()).block == 0);  // of the maps, only the one that is handed out exists
+    // Of the maps, only the one that is handed out exists; except in a build that does not know the matrix units it runs on.
+    if (ops::amx_fits({1, 1, 1, 1}, {}) || !ops::has_matrix_units()) CHECK(plan.memory(x.shape()).block == 0);
     const int threads = max_threads();
     set_threads(1);
     const Tensor one = plan(x);
