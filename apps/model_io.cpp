@@ -45,6 +45,9 @@ ModelCard from_metadata(const std::map<std::string, std::string>& metadata, cons
   } catch (const nlohmann::json::exception& e) {
     fail<WeightsError>("weights", "{}: metadata 'class_names' or 'palette' is malformed: {}", file, e.what());
   }
+  if (card.classes.count() != card.spec.classes) {
+    fail<WeightsError>("weights", "{}: metadata 'class_names' has {} names, the network {} classes", file, card.classes.count(), card.spec.classes);
+  }
   card.normalisation = entry("normalisation");
   card.align_corners = entry("align_corners") == "true";
   return card;
@@ -65,13 +68,35 @@ void warn_of_other_origin(const std::map<std::string, std::string>& metadata, co
   if (!own.empty() && own != normalisation) log_warn("{}: trained with normalisation {}, used with {}", file, own, normalisation);
 }
 
+namespace {
+
+/// The network of the file's metadata, which may describe one of any size: it is built without memory first, and its numbers counted.
+std::shared_ptr<models::Model> make_described(const models::ModelSpec& spec, const SafetensorsFile& file, const std::string& name) {
+  Generator unused;  // every value comes from the file
+  try {
+    std::int64_t described = 0, there = 0;
+    {
+      const nn::ParameterDevice nowhere(kMeta);
+      for (const auto& [key, tensor] : models::make_model(spec, unused)->state_dict()) described += tensor.numel();
+    }
+    for (const auto& entry : file.entries) there += entry.shape.numel();
+    if (described > there) {
+      throw WeightsError(fmt::format("the network that its metadata describe has {} numbers, the file {}", described, there));
+    }
+    return models::make_model(spec, unused);
+  } catch (const Error& e) {
+    fail<WeightsError>("weights", "{}: {}", name, e.what());
+  }
+}
+
+}  // namespace
+
 LoadedModel load_model(const std::filesystem::path& path) {
   LoadedModel loaded;
   loaded.file = find_weights(path);
   const SafetensorsFile file = load_safetensors(loaded.file);
   loaded.card = from_metadata(file.metadata, loaded.file.string());
-  Generator unused;  // every value comes from the file
-  loaded.model = models::make_model(loaded.card.spec, unused);
+  loaded.model = make_described(loaded.card.spec, file, loaded.file.string());
   nn::StateDict state;
   for (const auto& entry : file.entries) state.emplace(entry.name, entry.tensor);
   try {

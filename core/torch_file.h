@@ -29,7 +29,7 @@ struct TorchFile {
 ///         Tensors may share a storage, have any strides and any byte order; each becomes a tensor of its own.
 /// Throws: WeightsError naming the file and what is wrong: a class that is no tensor (by name), a truncated archive, a storage
 ///         whose size is not what the pickle says, a tensor outside of its storage, several candidates or none for the
-///         dictionary, contents that would unpack to more than 16 times the file (a zip bomb).
+///         dictionary, an entry that is there twice, contents that would unpack to more than 16 times the file (a zip bomb).
 /// Source: torch/serialization.py of PyTorch 0.3 to 2.x.
 [[nodiscard]] TorchFile load_torch_file(const std::filesystem::path& path);
 

@@ -18,6 +18,7 @@
 #include <cctype>
 #include <climits>
 #include <memory>
+#include <numeric>
 
 #include "core/error.h"
 #include "datasets/png_codec.h"
@@ -35,9 +36,21 @@ bool is_jpeg(std::span<const std::uint8_t> f) noexcept { return f.size() >= 3 &&
 
 /// What the markers of a JPEG file say before anything is decoded.
 struct JpegMarkers {
-  bool complete = false;  ///< the marker "end of image" follows compressed data
+  bool complete = false;   ///< the marker "end of image" follows compressed data
+  bool tables_fit = true;  ///< so that stb_image, which trusts their counts, does not write beyond its own
   std::size_t scans = 0;
 };
+
+/// The Huffman tables of one segment: class and place, 16 counts, as many values; a table has at most 256.
+bool huffman_tables_fit(std::span<const std::uint8_t> segment) noexcept {
+  while (!segment.empty()) {
+    if (segment.size() < 17) return false;
+    const std::size_t values = std::accumulate(segment.begin() + 1, segment.begin() + 17, std::size_t{0});
+    if (values > 256 || values > segment.size() - 17) return false;
+    segment = segment.subspan(17 + values);
+  }
+  return true;
+}
 
 /// stb_image paints the rest of a cut file grey and reports success, so the check for the end is ours. Segments are skipped by
 /// their length: an embedded thumbnail has an end marker of its own. Compressed data holds no marker but restarts.
@@ -58,8 +71,13 @@ JpegMarkers jpeg_markers(std::span<const std::uint8_t> f) noexcept {
       return found;
     }
     if (i + 4 > f.size()) return found;
+    const std::size_t length = (static_cast<std::size_t>(f[i + 2]) << 8U) | f[i + 3];
     if (marker == 0xDA) ++found.scans;
-    i += 2 + ((static_cast<std::size_t>(f[i + 2]) << 8U) | f[i + 3]);
+    if (marker == 0xC4) {
+      if (length < 2 || length > f.size() - i - 2 || !huffman_tables_fit(f.subspan(i + 4, length - 2)))
+        found.tables_fit = false;
+    }
+    i += 2 + length;
   }
   return found;
 }
@@ -74,6 +92,10 @@ Image decode_jpeg(std::span<const std::uint8_t> file, const std::string& where) 
   const JpegMarkers markers = jpeg_markers(file);
   if (!markers.complete) {
     fail<DataError>("jpeg", "{}: the file ends too early (no end-of-image marker); copy or download it again", where);
+  }
+  if (!markers.tables_fit) {
+    fail<DataError>(
+        "jpeg", "{}: the file is damaged (a Huffman table with more than 256 values, or cut off); re-save it", where);
   }
   if (markers.scans > kMostScans) {
     fail<DataError>("jpeg", "{}: {} scans, expected at most {}; re-save it", where, markers.scans, kMostScans);

@@ -15,7 +15,8 @@ namespace limbeck::datasets {
 
 /// Reads a PNG or JPEG file as RGB. Grey becomes R = G = B, palettes are expanded, 16 bits are cut to 8, alpha is
 /// dropped. Orientation tags of cameras are not applied (masks are drawn on the stored pixels).
-/// Throws: DataError naming the file when it is missing, of another type, damaged, or ends too early.
+/// Throws: DataError naming the file when it is missing, of another type, damaged, ends too early, or promises more pixels than a file
+///   of its size can hold or than 2^28.
 [[nodiscard]] Image read_image(const std::filesystem::path& path);
 
 /// The same for a file in memory; `where` names it in errors.

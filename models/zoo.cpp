@@ -110,6 +110,11 @@ std::shared_ptr<Model> make_model(const ModelSpec& spec, Generator& g) {
   if (spec.separable && !spec.name.starts_with("deeplabv3")) {
     fail<ConfigError>("model", "separable=true: only the DeepLab heads have a separable form, not {}", spec.name);
   }
+  // Beyond these, sizes would overflow before anybody noticed that they are absurd.
+  if (spec.classes > 1'000'000) fail<ConfigError>("model", "{} classes, expected at most 1000000", spec.classes);
+  if (spec.width > 64 || spec.width_divisor > 1024) {
+    fail<ConfigError>("model", "width {} with divisor {}, expected at most 64 and 1024", spec.width, spec.width_divisor);
+  }
   std::shared_ptr<Model> model = found->make(spec, found->argument, g);
   model->set_spec(spec);
   return model;

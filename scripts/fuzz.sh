@@ -40,5 +40,5 @@ for name in "${names[@]}"; do
   [ "$others" = - ] || seeds+=("$others")
   echo "== $name: $minutes min"
   "build-fuzz/tests/fuzz/fuzz_$name" -max_total_time=$((60 * minutes)) -max_len="$longest" -timeout=25 -malloc_limit_mb="$largest" \
-    -rss_limit_mb=1024 -print_final_stats=1 -verbosity=0 -artifact_prefix="build-fuzz/findings/$name-" "$corpus" "${seeds[@]}"
+    -rss_limit_mb=1024 -print_final_stats=1 -print_funcs=0 -verbosity=0 -artifact_prefix="build-fuzz/findings/$name-" "$corpus" "${seeds[@]}"
 done

@@ -4,8 +4,10 @@
 #include <sys/resource.h>
 
 #include <fstream>
+#include <map>
 #include <utility>
 
+#include "apps/model_io.h"
 #include "core/config.h"
 #include "core/file_io.h"
 #include "core/pickle.h"
@@ -224,6 +226,31 @@ TEST_CASE("torch files: shapes that reach out of the file, names without end, ke
   refused(legacy_file(repeated("]", 100'000) + repeated("a", 99'999) + ".", "].", ""), {"no dictionary of tensors"});
 }
 
+TEST_CASE("weight files whose metadata describe another network than the file holds") {
+  const TempDir dir;
+  const auto path = dir / "w.safetensors";
+  const apps::ModelCard card{.spec = {.name = "mobilenet_v2_seg", .classes = 2, .width = 0.1},
+                             .classes = {{"a", "b"}, {{0, 0, 0}, {1, 1, 1}}}};
+  const auto refused = [&](const std::map<std::string, std::string>& changes,
+                           std::initializer_list<std::string_view> parts) {
+    auto metadata = apps::to_metadata(card);
+    for (const auto& [key, value] : changes) metadata[key] = value;
+    const std::vector<NamedTensor> tensors{{"classifier.bias", Tensor::zeros({2})}};
+    save_safetensors(path, tensors, metadata);
+    const MemoryLimit limit(64);
+    check_throws<WeightsError>([&] { static_cast<void>(apps::load_model(path)); }, parts);
+  };
+  refused({}, {"w.safetensors", "the file 2"});
+  refused({{"width", "60"}}, {"w.safetensors", "numbers, the file 2"});
+  refused({{"width", "1e300"}}, {"w.safetensors", "width 1e+300"});
+  refused({{"width_divisor", "4611686018427387904"}}, {"w.safetensors", "divisor"});
+  refused({{"model", "deeplabv3_resnet101"}}, {"w.safetensors", "numbers, the file 2"});
+  refused({{"model", "caffe"}}, {"w.safetensors", "unknown network 'caffe'"});
+  refused({{"classes", "1000000000"}}, {"w.safetensors", "2 names, the network 1000000000 classes"});
+  refused({{"class_names", R"(["a"])"}}, {"w.safetensors", "1 names, the network 2 classes"});
+  refused({{"class_names", std::string(500'000, '[')}}, {"w.safetensors", "malformed"});
+}
+
 TEST_CASE("configurations: aliases that multiply, deep nesting, texts of megabytes") {
   const auto refused = [](const std::string& yaml, std::initializer_list<std::string_view> parts) {
     const MemoryLimit limit(128);
@@ -255,6 +282,10 @@ TEST_CASE("pictures: headers that promise what the file cannot hold, bombs, endl
   check_picture(jpeg_header(10000, 10000, 1), {"bad.file", "10000x10000 pixels", "cannot be in a file of"});
   check_picture(jpeg_header(64, 64, 101), {"bad.file", "101 scans"});
   check_picture(jpeg_header(64, 64, 0), {"bad.file", "ends too early"});
+  // A Huffman table of 257 values, one more than decoders have room for, and one that is cut off.
+  const std::string table = "\0"s + std::string(14, '\0') + "\xFF\x02" + std::string(257, 'v');
+  check_picture("\xFF\xD8\xFF\xC4\x01\x14" + table + jpeg_header(8, 8, 1).substr(2), {"bad.file", "Huffman"});
+  check_picture("\xFF\xD8\xFF\xC4\x00\x12"s + table.substr(0, 16) + jpeg_header(8, 8, 1).substr(2), {"bad.file", "Huffman"});
 }
 
 TEST_CASE("pictures: what is large and honest passes") {
