@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "apps/onnx_runtime.h"
 #include "core/autograd.h"
 #include "core/json.h"
 #include "core/torch_file.h"
@@ -53,6 +54,43 @@ Tensor eager_scores(models::Model& model, const ModelCard& card, ExportOutput ou
   const Tensor logits = model.forward(x).logits;
   if (output == ExportOutput::kLogits || logits.ndim() != 4) return logits;
   return ops::resize_bilinear(logits, {x.size(2), x.size(3)}, card.align_corners);
+}
+
+/// A batch of equal pictures (what is proved is the file, not the picture), as the network takes it or as the file does.
+Tensor batch_of(const datasets::Image& image, const ModelCard& card, const OnnxExport& what, bool for_file) {
+  auto scaling = datasets::Normalisation::parse(card.normalisation);
+  if (for_file && what.normalise) {
+    scaling = {};
+    scaling.scale = {1, 1, 1};
+  }
+  const std::vector<Tensor> copies(static_cast<std::size_t>(what.batch), datasets::to_tensor(image, scaling));
+  return ops::concat(copies, 0);
+}
+
+/// `actual`: scores, or the ids of the largest ones (i64).
+Proof compare(const std::filesystem::path& path, const Tensor& actual, const Tensor& expected) {
+  const Tensor truth = ops::argmax(expected, 1);
+  const bool scores = actual.dtype() == DType::kF32;
+  LIMBECK_CHECK(actual.shape() == (scores ? expected : truth).shape(), "export", "{} gives {}, the network {}",
+                path.string(), actual.shape(), (scores ? expected : truth).shape());
+  Proof one;
+  if (scores) {
+    const auto a = actual.to_vector<float>(), e = expected.to_vector<float>();
+    for (std::size_t i = 0; i < a.size(); ++i) {
+      const double difference = std::abs(static_cast<double>(a[i]) - static_cast<double>(e[i]));
+      // A NaN must not hide behind max().
+      one.max_difference = std::isnan(difference) ? difference : std::max(one.max_difference, difference);
+      one.max_logit = std::max(one.max_logit, std::abs(static_cast<double>(e[i])));
+    }
+  }
+  const auto ids = (scores ? ops::argmax(actual, 1) : actual).to_vector<std::int64_t>(),
+             wanted = truth.to_vector<std::int64_t>();
+  std::int64_t right = 0;
+  for (std::size_t i = 0; i < ids.size(); ++i) right += ids[i] == wanted[i] ? 1 : 0;
+  one.images = 1;
+  one.pixels = static_cast<std::int64_t>(ids.size());
+  one.agreement = std::isnan(one.max_difference) ? 0 : static_cast<double>(right) / static_cast<double>(one.pixels);
+  return one;
 }
 
 }  // namespace
@@ -106,41 +144,40 @@ void Proof::add(const Proof& other) {
   agreement = pixels > 0 ? right / static_cast<double>(pixels) : 1;
 }
 
+void Proof::also(const Proof& other) {
+  max_difference = std::max(max_difference, other.max_difference);
+  max_logit = std::max(max_logit, other.max_logit);
+  agreement = std::min(agreement, other.agreement);
+  run_by += ", " + other.run_by;
+}
+
 Proof prove_onnx(const std::filesystem::path& path, models::Model& model, const ModelCard& card, const OnnxExport& what,
                  std::span<const datasets::Image> images) {
   const NoGradGuard off;
   const OnnxProgram program(path);
-  const auto scaling = datasets::Normalisation::parse(card.normalisation);
-  datasets::Normalisation bytes;
-  bytes.scale = {1, 1, 1};
   Proof total;
   for (const datasets::Image& image : images) {
-    // A batch of equal pictures: what is proved is the file, not the picture.
-    const auto batch_of = [&](const datasets::Normalisation& n) {
-      const std::vector<Tensor> copies(static_cast<std::size_t>(what.batch), datasets::to_tensor(image, n));
-      return ops::concat(copies, 0);
-    };
-    const Tensor expected = eager_scores(model, card, what.output, batch_of(scaling));
-    const Tensor actual = program.run(batch_of(what.normalise ? bytes : scaling), {"logits"}).at(0);
-    LIMBECK_CHECK(actual.shape() == expected.shape(), "export", "{} gives {}, the network {}", path.string(),
-                  actual.shape(), expected.shape());
-    Proof one;
-    const auto a = actual.to_vector<float>(), e = expected.to_vector<float>();
-    for (std::size_t i = 0; i < a.size(); ++i) {
-      const double difference = std::abs(static_cast<double>(a[i]) - static_cast<double>(e[i]));
-      // A NaN must not hide behind max().
-      one.max_difference = std::isnan(difference) ? difference : std::max(one.max_difference, difference);
-      one.max_logit = std::max(one.max_logit, std::abs(static_cast<double>(e[i])));
-    }
-    const auto ids = ops::argmax(actual, 1).to_vector<std::int64_t>(),
-               truth = ops::argmax(expected, 1).to_vector<std::int64_t>();
-    std::int64_t right = 0;
-    for (std::size_t i = 0; i < ids.size(); ++i) right += ids[i] == truth[i] ? 1 : 0;
-    one.images = 1;
-    one.pixels = static_cast<std::int64_t>(ids.size());
-    one.agreement = std::isnan(one.max_difference) ? 0 : static_cast<double>(right) / static_cast<double>(one.pixels);
-    total.add(one);
+    const Tensor expected = eager_scores(model, card, what.output, batch_of(image, card, what, false));
+    const Tensor actual = program.run(batch_of(image, card, what, true), {"logits"}).at(0);
+    total.add(compare(path, actual, expected));
   }
+  return total;
+}
+
+std::optional<Proof> prove_in_onnx_runtime(const std::filesystem::path& path, models::Model& model,
+                                           const ModelCard& card, const OnnxExport& what,
+                                           std::span<const datasets::Image> images, std::string& absent) {
+  const NoGradGuard off;
+  std::vector<Tensor> inputs;
+  for (const datasets::Image& image : images) inputs.push_back(batch_of(image, card, what, true));
+  const auto answer = run_in_onnx_runtime(path, inputs, absent);
+  if (!answer) return std::nullopt;
+  Proof total;
+  for (std::size_t i = 0; i < images.size(); ++i) {
+    const Tensor expected = eager_scores(model, card, what.output, batch_of(images[i], card, what, false));
+    total.add(compare(path, answer->outputs[i], expected));
+  }
+  total.run_by = "ONNX Runtime " + answer->version;
   return total;
 }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -51,15 +52,25 @@ struct Proof {
   double max_difference = 0;  ///< of the scores
   double max_logit = 0;       ///< to judge it by
   double agreement = 1;       ///< share of pixels with the same largest score
+  std::string run_by = "limbeck";
   [[nodiscard]] bool passed() const noexcept {
     return pixels > 0 && agreement >= kRequiredAgreement && max_difference <= kAllowedDifference * max_logit;
   }
+  /// Joins the same over other pictures.
   void add(const Proof& other);
+  /// Joins the same over the same pictures, run by something else: the worse numbers count.
+  void also(const Proof& other);
 };
 
 /// Reads the file back, runs it with limbeck's own kernels on pictures of one size, and compares with the network.
 [[nodiscard]] Proof prove_onnx(const std::filesystem::path& path, models::Model& model, const ModelCard& card,
                                const OnnxExport& what, std::span<const datasets::Image> images);
+
+/// The same in ONNX Runtime, as another program would run it; of a file that returns ids the agreement only. Empty, with the reason in
+/// `absent`, where it is not installed (onnx_runtime.h).
+[[nodiscard]] std::optional<Proof> prove_in_onnx_runtime(const std::filesystem::path& path, models::Model& model,
+                                                         const ModelCard& card, const OnnxExport& what,
+                                                         std::span<const datasets::Image> images, std::string& absent);
 
 /// Weights alone, under torchvision's names: safetensors, or a file for torch.load().
 void export_weights(const std::filesystem::path& path, const models::Model& model, const ModelCard& card, bool pth);

@@ -172,6 +172,10 @@ int run(int argc, char** argv) {
   export_verb->add_flag("--normalise", exports.normalise, "scale the input inside: the file takes RGB values 0..255");
   export_verb->add_option("--output", exports.output, "logits (at the network's stride), resized (to the input, default) or ids (argmax)");
   export_verb->add_option("--samples", exports.samples, "pictures for the proof (default: generated scenes)");
+  export_verb->add_option("--runtime", exports.runtime,
+                          "who runs the file for the proof: auto (limbeck's kernels, and ONNX Runtime where $LIMBECK_PYTHON has it), "
+                          "onnxruntime (an error where it has not) or limbeck")
+      ->capture_default_str();
   export_verb->add_flag("--json", exports.json, "print the proof as JSON");
   verbs.emplace_back(export_verb, [&] { return run_export(exports); });
 

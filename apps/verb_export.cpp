@@ -1,7 +1,9 @@
 // The verb `export`: a trained network as a file for other programs, and the proof that the file computes what the network does.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <filesystem>
+#include <optional>
 
 #include "apps/cli.h"
 #include "apps/export.h"
@@ -33,6 +35,35 @@ std::vector<datasets::Image> sample_images(const ExportArgs& args, std::int64_t 
   return images;
 }
 
+/// The file against the network: run by limbeck's kernels, and by ONNX Runtime unless that is absent (then `absent` says why) or not
+/// wanted.
+Proof prove(const ExportArgs& args, const fs::path& file, const LoadedModel& loaded, const OnnxExport& what,
+            std::string& absent) {
+  Proof total;
+  std::vector<std::array<std::int64_t, 2>> sizes{{what.height, what.width}};
+  if (args.dynamic_size)
+    sizes.push_back({what.height + 24, what.width + 40});  // the arithmetic of sizes inside the file
+  std::optional<Proof> runtime = Proof{};
+  for (const auto& [h, w] : sizes) {
+    const auto images = sample_images(args, h, w);
+    total.add(prove_onnx(file, *loaded.model, loaded.card, what, images));
+    if (args.runtime == "limbeck" || !runtime) continue;
+    const auto one = prove_in_onnx_runtime(file, *loaded.model, loaded.card, what, images, absent);
+    if (one) {
+      runtime->add(*one);
+      runtime->run_by = one->run_by;
+    } else {
+      runtime.reset();
+    }
+  }
+  if (runtime && runtime->pixels > 0) total.also(*runtime);
+  if (!runtime && args.runtime == "onnxruntime") {
+    fail<ConfigError>("export", "--runtime onnxruntime: {}; set LIMBECK_PYTHON to a Python with numpy and onnxruntime",
+                      absent);
+  }
+  return total;
+}
+
 std::string proof_json(const ExportArgs& args, const OnnxExport& what, const Proof& proof) {
   return JsonObject()
       .add("file", fs::path(args.out).filename().string())
@@ -40,7 +71,7 @@ std::string proof_json(const ExportArgs& args, const OnnxExport& what, const Pro
       .add("opset", args.opset)
       .add("batch_norm", args.keep_batch_norm ? "kept" : "folded")
       .add("output", to_string(what.output))
-      .add("run_by", "limbeck")
+      .add("run_by", proof.run_by)
       .add("samples",
            args.samples.empty() ? std::string("generated scenes") : fmt::format("{} files", args.samples.size()))
       .add("images", proof.images)
@@ -56,6 +87,9 @@ std::string proof_json(const ExportArgs& args, const OnnxExport& what, const Pro
 
 int export_onnx(const ExportArgs& args, const LoadedModel& loaded) {
   const auto size = parse_size(args.size, "export --size");
+  if (args.runtime != "auto" && args.runtime != "onnxruntime" && args.runtime != "limbeck") {
+    fail<ConfigError>("export", "--runtime {}, expected auto, onnxruntime or limbeck", args.runtime);
+  }
   if (args.batch < 1) fail<ConfigError>("export", "--batch {}, expected at least 1", args.batch);
   OnnxExport what{.opset = args.opset,
                   .fold = !args.keep_batch_norm,
@@ -71,12 +105,9 @@ int export_onnx(const ExportArgs& args, const LoadedModel& loaded) {
   const fs::path file = args.out, unproved = args.out + ".unproved";
   export_onnx(unproved, *loaded.model, loaded.card, what);
   Proof proof;
+  std::string absent;
   try {
-    proof.add(prove_onnx(unproved, *loaded.model, loaded.card, what, sample_images(args, size[0], size[1])));
-    if (args.dynamic_size) {  // another size: the arithmetic of sizes inside the file
-      proof.add(
-          prove_onnx(unproved, *loaded.model, loaded.card, what, sample_images(args, size[0] + 24, size[1] + 40)));
-    }
+    proof = prove(args, unproved, loaded, what, absent);
   } catch (...) {
     fs::remove(unproved);
     throw;
@@ -86,21 +117,23 @@ int export_onnx(const ExportArgs& args, const LoadedModel& loaded) {
   if (!proof.passed()) {
     fs::remove(unproved);
     fail("export",
-         "{}: read back, the file agrees with the network on {:.4f} % of the pixels, expected {} %, and differs by {:.2e}, expected at "
+         "{}: run by {}, the file agrees with the network on {:.4f} % of the pixels, expected {} %, and differs by "
+         "{:.2e}, expected at "
          "most {:.2e}; the file was removed, the numbers are in {}.json",
-         args.out, 100 * proof.agreement, 100 * kRequiredAgreement, proof.max_difference, kAllowedDifference * proof.max_logit,
-         args.out);
+         args.out, proof.run_by, 100 * proof.agreement, 100 * kRequiredAgreement, proof.max_difference,
+         kAllowedDifference * proof.max_logit, args.out);
   }
   fs::rename(unproved, file);
   if (args.json) {
     fmt::print("{}\n", json);
   } else {
+    fmt::print("{}: opset {}, batch norm {}, output {}\n", args.out, args.opset,
+               args.keep_batch_norm ? "kept" : "folded", to_string(what.output));
     fmt::print(
-        "{}: opset {}, batch norm {}, output {}\nread back and run on {} images: largest difference {:.2e} (largest "
-        "logit {:.3g}), "
-        "argmax agrees on {:.4f} % of {} pixels\n",
-        args.out, args.opset, args.keep_batch_norm ? "kept" : "folded", to_string(what.output), proof.images,
-        proof.max_difference, proof.max_logit, 100 * proof.agreement, proof.pixels);
+        "run by {} on {} images: largest difference {:.2e} (largest logit {:.3g}), argmax agrees on {:.4f} % of {} "
+        "pixels\n",
+        proof.run_by, proof.images, proof.max_difference, proof.max_logit, 100 * proof.agreement, proof.pixels);
+    if (!absent.empty()) fmt::print("not run in ONNX Runtime: {}\n", absent);
   }
   return 0;
 }

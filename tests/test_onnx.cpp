@@ -104,6 +104,38 @@ TEST_CASE("a file that holds other numbers does not pass") {
   CHECK(!apps::Proof{}.passed());  // nothing compared is nothing proved
 }
 
+TEST_CASE("ONNX Runtime, where it is installed, says the same") {
+  if (skip()) return;
+  const test::TempDir dir;
+  const auto file = dir.path() / "m.onnx";
+  const auto model = test::random_network("mobilenet_v2_seg", 1);
+  const auto other = test::random_network("mobilenet_v2_seg", 2);
+  const auto card = card_of(*model);
+  for (const auto output : {apps::ExportOutput::kResized, apps::ExportOutput::kIds}) {
+    const apps::OnnxExport what{.batch = 2, .height = 64, .width = 80, .normalise = true, .output = output};
+    apps::export_onnx(file, *model, card, what);
+    std::string absent;
+    const auto proof = apps::prove_in_onnx_runtime(file, *model, card, what, pictures(64, 80), absent);
+    if (!proof) {
+      MESSAGE("skipped: no ONNX Runtime: ", absent);
+      return;
+    }
+    CHECK(proof->run_by.starts_with("ONNX Runtime "));
+    CHECK(proof->passed());
+    CHECK(proof->pixels == 2 * 64 * 80);
+    CHECK(!apps::prove_in_onnx_runtime(file, *other, card, what, pictures(64, 80), absent)->passed());
+    apps::Proof both = apps::prove_onnx(file, *model, card, what, pictures(64, 80));
+    both.also(*proof);
+    CHECK(both.passed());
+    CHECK(both.run_by.starts_with("limbeck, ONNX Runtime "));
+  }
+  write_file_atomic(file, "not a network");
+  std::string absent;
+  check_throws<Error>(
+      [&] { static_cast<void>(apps::prove_in_onnx_runtime(file, *model, card, {}, pictures(64, 64), absent)); },
+      {"m.onnx", "ONNX Runtime does not run it"});
+}
+
 TEST_CASE("what cannot be written or read says why") {
   if (skip()) return;
   const test::TempDir dir;

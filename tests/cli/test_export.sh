@@ -13,8 +13,13 @@ expect 0 "tensors of mobilenet_v2_seg" "$limbeck" export "$run" -o "$work/studen
 expect 0 "0 missing" "$limbeck" import "$work/student.pth" --model mobilenet_v2_seg --classes 11 --width 0.1 -o "$work/back.safetensors"
 expect 0 "mIoU" "$limbeck" eval "$work/student.safetensors" -c "$config"
 
-if "$limbeck" export "$run" -o "$work/student.onnx" --size 64x96 >"$work/output" 2>&1; then
-  grep -qF "argmax agrees" "$work/output" || { failures=$((failures + 1)); echo "FAILED: export does not print its proof"; }
+# How the file is run is tested with and without ONNX Runtime; the Python that has it is only looked for here.
+python=${LIMBECK_PYTHON:-python3}
+export LIMBECK_PYTHON=$work/no-python
+if "$limbeck" export "$run" -o "$work/student.onnx" --size 64x96 >"$work/first" 2>&1; then
+  expect 0 "run by limbeck on 4 images" cat "$work/first"
+  expect 0 "argmax agrees" "$limbeck" export "$run" -o "$work/student.onnx" --size 64x96 --runtime limbeck
+  expect 0 "not run in ONNX Runtime: there is no $work/no-python" "$limbeck" export "$run" -o "$work/student.onnx" --size 64x96
   expect 0 '"passed":true' cat "$work/student.onnx.json"
   expect 0 '"argmax_agreement":1' "$limbeck" export "$run" -o "$work/ids.onnx" --output ids --normalise --dynamic-size --dynamic-batch \
     --opset 14 --keep-batch-norm --size 48x64 --samples "$run/pictures/val_000.png" --json
@@ -23,9 +28,25 @@ if "$limbeck" export "$run" -o "$work/student.onnx" --size 64x96 >"$work/output"
   expect 2 "--size" "$limbeck" export "$run" -o "$work/x.onnx" --size big
   expect 1 "no/x.onnx" "$limbeck" export "$run" -o "$work/no/x.onnx"
   expect 3 "missing.png" "$limbeck" export "$run" -o "$work/x.onnx" --samples "$work/missing.png"
+  expect 2 "--runtime onnxruntime: there is no $work/no-python" "$limbeck" export "$run" -o "$work/x.onnx" --size 64x96 --runtime onnxruntime
+  expect 2 "--runtime torch, expected auto" "$limbeck" export "$run" -o "$work/x.onnx" --runtime torch
+  printf '#!/bin/sh\necho "no module named onnxruntime"; exit 3\n' >"$work/bare-python"
+  printf '#!/bin/sh\necho first; echo "Conv: this is no network" >&2; exit 1\n' >"$work/refusing-python"
+  chmod +x "$work/bare-python" "$work/refusing-python"
+  expect 0 "not run in ONNX Runtime: $work/bare-python: no module named onnxruntime" \
+    env LIMBECK_PYTHON="$work/bare-python" "$limbeck" export "$run" -o "$work/student.onnx" --size 64x96
+  expect 1 "ended with 1): Conv: this is no network" env LIMBECK_PYTHON="$work/refusing-python" "$limbeck" export "$run" -o "$work/x.onnx" --size 64x96
+  if "$python" -c 'import numpy, onnxruntime' 2>/dev/null; then
+    for output in logits resized ids; do
+      expect 0 '"run_by":"limbeck, ONNX Runtime' env LIMBECK_PYTHON="$python" "$limbeck" export "$run" -o "$work/student.onnx" --size 64x96 \
+        --output "$output" --dynamic-size --normalise --runtime onnxruntime --json
+    done
+  else
+    echo "skipped: $python has no onnxruntime and numpy; name one that has with LIMBECK_PYTHON"
+  fi
   [ -z "$(ls "$work" | grep -e unproved -e '^x')" ] || { failures=$((failures + 1)); echo "FAILED: a refused export left a file behind"; }
 else
-  expect 2 "built without ONNX" cat "$work/output"
+  expect 2 "built without ONNX" cat "$work/first"
 fi
 # --- predict and eval: protocol options
 picture=$run/pictures/val_000.png
