@@ -2,7 +2,7 @@
 #include <cstdio>
 
 #include "apps/cli.h"
-#include "apps/settings.h"
+#include "apps/data_part.h"
 #include "core/file_io.h"
 #include "core/log.h"
 #include "datasets/check_data.h"
@@ -11,7 +11,7 @@ namespace limbeck::apps {
 
 int run_check_data(const CommonArgs& args) {
   const Config config = load_config(args);
-  const DataSettings data = read_data(config);
+  const DataSettings data = read_data_part(config, args.overrides);
   std::vector<datasets::DatasetSpec> splits{data.train};
   if (data.val.split != data.train.split) splits.push_back(data.val);
   datasets::CheckOptions options;

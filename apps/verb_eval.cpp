@@ -2,8 +2,8 @@
 #include <filesystem>
 
 #include "apps/cli.h"
+#include "apps/data_part.h"
 #include "apps/scoring.h"
-#include "apps/settings.h"
 #include "core/file_io.h"
 #include "core/log.h"
 #include "nn/module.h"
@@ -14,7 +14,7 @@ int run_eval(const EvalArgs& args) {
   const nn::ParameterDevice parameters(open_device(args.device));
   Config config = stored_config(args, args.model);
   if (!args.split.empty()) config.override_with("data.val_split=" + args.split);
-  const DataSettings data = read_data(config);
+  const DataSettings data = read_data_part(config, args.overrides, {"eval.precision"});
   const bool bf16 = config.has("eval.precision") && config.get<std::string>("eval.precision") == "bf16";
   const ScoredModel scored = score_model(args.model, data, bf16, args.protocol);
   fmt::print("{}{}", args.json ? scored.json() : scored.text(), args.json ? "\n" : "");

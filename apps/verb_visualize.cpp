@@ -6,10 +6,10 @@
 #include <optional>
 
 #include "apps/cli.h"
+#include "apps/data_part.h"
 #include "apps/evaluate.h"
 #include "apps/html.h"
 #include "apps/model_io.h"
-#include "apps/settings.h"
 #include "apps/visualize.h"
 #include "core/autograd.h"
 #include "core/file_io.h"
@@ -95,7 +95,7 @@ std::vector<Subject> collect_subjects(const VisualizeArgs& args, const std::vect
   }
   Config config = stored_config(args, args.student);
   if (!args.split.empty()) config.override_with("data.val_split=" + args.split);
-  const auto dataset = datasets::make_dataset(read_data(config).val);
+  const auto dataset = datasets::make_dataset(read_data_part(config, args.overrides).val);
   classes = dataset->classes();
   check_classes(networks, classes, "data set");
   const std::size_t count = std::min<std::size_t>(static_cast<std::size_t>(args.count), dataset->size());

@@ -237,11 +237,13 @@ void Progress::wipe() {
 void Progress::draw(double now, bool last) {
   if (quiet_) return;
   last_draw_ = now;
-  const double percent = total_ > 0 ? std::min(100.0, 100.0 * static_cast<double>(done_) / static_cast<double>(total_)) : 100.0;
+  const bool known = total_ > 0;  // else the end is: frames on standard input
+  const double percent = known ? std::min(100.0, 100.0 * static_cast<double>(done_) / static_cast<double>(total_)) : 100.0;
   const double elapsed = now - start_;
   const double rate = last && elapsed > 0 ? static_cast<double>(done_) / elapsed : eta_.rate();
-  std::string numbers = fmt::format("{}/{} {:.0f}% {}/s {} {}", done_, total_, percent, format_rate(rate),
-                                    last ? "took" : "eta", format_duration(last ? elapsed : eta_.remaining()));
+  std::string numbers = known ? fmt::format("{}/{} {:.0f}%", done_, total_, percent) : std::to_string(done_);
+  numbers += fmt::format(" {}/s", format_rate(rate));
+  if (last || known) numbers += fmt::format(" {} {}", last ? "took" : "eta", format_duration(last ? elapsed : eta_.remaining()));
   if (!note_.empty()) numbers += " " + note_;
   if (!terminal_) {
     fmt::print(stream_, "{} {}\n", label_, numbers);
@@ -251,7 +253,7 @@ void Progress::draw(double now, bool last) {
   winsize size{};
   const std::size_t width = ::ioctl(::fileno(stream_), TIOCGWINSZ, &size) == 0 && size.ws_col > 20 ? size.ws_col : 80;
   constexpr std::size_t kBar = 24;
-  const auto full = static_cast<std::size_t>(percent / 100 * static_cast<double>(kBar));
+  const auto full = known ? static_cast<std::size_t>(percent / 100 * static_cast<double>(kBar)) : 0;
   std::string line = fmt::format("{} [{}{}] {}", label_, std::string(full, '#'), std::string(kBar - full, '-'), numbers);
   if (line.size() > width - 1) line.resize(width - 1);  // a wrapped line could not be wiped
   fmt::print(stream_, "\r\033[K{}{}", line, last ? "\n" : "");

@@ -176,6 +176,20 @@ TEST_CASE("progress without a terminal writes plain lines") {
   CHECK(text.find('\033') == std::string::npos);
 }
 
+TEST_CASE("progress towards an unknown end counts, and promises nothing") {
+  const Capture file;
+  {
+    Progress progress("frames", 0, file.stream(), 0.0);
+    progress.advance();
+    progress.advance();
+  }
+  const std::string text = file.text();
+  CHECK(text.find("frames 1 ") == 0);
+  CHECK(text.find("frames 2 ") != std::string::npos);
+  CHECK(text.find("took 0:00\n") != std::string::npos);
+  for (const char* wrong : {"/0", "%", "eta"}) CHECK(text.find(wrong) == std::string::npos);
+}
+
 TEST_CASE("progress on a terminal redraws one line and fits its width") {
   const int master = ::posix_openpt(O_RDWR | O_NOCTTY);
   if (master < 0) {

@@ -59,6 +59,9 @@ expect 3 "missing.png" "$limbeck" predict -m "$run" -o "$work/masks" "$work/miss
 
 # --- weights: 4
 expect 4 "does not exist" "$limbeck" eval "$work/nowhere" -c "$config"
+expect 2 "unknown key 'data.val_limt', did you mean 'val_limit'" "$limbeck" eval "$work/nowhere" -c "$config" data.val_limt=4
+expect 2 "'train.lr' has no effect here" "$limbeck" eval "$work/nowhere" -c "$config" train.lr=4
+expect 2 "unknown key 'data.rot', did you mean 'root'" "$limbeck" check-data -c "$config" data.rot=x
 head -c 5000 "$weights" >"$work/short.safetensors"
 expect 4 "short.safetensors" "$limbeck" eval "$work/short.safetensors" -c "$config"
 head -c 100 /dev/urandom >"$work/noise.safetensors"
