@@ -11,6 +11,8 @@
 #include <fstream>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "core/error.h"
 #include "core/rng.h"
@@ -63,6 +65,28 @@ inline datasets::Mask noise_mask(std::int64_t h, std::int64_t w, std::uint64_t c
   Generator g(seed, 78);
   for (auto& v : mask.ids) v = static_cast<std::uint8_t>(g.below(classes));
   return mask;
+}
+
+/// One row of ids.
+inline datasets::Mask mask_of(std::vector<std::uint8_t> ids) {
+  datasets::Mask mask(1, static_cast<std::int64_t>(ids.size()));
+  mask.ids = std::move(ids);
+  return mask;
+}
+
+/// An image of the mask's size next to the mask.
+inline void write_pair(const TempFolder& folder, const std::string& image, const std::string& label,
+                       const datasets::Mask& mask) {
+  datasets::write_image(folder / image, noise_image(mask.h, mask.w, 4));
+  datasets::write_grey_mask(folder / label, mask);
+}
+
+inline datasets::DatasetSpec spec_of(const char* kind, const std::filesystem::path& root, const char* split = "train") {
+  datasets::DatasetSpec spec;
+  spec.kind = kind;
+  spec.root = root;
+  spec.split = split;
+  return spec;
 }
 
 /// The text of the E that `f` throws; fails the test and returns "" when it throws nothing or something else.

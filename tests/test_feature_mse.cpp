@@ -18,8 +18,6 @@ namespace {
 constexpr FeatureMseOptions kMean{FeatureReduction::kMean};
 constexpr FeatureMseOptions kSum{FeatureReduction::kSumPerImage};
 
-Tensor teacher_as(const Tensor& s) { return oracle_teacher().copy_as(s.dtype()); }
-
 double norm_of(const Tensor& t) { return std::sqrt(ops::sum(ops::square(t)).item()); }
 
 LossContext context_of(std::int64_t student, std::int64_t teacher) {

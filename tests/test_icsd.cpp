@@ -22,7 +22,6 @@ namespace {
 constexpr IcsdMode kModes[] = {IcsdMode::kPaperNorm, IcsdMode::kRowNorm,   IcsdMode::kPaperRaw,
                                IcsdMode::kImageRaw,  IcsdMode::kImageNorm, IcsdMode::kOfficialCode};
 
-Tensor teacher_as(const Tensor& s) { return oracle_teacher().copy_as(s.dtype()); }
 Tensor squares(const Tensor& a, const Tensor& b) { return ops::square(ops::sub(a, b)); }
 
 /// K_n of every image [N,C,C] by generic ops: the row sums of p l minus p l^T.

@@ -9,16 +9,6 @@ using namespace limbeck;
 using namespace limbeck::datasets;
 using namespace limbeck::test;
 
-namespace {
-
-Mask mask_of(std::vector<std::uint8_t> ids) {
-  Mask mask(1, static_cast<std::int64_t>(ids.size()));
-  mask.ids = std::move(ids);
-  return mask;
-}
-
-}  // namespace
-
 TEST_CASE("metrics: a small example by hand") {
   ConfusionMatrix m(3);
   //  truth 0: three pixels, two right, one taken for 1; truth 1: two pixels, one right, one taken for 2; one ignored

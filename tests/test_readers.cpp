@@ -7,30 +7,6 @@ using namespace limbeck;
 using namespace limbeck::datasets;
 using namespace limbeck::test;
 
-namespace {
-
-Mask mask_of(std::vector<std::uint8_t> ids) {
-  Mask mask(1, static_cast<std::int64_t>(ids.size()));
-  mask.ids = std::move(ids);
-  return mask;
-}
-
-/// An image of the mask's size next to the mask.
-void write_pair(const TempFolder& folder, const std::string& image, const std::string& label, const Mask& mask) {
-  write_image(folder / image, noise_image(mask.h, mask.w, 4));
-  write_grey_mask(folder / label, mask);
-}
-
-DatasetSpec spec_of(const char* kind, const std::filesystem::path& root, const char* split = "train") {
-  DatasetSpec spec;
-  spec.kind = kind;
-  spec.root = root;
-  spec.split = split;
-  return spec;
-}
-
-}  // namespace
-
 TEST_CASE("readers: camvid, with foreign paths in the list and id 11 ignored") {
   const TempFolder folder;
   write_pair(folder, "train/a.png", "trainannot/a.png", mask_of({0, 10, 11}));

@@ -14,25 +14,6 @@ using namespace limbeck::test;
 
 namespace {
 
-Mask mask_of(std::vector<std::uint8_t> ids) {
-  Mask mask(1, static_cast<std::int64_t>(ids.size()));
-  mask.ids = std::move(ids);
-  return mask;
-}
-
-void write_pair(const TempFolder& folder, const std::string& image, const std::string& label, const Mask& mask) {
-  write_image(folder / image, noise_image(mask.h, mask.w, 4));
-  write_grey_mask(folder / label, mask);
-}
-
-DatasetSpec spec_of(const char* kind, const std::filesystem::path& root, const char* split = "train") {
-  DatasetSpec spec;
-  spec.kind = kind;
-  spec.root = root;
-  spec.split = split;
-  return spec;
-}
-
 std::vector<std::uint8_t> ids_of(const DatasetSpec& spec, std::size_t index = 0) {
   return make_dataset(spec)->load(index).mask.ids;
 }

@@ -23,7 +23,6 @@ using namespace limbeck::distill;
 
 namespace {
 
-Tensor teacher_as(const Tensor& s) { return oracle_teacher().copy_as(s.dtype()); }
 Tensor squares(const Tensor& a, const Tensor& b) { return ops::square(ops::sub(a, b)); }
 
 /// [N,C,H,W] as [N,C,M].

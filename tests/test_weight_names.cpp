@@ -1,7 +1,6 @@
 // Names of other code bases: state dictionaries with their exact published names load completely, and lists of names work.
 #include <doctest/doctest.h>
 
-#include <algorithm>
 #include <functional>
 
 #include "core/file_io.h"
@@ -10,51 +9,17 @@
 #include "models/zoo.h"
 #include "tests/harness/op_case.h"
 #include "tests/harness/temp_dir.h"
+#include "tests/harness/weight_dicts.h"
 
 using namespace limbeck;
+using namespace limbeck::test;
 using models::load_weights;
 using models::ModelSpec;
 using models::WeightMap;
 using models::WeightsReport;
 using nn::StateDict;
-using test::check_throws;
 
 namespace {
-
-std::shared_ptr<models::Model> make(const ModelSpec& spec, std::uint64_t seed = 1) {
-  Generator g(seed);
-  return models::make_model(spec, g);
-}
-
-StateDict renamed(const StateDict& state, const std::function<std::string(const std::string&)>& rename) {
-  StateDict out;
-  for (const auto& [name, tensor] : state) {
-    const std::string to = rename(name);
-    if (!to.empty()) out.emplace(to, tensor.copy());
-  }
-  return out;
-}
-
-bool same(const Tensor& a, const Tensor& b) { return a.to_vector<double>() == b.to_vector<double>(); }
-
-bool contains(const std::vector<std::string>& list, const std::string& name) {
-  return std::find(list.begin(), list.end(), name) != list.end();
-}
-
-const ModelSpec kSmall{.name = "ka_student_mobilenet_v2", .classes = 5, .width = 0.35};
-const ModelSpec kImageNet{.name = "mobilenet_v2", .classes = 9, .width = 0.35};
-
-/// Batch norms with statistics unlike the initial ones, so that a forgotten tensor shows.
-void shake(models::Model& model, std::uint64_t seed) {
-  Generator g(seed);
-  for (const auto& b : model.named_buffers()) {
-    if (b.name.ends_with("running_var")) fill_uniform_(b.tensor, g, 0.5, 2.0);
-    if (b.name.ends_with("running_mean")) fill_normal_(b.tensor, g, 0.0, 0.5);
-  }
-  for (const auto& p : model.named_parameters()) {
-    if (p.tensor.ndim() == 1) fill_uniform_(p.tensor.detach(), g, 0.5, 1.5);
-  }
-}
 
 using Pairs = std::vector<std::pair<std::string, std::string>>;
 

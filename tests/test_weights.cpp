@@ -19,41 +19,21 @@
 #include "tests/harness/op_case.h"
 #include "tests/harness/sample_data.h"
 #include "tests/harness/temp_dir.h"
+#include "tests/harness/weight_dicts.h"
 
 using namespace limbeck;
+using namespace limbeck::test;
 using models::load_weights;
 using models::ModelSpec;
 using models::WeightsReport;
 using nn::StateDict;
-using test::check_throws;
-using test::TempDir;
 
 namespace {
-
-std::shared_ptr<models::Model> make(const ModelSpec& spec, std::uint64_t seed = 1) {
-  Generator g(seed);
-  return models::make_model(spec, g);
-}
 
 StateDict copy_of(const StateDict& state) {
   StateDict out;
   for (const auto& [name, tensor] : state) out.emplace(name, tensor.copy());
   return out;
-}
-
-StateDict renamed(const StateDict& state, const std::function<std::string(const std::string&)>& rename) {
-  StateDict out;
-  for (const auto& [name, tensor] : state) {
-    const std::string to = rename(name);
-    if (!to.empty()) out.emplace(to, tensor.copy());
-  }
-  return out;
-}
-
-bool same(const Tensor& a, const Tensor& b) { return a.to_vector<double>() == b.to_vector<double>(); }
-
-bool contains(const std::vector<std::string>& list, const std::string& name) {
-  return std::find(list.begin(), list.end(), name) != list.end();
 }
 
 /// An image as the sample weights expect it: x / 127.5 - 1.
@@ -63,21 +43,6 @@ Tensor scaled(const datasets::Image& image) {
     for (std::size_t i = c; i < image.rgb.size(); i += 3) planes.push_back(static_cast<float>(image.rgb[i]) / 127.5F - 1.0F);
   }
   return Tensor::from(planes, {1, 3, image.h, image.w});
-}
-
-const ModelSpec kSmall{.name = "ka_student_mobilenet_v2", .classes = 5, .width = 0.35};
-const ModelSpec kImageNet{.name = "mobilenet_v2", .classes = 9, .width = 0.35};
-
-/// Batch norms with statistics unlike the initial ones, so that a forgotten tensor shows.
-void shake(models::Model& model, std::uint64_t seed) {
-  Generator g(seed);
-  for (const auto& b : model.named_buffers()) {
-    if (b.name.ends_with("running_var")) fill_uniform_(b.tensor, g, 0.5, 2.0);
-    if (b.name.ends_with("running_mean")) fill_normal_(b.tensor, g, 0.0, 0.5);
-  }
-  for (const auto& p : model.named_parameters()) {
-    if (p.tensor.ndim() == 1) fill_uniform_(p.tensor.detach(), g, 0.5, 1.5);
-  }
 }
 
 }  // namespace

@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
 """Values of the baseline losses by PyTorch in f64, for the constants in tests/test_*_kd.cpp and tests/test_ifvd.cpp.
 
-Prints, per loss, its value, the l2 norm of its gradient with respect to the student, and the first element of that gradient,
-on the two wave maps of tests/harness/oracle_maps.h. The formulas are written out with torch's own operators, so that autograd
+Prints a row per loss on the two maps of wave_maps.py. The formulas are written out with torch's own operators, so that autograd
 derives the gradients. Needs torch; the tests do not.
 """
 import math
@@ -10,24 +9,9 @@ import math
 import torch
 import torch.nn.functional as F
 
-torch.set_default_dtype(torch.float64)
+from wave_maps import S, T, row, wave
 
-
-def wave(a, b, c, d, shape):
-    k = torch.arange(math.prod(shape), dtype=torch.float64)
-    return (c * torch.sin(a * k + b) + d * torch.cos(0.05 * k)).reshape(shape)
-
-
-S = wave(0.37, 0.1, 2.0, 0.5, (2, 3, 4, 5))
-T = wave(0.23, 1.0, 2.0, -0.5, (2, 3, 4, 5))
 LABELS = torch.tensor([[[(7 * n + 3 * h + 2 * w) % 4 for w in range(5)] for h in range(4)] for n in range(2)])
-
-
-def row(name, loss, student=S):
-    s = student.clone().requires_grad_(True)
-    value = loss(s)
-    value.backward()
-    print(f"{name:40s} {{{value.item():.13g}, {s.grad.norm().item():.13g}, {s.grad.flatten()[0].item():.13g}}}")
 
 
 def attention(x):

@@ -1,32 +1,12 @@
 #!/usr/bin/env python3
 """Values of the knowledge-adaptation losses by PyTorch in f64, for the constants in tests/test_ka_*.cpp.
 
-Prints, per loss, its value, the l2 norm of its gradient with respect to the student, and the first element of that gradient,
-on the two wave maps of tests/harness/oracle_maps.h. The formulas are written out with torch's own operators, so that autograd
+Prints a row per loss on the two maps of wave_maps.py. The formulas are written out with torch's own operators, so that autograd
 derives the gradients. Needs torch; the tests do not.
 """
-import math
-
-import torch
 import torch.nn.functional as F
 
-torch.set_default_dtype(torch.float64)
-
-
-def wave(a, b, c, d, shape):
-    k = torch.arange(math.prod(shape), dtype=torch.float64)
-    return (c * torch.sin(a * k + b) + d * torch.cos(0.05 * k)).reshape(shape)
-
-
-S = wave(0.37, 0.1, 2.0, 0.5, (2, 3, 4, 5))
-T = wave(0.23, 1.0, 2.0, -0.5, (2, 3, 4, 5))
-
-
-def row(name, loss):
-    s = S.clone().requires_grad_(True)
-    value = loss(s)
-    value.backward()
-    print(f"{name:30s} {{{value.item():.13g}, {s.grad.norm().item():.13g}, {s.grad.flatten()[0].item():.13g}}}")
+from wave_maps import S, T, row, wave
 
 
 def affinity(x):

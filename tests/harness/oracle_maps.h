@@ -25,6 +25,8 @@ namespace limbeck::test {
 }
 [[nodiscard]] inline Tensor oracle_student() { return wave_map(0.37, 0.1, 2.0, 0.5, {2, 3, 4, 5}); }
 [[nodiscard]] inline Tensor oracle_teacher() { return wave_map(0.23, 1.0, 2.0, -0.5, {2, 3, 4, 5}); }
+/// The teacher in the type of the student.
+[[nodiscard]] inline Tensor teacher_as(const Tensor& student) { return oracle_teacher().copy_as(student.dtype()); }
 /// 30 of 40 pixels are valid, the others 255.
 [[nodiscard]] inline Tensor oracle_labels() {
   std::vector<std::uint8_t> ids;
