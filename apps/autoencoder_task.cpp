@@ -106,7 +106,7 @@ Score AutoencoderTask::validate(const fs::path& pictures) {
     const datasets::Image image = prepare_sample(val_->load(i), options).image;
     Tensor x = datasets::to_tensor(image, options.normalisation);
     if (options.resize_h > 0) x = ops::resize_bilinear(x, {options.resize_h, options.resize_w}, false);
-    const Tensor map = ops::cast(tap_of(x), DType::kF32);
+    const Tensor map = ops::cast(tap_of(x.to(device_of(*teacher_))), DType::kF32);
     const auto result = autoencoder_->forward(map);
     stats.add(map, result.map, result.code);
     if (!pictures.empty() && i < static_cast<std::size_t>(settings_.train.pictures)) {

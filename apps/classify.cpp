@@ -41,7 +41,7 @@ void flush(const ForwardFn& network, Waiting& waiting, const InferenceOptions& o
     const AutocastGuard precision(options.bf16);
     logits = network(ops::concat(waiting.inputs, 0));
   }
-  logits = ops::cast(logits, DType::kF32);
+  logits = ops::cast(logits, DType::kF32).to(kCpu);
   score.update(logits, Tensor::from(labels, {static_cast<std::int64_t>(labels.size())}));
   if (hook) {
     const auto best = ops::argmax(logits, 1).to_vector<std::int64_t>();

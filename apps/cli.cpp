@@ -62,10 +62,6 @@ void apply_overrides(Config& config, const std::vector<std::string>& overrides) 
   replace_length(config, overrides);
 }
 
-void require_cpu(const std::string& device) {
-  if (!Device::parse(device).is_cpu()) fail<ConfigError>("device", "{} is not available in this build; use --device cpu", device);
-}
-
 std::array<std::int64_t, 2> parse_size(const std::string& text, const char* option) {
   const auto number = [&](std::string_view part) {
     std::int64_t value = 0;

@@ -171,9 +171,6 @@ int run_report(const std::string& run);
 /// Applies KEY=VALUE assignments. A length in steps replaces one in epochs, and the other way round.
 void apply_overrides(Config& config, const std::vector<std::string>& overrides);
 
-/// Throws ConfigError for a device that this build does not have.
-void require_cpu(const std::string& device);
-
 struct InferenceOptions;  // inference.h
 /// Throws ConfigError naming the option.
 void read_protocol(const ProtocolArgs& args, InferenceOptions& options);

@@ -154,15 +154,17 @@ datasets::Mask predict_mask(const ForwardFn& network, const datasets::Image& ima
   return datasets::to_mask(ops::argmax(predict_scores(network, image, options), 1).to(kCpu));
 }
 
+Device device_of(const nn::Module& model) { return model.named_parameters().front().tensor.device(); }
+
 ForwardFn frozen(models::Model& model) {
-  const Device device = model.named_parameters().front().tensor.device();
+  const Device device = device_of(model);
   return [device, network = std::make_shared<models::FrozenModel>(model)](const Tensor& x) {
     return (*network)(x.to(device)).logits;
   };
 }
 
 datasets::Mask predict_mask(models::Model& model, const datasets::Image& image, const InferenceOptions& options) {
-  const Device device = model.named_parameters().front().tensor.device();
+  const Device device = device_of(model);
   return predict_mask([&](const Tensor& x) { return model.forward(x.to(device)).logits; }, image, options);
 }
 

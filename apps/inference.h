@@ -52,6 +52,9 @@ using ForwardFn = std::function<Tensor(const Tensor&)>;
 [[nodiscard]] datasets::Mask predict_mask(const ForwardFn& network, const datasets::Image& image,
                                           const InferenceOptions& options);
 
+/// Where the parameters of a network are.
+[[nodiscard]] Device device_of(const nn::Module& model);
+
 /// The same with a model, which must be in eval mode; for a single picture. Many are faster with frozen().
 [[nodiscard]] datasets::Mask predict_mask(models::Model& model, const datasets::Image& image,
                                           const InferenceOptions& options);

@@ -115,6 +115,7 @@ int run(int argc, char** argv) {
   auto* see_verb = app.add_subcommand("visualize", "affinity, saliency and class-similarity pictures of teacher and students");
   see_verb->add_option("images", see.images, "image files; none: samples of the data set");
   see_verb->add_option("--teacher", see.teacher, "run folder, step folder or .safetensors file")->required();
+  see_verb->add_option("--device", see.device, "cpu, or cuda:N in a build with CUDA")->capture_default_str();
   see_verb->add_option("--student", see.student, "the distilled student")->required();
   see_verb->add_option("--plain", see.plain, "the same student without distillation");
   see_verb->add_option("-c,--config", see.config, "configuration with the data set; default: that of the student's run");

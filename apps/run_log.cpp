@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "core/memory.h"
-
 namespace limbeck::apps {
 
 RunLog::RunLog(const std::filesystem::path& run, std::int64_t first, std::int64_t total, std::int64_t every)
@@ -16,7 +14,7 @@ RunLog::RunLog(const std::filesystem::path& run, std::int64_t first, std::int64_
 void RunLog::step(std::int64_t step, const StepResult& result) {
   window_wait_ += result.wait_seconds;
   if ((step + 1) % every_ != 0 && step + 1 != total_ && step != first_) return;
-  const double now = monotonic_seconds();
+  const double now = result.end_seconds;
   eta_.mark(now, step + 1);
   StepLine line;
   line.iteration = step + 1;
@@ -26,7 +24,7 @@ void RunLog::step(std::int64_t step, const StepResult& result) {
   line.terms = result.terms;
   line.steps_per_second = eta_.rate();
   line.data_share = window_wait_ / std::max(now - window_start_, 1e-9);
-  line.memory_bytes = CpuAllocator::get().stats().peak;
+  line.memory_bytes = result.peak_bytes;
   line.eta_seconds = eta_.remaining();
   log_info("{}", format_step_line(line));
   window_start_ = now;

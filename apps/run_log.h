@@ -20,6 +20,8 @@ struct StepResult {
   std::vector<StepLine::Term> terms;  ///< means over the accumulated batches
   std::vector<std::string> samples;   ///< names, for the message about a non-finite loss
   double wait_seconds = 0;            ///< for data
+  double end_seconds = 0;             ///< when the step had been queued, by monotonic_seconds()
+  std::size_t peak_bytes = 0;         ///< most tensor memory in use so far
 };
 
 class RunLog {

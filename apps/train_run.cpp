@@ -88,7 +88,8 @@ Tensor balance_classes(const datasets::DatasetSpec& train, const std::string& ki
   std::string text;
   for (const double w : weights) text += fmt::format(" {:.2f}", w);
   log_info("class weights ({}):{}", kind, text);
-  return Tensor::from(std::vector<float>(weights.begin(), weights.end()), {static_cast<std::int64_t>(weights.size())});
+  const auto numbers = Tensor::from(std::vector<float>(weights.begin(), weights.end()), {static_cast<std::int64_t>(weights.size())});
+  return numbers.to(nn::ParameterDevice::current());
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "apps/signals.h"
 #include "apps/statistics.h"
 #include "core/autocast.h"
+#include "core/cuda.h"
 #include "core/file_io.h"
 #include "core/log.h"
 #include "core/memory.h"
@@ -26,6 +27,7 @@ namespace fs = std::filesystem;
 
 // Streams of the run's seed; the weights use stream 0 (verb_train.cpp), the loader its own.
 constexpr std::uint64_t kDropoutStream = 0xD0;
+constexpr std::size_t kMostInFlight = 4;  // steps on a GPU whose losses have not been read
 
 datasets::LoaderOptions loader_options(const Settings& s) {
   datasets::LoaderOptions o;
@@ -81,7 +83,8 @@ Trainer::Trainer(fs::path run, Settings settings, std::shared_ptr<Task> task, st
       train_(std::move(train)),
       config_text_(std::move(config_text)),
       loader_(train_, loader_options(settings_)),
-      optimizer_(build_optimizer(settings_.train, task_->trained())) {
+      optimizer_(build_optimizer(settings_.train, task_->trained())),
+      device_(optimizer_->parameters().front().device()) {
   const auto& t = settings_.train;
   total_ = t.steps > 0 ? t.steps : std::max<std::int64_t>(1, t.epochs * loader_.batches_per_epoch() / t.accumulate);
   task_->set_steps_per_epoch(static_cast<double>(loader_.batches_per_epoch()) / static_cast<double>(t.accumulate));
@@ -111,12 +114,14 @@ std::int64_t Trainer::resume() {
   return first_step_;
 }
 
-StepResult Trainer::train_step(std::int64_t step) {
+void Trainer::train_step(std::int64_t step) {
   const auto& t = settings_.train;
   Generator dropout(settings_.seed, mix_stream(kDropoutStream, static_cast<std::uint64_t>(step)));
   const nn::GeneratorScope scope(dropout);
-  const Device device = optimizer_->parameters().front().device();
-  StepResult result;
+  InFlight flight;
+  flight.step = step;
+  StepResult& result = flight.result;
+  std::vector<Tensor> numbers;  // on the device
   result.lr = nn::learning_rate(schedule_options(t, total_), step);
   optimizer_->zero_grad();
   const double share = 1.0 / static_cast<double>(t.accumulate);
@@ -127,25 +132,79 @@ StepResult Trainer::train_step(std::int64_t step) {
     distill::Objective objective;
     {
       const AutocastGuard precision(t.precision == "bf16");
-      objective = task_->forward(batch->images.to(device), batch->labels.to(device), step, total_);
+      objective = task_->forward(batch->images.to(device_), batch->labels.to(device_), step, total_);
       if (t.accumulate > 1) objective.total = ops::mul_scalar(objective.total, share);
     }
-    result.loss += objective.total.item();
     result.terms.resize(objective.terms.size());
+    std::vector<Tensor> losses{objective.total};
     for (std::size_t i = 0; i < objective.terms.size(); ++i) {
-      const auto& term = objective.terms[i];
-      result.terms[i].name = term.name;
-      result.terms[i].weight = term.weight;
-      result.terms[i].value += term.raw.item() * share;
+      result.terms[i].name = objective.terms[i].name;
+      result.terms[i].weight = objective.terms[i].weight;
+      losses.push_back(objective.terms[i].raw);
     }
-    check_finite(step, result);
+    if (device_.is_cuda()) {
+      flight.numbers.push_back(losses.size());
+      numbers.insert(numbers.end(), losses.begin(), losses.end());
+    } else {
+      add_numbers(Readback(losses).wait(), result);
+      check_finite(step, result);
+    }
     objective.total.backward();
   }
-  if (t.clip_norm > 0) nn::clip_grad_norm_(optimizer_->parameters(), t.clip_norm);
+  if (t.clip_norm > 0) {
+    if (device_.is_cuda()) {
+      numbers.push_back(nn::clip_grad_norm_on_device_(optimizer_->parameters(), t.clip_norm));
+      flight.norm = true;
+    } else {
+      nn::clip_grad_norm_(optimizer_->parameters(), t.clip_norm);
+    }
+  }
   optimizer_->step(result.lr);
   task_->after_step(step, total_);
   if (ema_) ema_->update();
-  return result;
+  flight.values = Readback(numbers);
+  result.end_seconds = monotonic_seconds();
+  in_flight_.push_back(std::move(flight));
+}
+
+/// `values`: the loss of one accumulated batch and its terms.
+void Trainer::add_numbers(std::span<const double> values, StepResult& result) const {
+  result.loss += values[0];
+  for (std::size_t i = 0; i + 1 < values.size(); ++i) {
+    result.terms[i].value += values[i + 1] / static_cast<double>(settings_.train.accumulate);
+  }
+}
+
+void Trainer::settle(std::size_t most) {
+  while (in_flight_.size() > most) {
+    InFlight flight = std::move(in_flight_.front());
+    in_flight_.pop_front();
+    const std::vector<double> all = flight.values.wait();
+    std::span<const double> values(all);
+    for (const std::size_t count : flight.numbers) {
+      add_numbers(values.first(count), flight.result);
+      values = values.subspan(count);
+    }
+    if (device_.is_cuda()) check_finite(flight.step, flight.result);
+    if (flight.norm && !std::isfinite(values.front())) {
+      fail<NonFiniteError>("clip_grad_norm", "the gradient norm is {} at step {}; the last checkpoint is intact; AnomalyGuard names the "
+                           "op that made it", values.front(), flight.step);
+    }
+    flight.result.peak_bytes = peak_memory();
+    log_->step(flight.step, flight.result);
+  }
+}
+
+std::size_t Trainer::peak_memory() const {
+  return device_.is_cuda() ? cuda::memory_stats(device_).peak : CpuAllocator::get().stats().peak;
+}
+
+void Trainer::reset_peak_memory() {
+  if (device_.is_cuda()) {
+    cuda::reset_peak(device_);
+  } else {
+    CpuAllocator::get().reset_peak();
+  }
 }
 
 void Trainer::check_finite(std::int64_t step, const StepResult& result) const {
@@ -230,7 +289,7 @@ void Trainer::start() {
   const std::int64_t bpe = loader_.batches_per_epoch();
   loader_.start(first_step_ * t.accumulate / bpe, first_step_ * t.accumulate % bpe);
   task_->trained().train();
-  CpuAllocator::get().reset_peak();
+  reset_peak_memory();
   log_ = std::make_unique<RunLog>(run_, first_step_, total_, t.log_every);
 }
 
@@ -243,19 +302,23 @@ TrainOutcome Trainer::train() {
   std::int64_t step = first_step_;
   while (step < total_) {
     const double step_start = monotonic_seconds();
-    const StepResult result = train_step(step);
-    step_seconds_.push_back(monotonic_seconds() - step_start);
-    log_->step(step, result);
+    train_step(step);
     ++step;
     const bool last = step == total_;
-    if (last || (t.eval_every > 0 && step % t.eval_every == 0)) {
-      peak_bytes_ = std::max(peak_bytes_, CpuAllocator::get().stats().peak);
+    const bool score = last || (t.eval_every > 0 && step % t.eval_every == 0);
+    settle(device_.is_cuda() && !score ? kMostInFlight : 0);
+    step_seconds_.push_back(monotonic_seconds() - step_start);
+    if (score) {
+      peak_bytes_ = std::max(peak_bytes_, peak_memory());
       auto evaluation = validate(step);
       if (last) outcome.last = std::move(evaluation);
-      CpuAllocator::get().reset_peak();  // whole images need more than a step does; the log shows the steps
+      reset_peak_memory();  // whole images need more than a step does; the log shows the steps
     }
     const bool stop = signals.received() != 0;
-    if (last || stop || (t.save_every > 0 && step % t.save_every == 0)) save(run_ / nn::checkpoint_name(step), step);
+    if (last || stop || (t.save_every > 0 && step % t.save_every == 0)) {
+      settle(0);
+      save(run_ / nn::checkpoint_name(step), step);
+    }
     if (stop && !last) {
       log_warn("stopped by a signal at step {}; saved, continue with --resume", step);
       outcome.interrupted = signals.received() == SIGINT;
@@ -268,7 +331,7 @@ TrainOutcome Trainer::train() {
 }
 
 TrainOutcome Trainer::finish(TrainOutcome outcome, double start_seconds) {
-  peak_bytes_ = std::max(peak_bytes_, CpuAllocator::get().stats().peak);
+  peak_bytes_ = std::max(peak_bytes_, peak_memory());
   outcome.best_score = best_score_;
   outcome.last_score = last_score_;
   outcome.seconds = monotonic_seconds() - start_seconds;

@@ -4,9 +4,14 @@
 //   Everything random is a function of (seed, step): the sample order and augmentation of (seed, epoch, index), dropout of
 //   (seed, step). A checkpoint therefore needs weights, optimizer state, averages and the step number; a run that was
 //   killed and resumed gives the same bits as one that was not.
+// Note [losses read late]
+//   A loss is on the device where it was computed, and looking at it means waiting for it. On a GPU the loop therefore queues a
+//   copy and goes on; four steps later the number is read, checked and logged. Before a validation and before a checkpoint
+//   all numbers are read, so that nothing is saved behind a loss that is not finite. On the CPU it is read at once.
 // Read next: task.h, trainer.cpp, train_run.h.
 #pragma once
 
+#include <deque>
 #include <filesystem>
 #include <limits>
 #include <memory>
@@ -17,6 +22,7 @@
 #include "apps/run_log.h"
 #include "apps/settings.h"
 #include "apps/task.h"
+#include "core/readback.h"
 #include "datasets/loader.h"
 #include "nn/ema.h"
 #include "nn/optim.h"
@@ -52,8 +58,22 @@ class Trainer {
   [[nodiscard]] std::unique_ptr<nn::EmaScope> average() const { return ema_ ? std::make_unique<nn::EmaScope>(*ema_) : nullptr; }
 
  private:
-  [[nodiscard]] StepResult train_step(std::int64_t step);
+  /// A step whose losses may still be on their way from the device; see Note [losses read late].
+  struct InFlight {
+    std::int64_t step = 0;
+    StepResult result;
+    std::vector<std::size_t> numbers;  ///< per accumulated batch: the loss and its terms
+    bool norm = false;                 ///< the last number is the norm of the gradients
+    Readback values;
+  };
+
+  void train_step(std::int64_t step);
+  /// Reads and logs the oldest steps until only `most` are in flight.
+  void settle(std::size_t most);
+  void add_numbers(std::span<const double> values, StepResult& result) const;
   void check_finite(std::int64_t step, const StepResult& result) const;
+  [[nodiscard]] std::size_t peak_memory() const;
+  void reset_peak_memory();
   void save(const std::filesystem::path& folder, std::int64_t step);
   std::optional<Evaluation> validate(std::int64_t step);
   void write_run_json(const TrainOutcome* outcome) const;
@@ -69,6 +89,8 @@ class Trainer {
   datasets::Loader loader_;
   std::unique_ptr<nn::Optimizer> optimizer_;
   std::unique_ptr<nn::Ema> ema_;
+  Device device_;  // of what is trained
+  std::deque<InFlight> in_flight_;
   static constexpr double kNoScore = -std::numeric_limits<double>::infinity();
   std::unique_ptr<RunLog> log_;  // made when training starts
   std::int64_t total_ = 0;

@@ -117,7 +117,7 @@ int run_stages(const TrainArgs& args) {
   if (args.seed) config.override_with(fmt::format("common.seed={}", *args.seed));
   if (!args.out.empty()) config.override_with("out=" + json_quote(args.out));
   const StagedConfig staged = read_stages(config);
-  require_cpu(args.device);
+  const nn::ParameterDevice parameters(open_device(args.device));
   const fs::path root = staged.out;
 
   std::vector<Progress> progress;

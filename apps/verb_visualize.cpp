@@ -114,10 +114,10 @@ void look(std::vector<Network>& networks, const Image& image, double tau) {
   for (auto& n : networks) {
     const auto normalisation = datasets::Normalisation::parse(n.loaded.card.normalisation);
     const std::vector<std::string> taps{n.tap};
-    n.output = n.loaded.model->forward(datasets::to_tensor(image, normalisation), n.tap == "logits" ? std::span<const std::string>() : taps);
+    n.output = n.loaded.model->forward(datasets::to_tensor(image, normalisation).to(device_of(*n.loaded.model)), n.tap == "logits" ? std::span<const std::string>() : taps);
     if (n.tap == "logits") n.output.taps["logits"] = n.output.logits;
     const Tensor full = ops::resize_bilinear(n.output.logits, {image.h, image.w}, n.loaded.card.align_corners);
-    n.mask = datasets::to_mask(ops::argmax(full, 1));
+    n.mask = datasets::to_mask(ops::argmax(full, 1).to(kCpu));
     const Tensor similarity = distill::inter_class_similarity(full, tau);
     n.similarity = n.similarity.defined() ? ops::add(n.similarity, similarity) : similarity;
   }
@@ -300,6 +300,7 @@ class Page {
 int run_visualize(const VisualizeArgs& args) {
   if (args.out.empty()) fail<ConfigError>("visualize", "--out is missing: the folder for the pictures");
   if (!(args.tau > 0)) fail<ConfigError>("visualize", "--tau {}, expected > 0", args.tau);
+  const nn::ParameterDevice parameters(open_device(args.device));
   std::vector<Network> networks;
   networks.push_back(load_network("teacher", args.teacher, args.teacher_tap));
   if (!args.plain.empty()) networks.push_back(load_network("plain", args.plain, args.student_tap));

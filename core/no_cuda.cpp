@@ -1,5 +1,6 @@
 // What this is: core/cuda.h in a build without CUDA.
 #include "core/cuda.h"
+#include "core/readback.h"
 #include "core/tensor.h"
 
 namespace limbeck::cuda {
@@ -23,6 +24,8 @@ void reset_peak(Device device) { missing(device); }
 void trim(Device device) { missing(device); }
 void copy_to_device(Device device, void*, const void*, std::size_t) { missing(device); }
 void copy_to_host(Device device, void*, const void*, std::size_t) { missing(device); }
+void* start_reading(Device device, std::span<const void* const>) { missing(device); }
+void finish_reading(void*, std::size_t, double*) {}
 void copy_view(Device device, const TensorView&, const TensorView&) { missing(device); }
 void fill_view(Device device, double, const TensorView&) { missing(device); }
 void add_view(Device device, const TensorView&, const TensorView&) { missing(device); }

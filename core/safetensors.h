@@ -52,8 +52,8 @@ struct SafetensorsFile {
 [[nodiscard]] SafetensorsFile inspect_safetensors(const std::filesystem::path& path);
 
 /// Writes `tensors` in that order, atomically (core/file_io.h, Note [atomic write]). Same input, same bytes.
-/// Throws: WeightsError for an undefined tensor, a repeated name, a name or text that is not UTF-8, or a device other
-///   than the CPU; Error naming path and reason if writing fails.
+/// Throws: WeightsError for an undefined tensor, a repeated name, a name or text that is not UTF-8, or a tensor
+///   without data (meta); Error naming path and reason if writing fails.
 void save_safetensors(const std::filesystem::path& path, std::span<const NamedTensor> tensors,
                       const std::map<std::string, std::string>& metadata = {});
 

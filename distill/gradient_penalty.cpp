@@ -39,7 +39,7 @@ double add_gradient_penalty(models::Discriminator& discriminator, const Tensor& 
     penalty += (norm - 1) * (norm - 1) / samples;
     scales.push_back(norm > 0 ? 2 * (1 - 1 / norm) / samples : 0);
   }
-  const Tensor scale = Tensor::from(scales, {g.size(0), 1, 1, 1}).copy_as(g.dtype());
+  const Tensor scale = Tensor::from(scales, {g.size(0), 1, 1, 1}).copy_as(g.dtype()).to(g.device());
   const Tensor slope = ops::sum(discriminator.tangent(x, ops::mul(g, scale)));
   ops::mul_scalar(slope, weight).backward();
   return penalty;

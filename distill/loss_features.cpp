@@ -129,7 +129,7 @@ class MgdLoss final : public FeatureLoss {
     Generator generator(seed_, mix_stream(kMaskStream, static_cast<std::uint64_t>(step)));
     std::vector<float> keep(static_cast<std::size_t>(like.size(0) * like.size(2) * like.size(3)));
     for (float& k : keep) k = generator.uniform() <= 1 - masked_ ? 1.0F : 0.0F;
-    return Tensor::from(keep, {like.size(0), 1, like.size(2), like.size(3)}).copy_as(like.dtype());
+    return Tensor::from(keep, {like.size(0), 1, like.size(2), like.size(3)}).copy_as(like.dtype()).to(like.device());
   }
 
   static constexpr std::uint64_t kMaskStream = 0x4D;  // stream 0 fills the weights

@@ -132,7 +132,7 @@ class HolisticLoss final : public Loss {
     Generator generator(seed_, mix_stream(kMixStream, static_cast<std::uint64_t>(step), batch));
     std::vector<float> shares;
     for (std::int64_t n = 0; n < teacher.size(0); ++n) shares.push_back(static_cast<float>(generator.uniform()));
-    const Tensor share = Tensor::from(shares, {teacher.size(0), 1, 1, 1});
+    const Tensor share = Tensor::from(shares, {teacher.size(0), 1, 1, 1}).to(teacher.device());
     return ops::add(student, ops::mul(ops::sub(teacher, student), share));
   }
 

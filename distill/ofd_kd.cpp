@@ -46,7 +46,7 @@ Tensor ofd_margin(const Tensor& weight, const Tensor& bias) {
   std::vector<float> margin;
   for (std::size_t c = 0; c < s.size(); ++c)
     margin.push_back(static_cast<float>(expected_negative(mu[c], std::abs(s[c]))));
-  return Tensor::from(margin, weight.shape());
+  return Tensor::from(margin, weight.shape()).to(weight.device());
 }
 
 }  // namespace limbeck::distill

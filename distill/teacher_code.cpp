@@ -24,7 +24,7 @@ std::string teacher_fingerprint(const models::Model& teacher) {
   std::int64_t count = 0;
   for (const auto& [name, tensor] : teacher.state_dict()) {
     if (name.ends_with("num_batches_tracked")) continue;
-    const Tensor dense = tensor.dense();
+    const Tensor dense = tensor.to(kCpu).dense();
     checksum = crc32c(fmt::format("{} {} {}\n", name, name_of(dense.dtype()), dense.shape()), checksum);
     const auto bytes = static_cast<std::size_t>(dense.numel()) * size_of(dense.dtype());
     checksum = crc32c(std::string_view(static_cast<const char*>(dense.view().data), bytes), checksum);

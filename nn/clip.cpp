@@ -6,6 +6,7 @@
 #include "core/autograd.h"
 #include "nn/multi_tensor.h"
 #include "ops/elementwise.h"
+#include "ops/elementwise_kernels.h"
 #include "ops/reduce.h"
 
 namespace limbeck::nn {
@@ -36,16 +37,29 @@ void visit_chunk(const Gradients& g, const Chunk& chunk, const F& f) {
   });
 }
 
-/// On a GPU: a sum per tensor there, one number read back at the end.
-double norm_on_device(const Gradients& g) {
+bool on_device(const Gradients& g) { return !g.tensors.empty() && g.tensors.front().device().is_cuda(); }
+
+/// On a GPU: a sum per tensor there.
+Tensor norm_on_device(const Gradients& g) {
   const NoGradGuard off;
   Tensor total = Tensor::zeros({}, DType::kF32, g.tensors.front().device());
   for (const Tensor& t : g.tensors) ops::add_(total, ops::sum(ops::square(t)));
-  return std::sqrt(total.item());
+  return ops::sqrt(total);
+}
+
+/// Scales by min(1, max_norm / (norm + 1e-6)), all of it on the device.
+void scale_on_device(const Gradients& g, const Tensor& norm, double max_norm) {
+  const NoGradGuard off;
+  const Tensor most = Tensor::full({}, max_norm, DType::kF32, norm.device());
+  const Tensor scale = ops::clamp(ops::div(most, ops::add_scalar(norm, 1e-6)), 0.0, 1.0);
+  for (const Tensor& t : g.tensors) {
+    ops::kScaleBy(t.device(), t.dtype(), t.view(), scale.view(), t.view());
+    t.bump_version();
+  }
 }
 
 double norm_of(const Gradients& g) {
-  if (!g.tensors.empty() && g.tensors.front().device().is_cuda()) return norm_on_device(g);
+  if (on_device(g)) return norm_on_device(g).item();
   std::vector<double> partial(g.chunks.size());
   for_each_chunk(g.chunks, [&](std::size_t index, const Chunk& chunk) {
     visit_chunk(g, chunk, [&](const auto* values) {
@@ -76,8 +90,8 @@ double clip_grad_norm_(std::span<const Tensor> parameters, double max_norm) {
   }
   const double scale = max_norm / (norm + 1e-6);
   if (scale >= 1.0) return norm;
-  if (g.tensors.front().device().is_cuda()) {
-    for (const Tensor& t : g.tensors) ops::mul_scalar_(t, scale);
+  if (on_device(g)) {
+    scale_on_device(g, Tensor::full({}, norm, DType::kF32, g.tensors.front().device()), max_norm);
     return norm;
   }
   for_each_chunk(g.chunks, [&](std::size_t, const Chunk& chunk) {
@@ -89,6 +103,15 @@ double clip_grad_norm_(std::span<const Tensor> parameters, double max_norm) {
     });
   });
   for (const Tensor& t : g.tensors) t.bump_version();
+  return norm;
+}
+
+Tensor clip_grad_norm_on_device_(std::span<const Tensor> parameters, double max_norm) {
+  LIMBECK_CHECK(max_norm > 0, "clip_grad_norm", "max_norm {}, expected > 0", max_norm);
+  const Gradients g = gradients_of(parameters);
+  LIMBECK_CHECK(on_device(g), "clip_grad_norm", "{} gradients, expected some on a GPU", g.tensors.size());
+  const Tensor norm = norm_on_device(g);
+  scale_on_device(g, norm, max_norm);
   return norm;
 }
 

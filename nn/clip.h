@@ -19,4 +19,9 @@ namespace limbeck::nn {
 /// Source:  the behaviour of torch.nn.utils.clip_grad_norm_ with error_if_nonfinite
 double clip_grad_norm_(std::span<const Tensor> parameters, double max_norm);
 
+/// The same on a GPU without waiting for it: returns the norm before as a number on the device, and leaves it to the caller to
+/// notice later that it is not finite.
+/// Shapes:  any; returns [] f32
+[[nodiscard]] Tensor clip_grad_norm_on_device_(std::span<const Tensor> parameters, double max_norm);
+
 }  // namespace limbeck::nn

@@ -42,7 +42,7 @@ Tensor spectral_normalize(const Tensor& weight, const Tensor& u, const Tensor& v
                 "u {} and v {} for a weight {}, expected [{}] and [{}]", u.shape(), v.shape(), weight.shape(), rows, columns);
   const AutocastGuard full(false);
   const Tensor matrix = ops::reshape(weight, {rows, columns});
-  if (weight.device().is_cpu()) iterate(matrix.detach(), u, v, iterations, eps);
+  if (!weight.device().is_meta()) iterate(matrix.detach(), u, v, iterations, eps);
   Tensor outer;  // a copy of both vectors: the next pass overwrites u and v, perhaps before this one's backward
   {
     const NoGradGuard off;
@@ -63,7 +63,7 @@ SpectralNormConv2d::SpectralNormConv2d(const ConvArgs& a, Generator& g)
   const Device device = weight_.device();
   u_ = Tensor::empty({a.out}, DType::kF32, device);
   v_ = Tensor::empty({weight_.numel() / a.out}, DType::kF32, device);
-  if (device.is_cpu()) {
+  if (!device.is_meta()) {
     fill_normal_(u_, g, 0.0, 1.0);
     fill_normal_(v_, g, 0.0, 1.0);
     iterate(ops::reshape(weight_, {a.out, v_.numel()}), u_, v_, kFirstIterations, 1e-12);

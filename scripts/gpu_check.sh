@@ -69,6 +69,7 @@ if reason=$(grep -m1 -o 'skipped: .*' "$out/tests.log"); then
   echo "gpu_check: $(grep -c 'skipped: ' "$out/tests.log") tests $reason; nothing has been checked" >&2
   exit 1
 fi
+run "every verb, tiny" verbs.log tests/cli/test_device.sh "$app"
 if command -v compute-sanitizer > /dev/null; then
   # Every request goes to the driver, so that an access behind an allocation is seen.
   run "memory checker" memcheck.log env LIMBECK_CUDA_CACHE=0 compute-sanitizer --tool memcheck --error-exitcode 9 "$tests" -tc="cases of*"

@@ -52,3 +52,18 @@ limbeck_emulated_doctest(cuda_emulated "--test-case-exclude=cases of *")
 foreach(family IN LISTS families)
   limbeck_emulated_doctest(cuda_emulated_${family} "--test-case=cases of ${family} on*")
 endforeach()
+
+# The program itself with the emulated device, for tests/cli/test_device.sh.
+find_package(CLI11 REQUIRED)
+get_property(onnx_target GLOBAL PROPERTY LIMBECK_ONNX_TARGET)
+if(onnx_target)
+  find_package(Protobuf QUIET)
+  find_package(ONNX QUIET)
+endif()
+add_executable(limbeck_emulated_app ${PROJECT_SOURCE_DIR}/apps/main.cpp $<TARGET_OBJECTS:limbeck_apps>
+  $<TARGET_OBJECTS:limbeck_embedding> $<TARGET_OBJECTS:limbeck_emulated>
+  $<TARGET_OBJECTS:limbeck_core> $<TARGET_OBJECTS:limbeck_ops> $<TARGET_OBJECTS:limbeck_nn>
+  $<TARGET_OBJECTS:limbeck_models> $<TARGET_OBJECTS:limbeck_distill> $<TARGET_OBJECTS:limbeck_datasets>)
+target_link_libraries(limbeck_emulated_app PRIVATE limbeck_usage limbeck_flags CLI11::CLI11 nlohmann_json::nlohmann_json
+  ${onnx_target} -fsanitize=bounds)
+add_test(NAME cli_device COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cli/test_device.sh $<TARGET_FILE:limbeck_emulated_app>)

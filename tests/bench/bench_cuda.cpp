@@ -13,7 +13,14 @@
 #include "core/cuda.h"
 #include "core/cuda/runtime.h"
 #include "core/rng.h"
+#include "distill/attention_kd.h"
+#include "distill/batch_similarity_kd.h"
 #include "distill/channel_kd.h"
+#include "distill/inter_channel_kd.h"
+#include "distill/inter_class_kd.h"
+#include "distill/ka_adapt.h"
+#include "distill/ka_affinity.h"
+#include "distill/local_kd.h"
 #include "distill/pixel_kd.h"
 #include "ops/batch_norm.h"
 #include "ops/conv2d.h"
@@ -114,6 +121,20 @@ int main() {
   report("cross_entropy forward + gradient f32", 2 * logits, [&] { static_cast<void>(ops::cross_entropy(s, labels)); });
   report("pixel_kd forward + gradient f32", 3 * logits, [&] { static_cast<void>(distill::pixel_kd(s, t)); });
   report("channel_kd forward + gradient f32", 3 * logits, [&] { static_cast<void>(distill::channel_kd(s, t)); });
+  report("icsd forward + gradient f32", 3 * logits, [&] { static_cast<void>(distill::icsd(s, t)); });
+  report("inter_channel_kd forward + gradient f32", 3 * logits, [&] { static_cast<void>(distill::inter_channel_kd(s, t)); });
+  report("local_kd forward + gradient f32", 3 * logits, [&] { static_cast<void>(distill::local_kd(s, t)); });
+
+  // Feature maps at stride 8 of such images.
+  const Tensor fs = random({16, 256, 64, 64}, DType::kBF16);
+  const Tensor ft = random({16, 256, 64, 64}, DType::kBF16);
+  fs.set_requires_grad(true);
+  const double features = static_cast<double>(fs.numel()) * 2;
+  report("attention_kd forward + gradient bf16", 3 * features, [&] { static_cast<void>(distill::attention_kd(fs, ft)); });
+  report("ka_adapt forward + gradient bf16", 3 * features, [&] { static_cast<void>(distill::ka_adapt(fs, ft)); });
+  report("batch_similarity_kd forward + gradient bf16", 3 * features, [&] { static_cast<void>(distill::batch_similarity_kd(fs, ft)); });
+  // 8 M c^2 per image: products of [D S] with itself and with a matrix.
+  report_flops("ka_affinity forward + gradient bf16", 8.0 * 16 * 64 * 64 * 256 * 256, [&] { static_cast<void>(distill::ka_affinity(fs, ft)); });
 
   const Tensor a = random({8192, 8192}, DType::kBF16);
   report_flops("matmul bf16 8192^3", 2.0 * 8192 * 8192 * 8192, [&] { static_cast<void>(ops::matmul(a, a)); });

@@ -3,6 +3,7 @@
 
 #include "core/autograd.h"
 #include "core/cuda.h"
+#include "core/readback.h"
 #include "core/rng.h"
 #include "core/tensor.h"
 
@@ -135,6 +136,22 @@ TEST_CASE("the allocator serves repeated sizes without asking the driver") {
   CHECK(after.in_use == before.in_use);
   cuda::trim(kGpu);
   CHECK(cuda::memory_stats(kGpu).cached < before.cached);
+}
+
+TEST_CASE("numbers read late are those of the moment when they were asked for") {
+  if (skip()) return;
+  const std::vector<Tensor> scalars{Tensor::full({}, 2.5, DType::kF32, kGpu), Tensor::full({}, -3, DType::kF32, kGpu)};
+  std::vector<Readback> readings;
+  for (int i = 0; i < 6; ++i) {
+    readings.emplace_back(scalars);
+    scalars[1].fill_(i);
+  }
+  CHECK(readings[0].wait() == std::vector<double>{2.5, -3});
+  CHECK(readings[4].wait() == std::vector<double>{2.5, 3});
+  readings.clear();  // some of them never read
+  CHECK(Readback(scalars).wait() == std::vector<double>{2.5, 5});
+  const std::vector<Tensor> wrong{Tensor::zeros({2}, DType::kF32, kGpu)};
+  CHECK_THROWS_WITH_AS(Readback{wrong}, doctest::Contains("expected one f32 number"), Error);
 }
 
 TEST_CASE("tensors on a device that is not there") {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "core/autocast.h"
 #include "core/autograd.h"
@@ -172,6 +173,28 @@ TEST_CASE("SGD and AdamW on the device are those of the CPU") {
   }
   check_optimizer([](auto groups) { return std::make_unique<nn::Sgd>(std::move(groups), nn::SgdOptions{.momentum = 0.0}); });
   check_optimizer([](auto groups) { return std::make_unique<nn::AdamW>(std::move(groups)); });
+}
+
+TEST_CASE("gradients clipped on the device without waiting are those of the CPU") {
+  if (skip()) return;
+  for (const double most : {0.5, 1e6}) {
+    const auto cpu = parameters(kCpu);
+    const auto gpu = parameters(kGpu);
+    for (std::size_t i = 0; i < cpu.size(); ++i) {
+      cpu[i].set_grad(cpu[i].detach().copy());
+      gpu[i].set_grad(gpu[i].detach().copy());
+    }
+    cpu[1].set_grad({});
+    gpu[1].set_grad({});
+    const double norm = nn::clip_grad_norm_(cpu, most);
+    CHECK(nn::clip_grad_norm_on_device_(gpu, most).item() == doctest::Approx(norm).epsilon(1e-5));
+    for (std::size_t i = 0; i < cpu.size(); ++i) {
+      if (i != 1) CHECK(worst(gpu[i].grad().to_vector<double>(), cpu[i].grad().to_vector<double>()) <= 1e-6);
+    }
+  }
+  const auto broken = parameters(kGpu);
+  broken[0].set_grad(Tensor::full({5}, std::numeric_limits<double>::infinity(), DType::kF32, kGpu));
+  CHECK_FALSE(std::isfinite(nn::clip_grad_norm_on_device_(broken, 1.0).item()));
 }
 
 TEST_CASE("distilling a small network agrees with the CPU and repeats bit for bit") {
