@@ -239,14 +239,15 @@ std::unique_ptr<ConfigNode> parse_config_yaml(std::string_view text, const std::
     std::istringstream all{std::string(text)};
     YAML::Parser validating(all);
     Validator nothing;
-    while (validating.HandleNextDocument(nothing)) {
+    // Two are enough to know, and yaml-cpp finds one document after another in a stray comma, for ever.
+    for (int documents = 0; documents < 2 && validating.HandleNextDocument(nothing); ++documents) {
     }
     std::istringstream stream{std::string(text)};
     YAML::Parser parser(stream);
     if (!parser.HandleNextDocument(builder)) return std::make_unique<ConfigNode>();
     TreeBuilder second(name, fixed_place);
     if (parser.HandleNextDocument(second)) {
-      config_fail(second.root ? second.root->place : name, "a second document; a configuration has one");
+      config_fail(second.root ? second.root->place : name, "a second document, or a stray comma; a configuration is one document");
     }
   } catch (const YAML::Exception& e) {
     config_fail(builder.place(e.mark), fmt::format("not valid YAML: {}", e.msg));

@@ -267,6 +267,7 @@ TEST_CASE("configurations: aliases that multiply, deep nesting, texts of megabyt
           {"bad.yaml:2", "100 levels"});
   refused("a: " + std::string(400'000, '[') + "\n", {"bad.yaml:", "not valid YAML"});
   refused("a: " + std::string(2'000'000, 'x') + "\n", {"bad.yaml", "2000004 bytes"});
+  for (const char* stray : {",", "---\n,\n"}) refused(stray, {"bad.yaml", "stray comma"});
   const std::string long_key(100'000, 'k');
   refused(long_key.substr(0, 1000) + ": 1\n" + long_key.substr(0, 1000) + ": 2\n",
           {"bad.yaml:2: duplicate key 'kkk", "kkk...'"});
@@ -285,7 +286,8 @@ TEST_CASE("pictures: headers that promise what the file cannot hold, bombs, endl
   // A Huffman table of 257 values, one more than decoders have room for, and one that is cut off.
   const std::string table = "\0"s + std::string(14, '\0') + "\xFF\x02" + std::string(257, 'v');
   check_picture("\xFF\xD8\xFF\xC4\x01\x14" + table + jpeg_header(8, 8, 1).substr(2), {"bad.file", "Huffman"});
-  check_picture("\xFF\xD8\xFF\xC4\x00\x12"s + table.substr(0, 16) + jpeg_header(8, 8, 1).substr(2), {"bad.file", "Huffman"});
+  check_picture("\xFF\xD8\xFF\xC4\x00\x12"s + table.substr(0, 16) + jpeg_header(8, 8, 1).substr(2),
+                {"bad.file", "Huffman"});
 }
 
 TEST_CASE("pictures: what is large and honest passes") {
