@@ -27,7 +27,7 @@ namespace limbeck::nn {
 /// Throws: as run() of nn/graph.h; a compute type other than f32 and bf16
 class FrozenPlan {
  public:
-  explicit FrozenPlan(const Graph& graph, DType compute = DType::kF32, ops::F32Math math = ops::F32Math::kParts);
+  explicit FrozenPlan(const Graph& graph, DType compute = DType::kF32, ops::F32Math math = ops::f32_math_setting());
 
   /// Not for use by two threads at once.
   [[nodiscard]] Tensor operator()(const Tensor& x) { return run(x, {}); }

@@ -301,7 +301,7 @@ bool merges_taps(const GatherGeometry& g, std::int64_t depth) {
   return g.transposed == 0 && depth < kFewChannels && g.kernel[1] > 1 && g.dilation[1] == 1;
 }
 
-const GatherPlan& gather_plan(const GatherGeometry& g) {
+const GatherPlan& gather_plan(GatherGeometry g) {
   thread_local LruCache<GatherGeometry, GatherPlan> cache(256);
   return cache.get(g, [&] { return GatherPlan(g); });
 }

@@ -69,7 +69,7 @@ struct GatherPlan {
 
 /// The plan of `g`, cached per thread.
 /// Shapes:   none
-[[nodiscard]] const GatherPlan& gather_plan(const GatherGeometry& g);
+[[nodiscard]] const GatherPlan& gather_plan(GatherGeometry g);
 
 /// True if the taps of a kernel row are merged, see Note [merged taps]; `depth` is the number of summed channels.
 /// Shapes:   none

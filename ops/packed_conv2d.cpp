@@ -2,6 +2,8 @@
 #include "ops/packed_conv2d.h"
 
 #include <array>
+#include <cstdlib>
+#include <string_view>
 
 #include "core/autograd.h"
 #include "ops/conv2d_engine.h"
@@ -19,6 +21,14 @@ Tensor bytes(std::size_t count) { return Tensor::empty({static_cast<std::int64_t
 TensorView view_or_none(const Tensor& t) { return t.defined() ? t.view() : TensorView{}; }
 
 }  // namespace
+
+F32Math f32_math_setting() {
+  const char* set = std::getenv("LIMBECK_F32");
+  const std::string_view word = set != nullptr ? set : "parts";
+  if (word == "exact") return F32Math::kExact;
+  if (word != "parts") fail<ConfigError>("LIMBECK_F32", "is '{}', expected exact or parts", word);
+  return F32Math::kParts;
+}
 
 PackedConv2d::PackedConv2d(const Tensor& w, const Tensor& b, const Conv2dOptions& options, Activation act,
                            DType compute, F32Math math)

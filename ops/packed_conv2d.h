@@ -20,6 +20,11 @@ enum class F32Math : std::uint8_t {
   kParts   ///< every number as the sum of two bf16 numbers, which hold 16 of its 24 bits; sums are f32. Two to five times faster
 };
 
+/// What LIMBECK_F32 in the environment says, "exact" or "parts"; parts if it is not set. Read at every call.
+/// Shapes:   none
+/// Throws:   ConfigError for another value.
+[[nodiscard]] F32Math f32_math_setting();
+
 /// Convolution for inference with packed weights.
 /// Formula:  y = act(conv2d(x, w) + b + residual)
 /// Shapes:   w [O,I/G,KH,KW]; b [O] or undefined

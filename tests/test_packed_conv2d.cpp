@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 #include <string>
 #include <vector>
@@ -185,6 +186,22 @@ TEST_CASE("the reference guard gives the plain loops") {
   const ReferenceGuard guard;
   const PackedConv2d packed(w.copy_as(DType::kF32), {}, p.options, Activation::kNone, DType::kF32);
   CHECK(relative_error(packed(x.copy_as(DType::kF32)), expected(x, w, {}, {}, p, Activation::kNone)) < 1e-6);
+}
+
+TEST_CASE("LIMBECK_F32 chooses what f32 means, and a misspelt value is an error") {
+  const char* before = std::getenv("LIMBECK_F32");
+  const std::string kept = before != nullptr ? before : "";
+  ::unsetenv("LIMBECK_F32");
+  CHECK(ops::f32_math_setting() == ops::F32Math::kParts);
+  ::setenv("LIMBECK_F32", "exact", 1);
+  CHECK(ops::f32_math_setting() == ops::F32Math::kExact);
+  ::setenv("LIMBECK_F32", "full", 1);
+  CHECK(message_of([] { (void)ops::f32_math_setting(); }) == "[LIMBECK_F32] is 'full', expected exact or parts");
+  if (before != nullptr) {
+    ::setenv("LIMBECK_F32", kept.c_str(), 1);
+  } else {
+    ::unsetenv("LIMBECK_F32");
+  }
 }
 
 TEST_CASE("messages") {
