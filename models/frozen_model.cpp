@@ -27,6 +27,7 @@ void FrozenModel::make(DType compute) {
     }
   }
   if (refused_) return;
+  const ops::F32Math math = ops::f32_math_setting();  // a misspelt setting is no reason to go on without a plan
   try {
     plan_.emplace(nn::capture_all([&](const Tensor& x) {
                     const Output out = model_.forward(x, taps_);
@@ -34,7 +35,7 @@ void FrozenModel::make(DType compute) {
                     for (const auto& name : taps_) results.push_back(out.taps.at(name));
                     return results;
                   }),
-                  compute);
+                  compute, math);
     compute_ = compute;
   } catch (const Error& e) {
     refused_ = true;
