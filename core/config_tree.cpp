@@ -59,6 +59,18 @@ void check_depth(std::size_t depth, std::string_view place) {
   if (depth > kMostDepth) config_fail(place, fmt::format("nested more than {} levels deep", kMostDepth));
 }
 
+/// YAML is printable text. Control characters would come back as escapes that not every reader of the dump takes.
+void check_characters(std::string_view text, std::string_view name, std::string_view fixed_place) {
+  std::size_t line = 1;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '\n') ++line;
+    if ((byte >= 0x20 && byte != 0x7F) || c == '\n' || c == '\r' || c == '\t') continue;
+    config_fail(fixed_place.empty() ? fmt::format("{}:{}", name, line) : std::string(fixed_place),
+                fmt::format("a control character (byte 0x{:02X}), expected printable text", byte));
+  }
+}
+
 /// What remains of kMostTree.
 class Budget {
  public:
@@ -234,6 +246,7 @@ std::unique_ptr<ConfigNode> parse_config_yaml(std::string_view text, const std::
     config_fail(fixed_place.empty() ? name : fixed_place,
                 fmt::format("{} bytes are no configuration, expected at most {}", text.size(), kMostText));
   }
+  check_characters(text, name, fixed_place);
   TreeBuilder builder(name, fixed_place);
   try {
     std::istringstream all{std::string(text)};

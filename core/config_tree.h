@@ -61,7 +61,7 @@ struct ConfigTree {
 [[nodiscard]] bool parse_finite(std::string_view text, double& out);
 
 /// Parses one YAML document; a node of kind kNull for an empty one. Lines are reported as "name:12", or, if
-/// `fixed_place` is not empty, as that (command line). Texts of more than 1 MiB are refused, and trees of
+/// `fixed_place` is not empty, as that (command line). Texts of more than 1 MiB or with control characters are refused, and trees of
 /// more than 32 MiB (aliases multiply) or 100 levels.
 [[nodiscard]] std::unique_ptr<ConfigNode> parse_config_yaml(std::string_view text, const std::string& name,
                                                             const std::string& fixed_place);

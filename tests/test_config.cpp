@@ -254,6 +254,13 @@ TEST_CASE("the dump holds file values, overrides and defaults, and reads back th
   CHECK(Config::load(dir / "c.yaml").dump() == text);
 }
 
+TEST_CASE("control characters are refused with their line; tabs and line ends are not") {
+  CHECK_THROWS_WITH_AS((void)Config::parse("a: 1\r\nb: \x17\n", "x.yaml"),
+                       doctest::Contains("x.yaml:2: a control character (byte 0x17), expected printable text"), ConfigError);
+  CHECK_THROWS_AS((void)Config::parse("a: \x7F", "x.yaml"), ConfigError);
+  CHECK(Config::parse("a: 1\t# one\r\n", "x.yaml").get<int>("a") == 1);
+}
+
 TEST_CASE("edit distance and the nearest word") {
   CHECK(edit_distance("", "abc") == 3);
   CHECK(edit_distance("kitten", "sitting") == 3);
