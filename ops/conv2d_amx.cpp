@@ -173,18 +173,9 @@ class PixelGatherer {
   }
 
  private:
-  struct Position {
-    std::int64_t image, row, column;  // image: first source row of the image
-  };
-  [[nodiscard]] Position position(std::int64_t pixel) const {
-    const std::int64_t line = pixel / g_.width;
-    return {line / g_.height * g_.source_height, line % g_.height, pixel % g_.width};
-  }
-  [[nodiscard]] std::int64_t source(const Position& p, std::int64_t tap) const {
-    const std::int64_t r = plan_.source_row[static_cast<std::size_t>(tap / g_.kernel[1] * g_.height + p.row)];
-    const std::int64_t c = plan_.source_column[static_cast<std::size_t>(tap % g_.kernel[1] * g_.width + p.column)];
-    return r < 0 || c < 0 ? -1 : ((p.image + r) * g_.source_width + c) * channels_;
-  }
+  using Position = GatherPlan::Position;
+  [[nodiscard]] Position position(std::int64_t pixel) const { return plan_.position(pixel); }
+  [[nodiscard]] std::int64_t source(const Position& p, std::int64_t tap) const { return plan_.source(p, tap, channels_); }
   [[nodiscard]] std::uint32_t used(std::int64_t chunk) const {
     const std::int64_t left = depth_ - chunk * kChunk;
     return left >= kChunk ? ~0U : (1U << static_cast<unsigned>(left)) - 1U;

@@ -65,6 +65,21 @@ struct GatherPlan {
   [[nodiscard]] std::int64_t pixel(std::int64_t i) const {
     return order.empty() ? i : order[static_cast<std::size_t>(i)];
   }
+
+  /// A result pixel.
+  struct Position {
+    std::int64_t image, row, column;  ///< image: first source row of the image
+  };
+  [[nodiscard]] Position position(std::int64_t pixel) const {
+    const std::int64_t line = pixel / geometry.width;
+    return {line / geometry.height * geometry.source_height, line % geometry.height, pixel % geometry.width};
+  }
+  /// Offset of the source pixel that `tap` reads, in a map of `stride` numbers per pixel, or -1.
+  [[nodiscard]] std::int64_t source(const Position& p, std::int64_t tap, std::int64_t stride) const {
+    const std::int64_t r = source_row[static_cast<std::size_t>(tap / geometry.kernel[1] * geometry.height + p.row)];
+    const std::int64_t c = source_column[static_cast<std::size_t>(tap % geometry.kernel[1] * geometry.width + p.column)];
+    return r < 0 || c < 0 ? -1 : ((p.image + r) * geometry.source_width + c) * stride;
+  }
 };
 
 /// The plan of `g`, cached per thread.

@@ -8,6 +8,8 @@
 
 namespace limbeck::ops {
 
+/// Gradients of a convolution.
+/// Shapes: x, w, b as conv2d(), depthwise_conv2d() or conv_transpose2d() took them
 class ConvNode : public Node {
  public:
   SavedTensor x, w;
