@@ -47,16 +47,27 @@ inline void average_matrices(std::int64_t images, std::int64_t size, double* k) 
   }
 }
 
+/// How a mode compares matrices.
+struct IcsdComparison {
+  bool each;      ///< one matrix per image, not their mean
+  bool raw;       ///< rows as they are
+  double factor;  ///< of the sum of squares
+};
+
+/// Shapes:   none
+[[nodiscard]] inline IcsdComparison icsd_comparison(IcsdMode mode, std::int64_t images, std::int64_t c) {
+  const bool each = mode == IcsdMode::kImageRaw || mode == IcsdMode::kImageNorm;
+  const bool raw = mode == IcsdMode::kPaperRaw || mode == IcsdMode::kImageRaw;
+  const bool by_batch = each || mode == IcsdMode::kPaperNorm || mode == IcsdMode::kOfficialCode;
+  return {each, raw, 1 / (static_cast<double>(c * c) * (by_batch ? static_cast<double>(images) : 1.0))};
+}
+
 /// The loss between the matrices of all images. k_s becomes dL/dK of every image, k_t is overwritten.
 /// Shapes:   k_s, k_t [images][c][c]
 [[nodiscard]] inline double compare_matrices(const IcsdOptions& options, std::int64_t images, std::int64_t c,
                                              double* k_s, double* k_t) {
-  const IcsdMode mode = options.mode;
-  const bool each = mode == IcsdMode::kImageRaw || mode == IcsdMode::kImageNorm;
-  const bool raw = mode == IcsdMode::kPaperRaw || mode == IcsdMode::kImageRaw;
-  const bool by_batch = each || mode == IcsdMode::kPaperNorm || mode == IcsdMode::kOfficialCode;
+  const auto [each, raw, factor] = icsd_comparison(options.mode, images, c);
   const std::int64_t size = c * c;
-  const double factor = 1 / (static_cast<double>(size) * (by_batch ? static_cast<double>(images) : 1.0));
   const auto compare = [&](double* s, double* t) {
     if (!raw) return row_normalised_loss(c, factor, s, t);
     double total = 0;

@@ -46,12 +46,8 @@ __global__ void raw_difference_kernel(double* s, const double* t, unsigned count
 [[nodiscard]] inline MatrixSlope compare_matrices_cuda(const IcsdOptions& options, std::int64_t images, std::int64_t c,
                                                        const double* k_s, const double* k_t, double* d, double* spare,
                                                        float* loss) {
-  const IcsdMode mode = options.mode;
-  const bool each = mode == IcsdMode::kImageRaw || mode == IcsdMode::kImageNorm;
-  const bool raw = mode == IcsdMode::kPaperRaw || mode == IcsdMode::kImageRaw;
-  const bool by_batch = each || mode == IcsdMode::kPaperNorm || mode == IcsdMode::kOfficialCode;
+  const auto [each, raw, factor] = icsd_comparison(options.mode, images, c);
   const std::int64_t size = c * c;
-  const double factor = 1 / (static_cast<double>(size) * (by_batch ? static_cast<double>(images) : 1.0));
   const std::int64_t matrices = each ? images : 1;
   const std::int64_t averaged = each ? 1 : images;  // with 1 it is a copy
   const std::int64_t numbers = each ? images * size : size;

@@ -6,18 +6,13 @@
 #include "core/readback.h"
 #include "core/rng.h"
 #include "core/tensor.h"
+#include "tests/cuda/device.h"
 
 using namespace limbeck;
+using test::kGpu;
+using test::no_device;
 
 namespace {
-
-constexpr Device kGpu{DeviceType::kCuda, 0};
-
-bool skip() {
-  if (cuda::device_count() > 0) return false;
-  MESSAGE("skipped: ", cuda::describe_devices());
-  return true;
-}
 
 Tensor numbers(const Shape& shape, DType dtype) {
   Tensor t = Tensor::empty(shape, dtype);
@@ -33,7 +28,7 @@ constexpr DType kAll[] = {DType::kF32, DType::kF64, DType::kBF16, DType::kI64, D
 TEST_SUITE_BEGIN("cuda_core");
 
 TEST_CASE("what goes to the device comes back, in every type") {
-  if (skip()) return;
+  if (no_device()) return;
   for (const DType dtype : kAll) {
     CAPTURE(name_of(dtype));
     for (const Shape& shape : {Shape{}, Shape{3}, Shape{2, 11, 5, 3}, Shape{0, 3}, Shape{1, 8, 16, 16}}) {
@@ -47,13 +42,13 @@ TEST_CASE("what goes to the device comes back, in every type") {
 }
 
 TEST_CASE("more bytes than the staging buffers hold") {
-  if (skip()) return;
+  if (no_device()) return;
   const Tensor t = numbers({3, 1000, 1201}, DType::kF32);  // 14.4 MB
   CHECK(t.to(kGpu).to_vector<float>() == t.to_vector<float>());
 }
 
 TEST_CASE("copies convert between all types and layouts as on the CPU") {
-  if (skip()) return;
+  if (no_device()) return;
   const Shape shape{2, 9, 33, 10};
   for (const DType from : kAll) {
     for (const DType to : kAll) {
@@ -74,7 +69,7 @@ TEST_CASE("copies convert between all types and layouts as on the CPU") {
 }
 
 TEST_CASE("copies honour gaps, repetition and odd offsets") {
-  if (skip()) return;
+  if (no_device()) return;
   const Tensor t = numbers({4, 6, 8}, DType::kF32);
   const Tensor there = t.to(kGpu);
   const auto same = [&](const Shape& shape, const Strides& strides, std::int64_t offset) {
@@ -96,7 +91,7 @@ TEST_CASE("copies honour gaps, repetition and odd offsets") {
 }
 
 TEST_CASE("fill, zeros and item") {
-  if (skip()) return;
+  if (no_device()) return;
   for (const DType dtype : kAll) {
     CHECK(Tensor::full({3, 5}, 1, dtype, kGpu).to_vector<double>() == std::vector<double>(15, 1.0));
     CHECK(Tensor::zeros({2, 3, 4, 5}, dtype, kGpu).to_vector<double>() == std::vector<double>(120, 0.0));
@@ -105,7 +100,7 @@ TEST_CASE("fill, zeros and item") {
 }
 
 TEST_CASE("gradients that arrive twice are added on the device") {
-  if (skip()) return;
+  if (no_device()) return;
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF64}) {
     for (const Shape& shape : {Shape{7}, Shape{2, 8, 4, 4}}) {
       const Tensor a = numbers(shape, dtype);
@@ -121,7 +116,7 @@ TEST_CASE("gradients that arrive twice are added on the device") {
 }
 
 TEST_CASE("the allocator serves repeated sizes without asking the driver") {
-  if (skip()) return;
+  if (no_device()) return;
   const auto step = [] {
     std::vector<Tensor> tensors;
     for (const std::int64_t n : {100, 5000, 300000, 3000000, 70, 6000000}) tensors.push_back(Tensor::empty({n}, DType::kF32, kGpu));
@@ -139,7 +134,7 @@ TEST_CASE("the allocator serves repeated sizes without asking the driver") {
 }
 
 TEST_CASE("numbers read late are those of the moment when they were asked for") {
-  if (skip()) return;
+  if (no_device()) return;
   const std::vector<Tensor> scalars{Tensor::full({}, 2.5, DType::kF32, kGpu), Tensor::full({}, -3, DType::kF32, kGpu)};
   std::vector<Readback> readings;
   for (int i = 0; i < 6; ++i) {

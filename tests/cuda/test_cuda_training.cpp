@@ -16,19 +16,14 @@
 #include "nn/ema.h"
 #include "nn/sgd.h"
 #include "ops/elementwise.h"
+#include "tests/cuda/device.h"
 #include "tests/harness/op_case.h"
 
 using namespace limbeck;
+using test::kGpu;
+using test::no_device;
 
 namespace {
-
-constexpr Device kGpu{DeviceType::kCuda, 0};
-
-bool skip() {
-  if (cuda::device_count() > 0) return false;
-  MESSAGE("skipped: ", cuda::describe_devices());
-  return true;
-}
 
 /// One parameter per entry, with fixed numbers and gradients.
 std::vector<Tensor> parameters(Device device) {
@@ -165,7 +160,7 @@ double median(std::vector<double> values) {
 TEST_SUITE_BEGIN("cuda_training");
 
 TEST_CASE("SGD and AdamW on the device are those of the CPU") {
-  if (skip()) return;
+  if (no_device()) return;
   for (const bool nesterov : {false, true}) {
     check_optimizer([=](auto groups) {
       return std::make_unique<nn::Sgd>(std::move(groups), nn::SgdOptions{.momentum = 0.9, .nesterov = nesterov});
@@ -176,7 +171,7 @@ TEST_CASE("SGD and AdamW on the device are those of the CPU") {
 }
 
 TEST_CASE("gradients clipped on the device without waiting are those of the CPU") {
-  if (skip()) return;
+  if (no_device()) return;
   for (const double most : {0.5, 1e6}) {
     const auto cpu = parameters(kCpu);
     const auto gpu = parameters(kGpu);
@@ -198,7 +193,7 @@ TEST_CASE("gradients clipped on the device without waiting are those of the CPU"
 }
 
 TEST_CASE("distilling a small network agrees with the CPU and repeats bit for bit") {
-  if (skip()) return;
+  if (no_device()) return;
   // Note [corners]
   //   Some of ReLU6's inputs always lie within rounding of a corner, and batch norm over few pixels amplifies that: noise of 1e-7
   //   on the images moves even the reference's own gradients by 1 %, in one jump. Device and CPU can fall on two sides of
@@ -225,14 +220,14 @@ TEST_CASE("distilling a small network agrees with the CPU and repeats bit for bi
 }
 
 TEST_CASE("the same in bf16 stays near f32") {
-  if (skip()) return;
+  if (no_device()) return;
   const Outcome wide = train(kCpu, false, 2);
   const Outcome low = train(kGpu, true, 2);
   CHECK(worst(low.losses, wide.losses) <= 0.05);
 }
 
 TEST_CASE("averages of weights on the device") {
-  if (skip()) return;
+  if (no_device()) return;
   std::vector<std::vector<double>> results;
   for (const Device device : {kCpu, kGpu}) {
     const nn::ParameterDevice on(device);
