@@ -56,7 +56,8 @@ double ReconstructionStats::error() const { return numbers_ == 0 ? 0 : squared_e
 double ReconstructionStats::relative_error() const {
   if (numbers_ == 0) return 0;
   const double per_channel = static_cast<double>(numbers_) / static_cast<double>(sums_.size());
-  const double around_means = squares_ - std::inner_product(sums_.begin(), sums_.end(), sums_.begin(), 0.0) / per_channel;
+  const double around_means =
+      squares_ - std::inner_product(sums_.begin(), sums_.end(), sums_.begin(), 0.0) / per_channel;
   return squared_error_ / std::max(around_means, 1e-30);
 }
 
@@ -67,8 +68,12 @@ double ReconstructionStats::zeros() const {
 // --- task -----------------------------------------------------------------------------------------------------------
 
 AutoencoderTask::AutoencoderTask(Settings settings, std::shared_ptr<models::Model> teacher,
-                                 std::shared_ptr<models::Autoencoder> autoencoder, std::shared_ptr<const datasets::Dataset> val)
-    : settings_(std::move(settings)), teacher_(std::move(teacher)), autoencoder_(std::move(autoencoder)), val_(std::move(val)) {
+                                 std::shared_ptr<models::Autoencoder> autoencoder,
+                                 std::shared_ptr<const datasets::Dataset> val)
+    : settings_(std::move(settings)),
+      teacher_(std::move(teacher)),
+      autoencoder_(std::move(autoencoder)),
+      val_(std::move(val)) {
   teacher_->freeze();
 }
 
@@ -124,10 +129,11 @@ Score AutoencoderTask::validate(const fs::path& pictures) {
 
 std::vector<std::string> AutoencoderTask::describe() const {
   const auto& o = autoencoder_->options();
-  return {fmt::format("autoencoder: mean squared error + {} sum |code|{}; teacher '{}', {} channels -> code of {}, strides {}x{}x{}, {}",
-                      format_short(settings_.autoencoder.alpha), settings_.autoencoder.released_code ? "" : " / N",
-                      settings_.autoencoder.tap, o.channels, o.code_channels(), o.strides[0], o.strides[1], o.strides[2],
-                      o.released_code ? "released-code form" : "paper form")};
+  return {fmt::format(
+      "autoencoder: mean squared error + {} sum |code|{}; teacher '{}', {} channels -> code of {}, strides {}x{}x{}, {}",
+      format_short(settings_.autoencoder.alpha), settings_.autoencoder.released_code ? "" : " / N",
+      settings_.autoencoder.tap, o.channels, o.code_channels(), o.strides[0], o.strides[1], o.strides[2],
+      o.released_code ? "released-code form" : "paper form")};
 }
 
 void AutoencoderTask::add_facts(JsonObject& facts) const {

@@ -34,8 +34,8 @@ class ReconstructionStats {
 
 class AutoencoderTask final : public Task {
  public:
-  AutoencoderTask(Settings settings, std::shared_ptr<models::Model> teacher, std::shared_ptr<models::Autoencoder> autoencoder,
-                  std::shared_ptr<const datasets::Dataset> val);
+  AutoencoderTask(Settings settings, std::shared_ptr<models::Model> teacher,
+                  std::shared_ptr<models::Autoencoder> autoencoder, std::shared_ptr<const datasets::Dataset> val);
 
   [[nodiscard]] nn::Module& trained() override { return *autoencoder_; }
   [[nodiscard]] nn::Module& result() override { return *autoencoder_; }

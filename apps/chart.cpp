@@ -43,7 +43,8 @@ class Panel {
     const double deviation = deviation_of(values);
     if (std::isfinite(deviation)) {
       chart_.boxes.push_back({x(mean - deviation), row + 9.5, 2 * deviation * scale_, 1, kInk});
-      for (const double end : {mean - deviation, mean + deviation}) chart_.boxes.push_back({x(end) - 0.5, row + 7, 1, 6, kInk});
+      for (const double end : {mean - deviation, mean + deviation})
+        chart_.boxes.push_back({x(end) - 0.5, row + 7, 1, 6, kInk});
     }
     for (const double v : values) {
       if (std::isfinite(v)) chart_.boxes.push_back({x(v) - 1.5, row + 8.5, 3, 3, kInk});
@@ -110,14 +111,17 @@ Chart bar_chart(const std::string& title, const std::string& difference_title, c
 }
 
 std::string to_svg(const Chart& chart) {
-  std::string s = fmt::format("<svg width=\"{0:.0f}\" height=\"{1:.0f}\" viewBox=\"0 0 {0:.0f} {1:.0f}\" role=\"img\">\n",
-                              chart.width, chart.height);
+  std::string s =
+      fmt::format("<svg width=\"{0:.0f}\" height=\"{1:.0f}\" viewBox=\"0 0 {0:.0f} {1:.0f}\" role=\"img\">\n",
+                  chart.width, chart.height);
   for (const auto& b : chart.boxes) {
-    s += fmt::format("<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" fill=\"{}\"/>\n", b.x, b.y, b.w, b.h,
-                     colour_text(b.colour));
+    s += fmt::format("<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" fill=\"{}\"/>\n", b.x, b.y,
+                     b.w, b.h, colour_text(b.colour));
   }
   for (const auto& l : chart.labels) {
-    const char* anchor = l.anchor == Chart::Anchor::kStart ? "start" : l.anchor == Chart::Anchor::kEnd ? "end" : "middle";
+    const char* anchor = l.anchor == Chart::Anchor::kStart ? "start"
+                         : l.anchor == Chart::Anchor::kEnd ? "end"
+                                                           : "middle";
     s += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"{}\"{}>{}</text>\n", l.x, l.y, anchor,
                      l.title ? " class=\"title\"" : "", html_escape(l.text));
   }

@@ -40,7 +40,8 @@ struct Bar {
 
 /// Two panels side by side: means as bars from zero, and mean differences as bars to the left and right of a zero line, both
 /// with a dot per value and a whisker of one standard deviation.
-[[nodiscard]] Chart bar_chart(const std::string& title, const std::string& difference_title, const std::vector<Bar>& bars);
+[[nodiscard]] Chart bar_chart(const std::string& title, const std::string& difference_title,
+                              const std::vector<Bar>& bars);
 
 [[nodiscard]] std::string to_svg(const Chart& chart);
 /// On white, `scale` pixels per unit.

@@ -19,11 +19,13 @@ namespace {
 /// below a stage (stages.teacher.train.steps); both on the command line stay, and the settings refuse them.
 void replace_length(Config& config, const std::vector<std::string>& overrides) {
   const auto given = [&](const std::string& key) {
-    return std::any_of(overrides.begin(), overrides.end(), [&](const std::string& text) { return text.starts_with(key + '='); });
+    return std::any_of(overrides.begin(), overrides.end(),
+                       [&](const std::string& text) { return text.starts_with(key + '='); });
   };
   for (const std::string& text : overrides) {
     const std::string key = text.substr(0, text.find('='));
-    for (const auto& [mine, other] : {std::pair{"train.steps", "train.epochs"}, std::pair{"train.epochs", "train.steps"}}) {
+    for (const auto& [mine, other] :
+         {std::pair{"train.steps", "train.epochs"}, std::pair{"train.epochs", "train.steps"}}) {
       if (!key.ends_with(mine)) continue;
       const std::string replaced = key.substr(0, key.size() - std::string_view(mine).size()) + other;
       if (!given(replaced)) config.override_with(replaced + "=null");
@@ -35,7 +37,8 @@ void replace_length(Config& config, const std::vector<std::string>& overrides) {
 
 Config load_config(const CommonArgs& args) {
   if (args.config.empty()) {
-    fail<ConfigError>("config", "no configuration: give one with -c FILE.yaml (`limbeck init-config` prints ready ones)");
+    fail<ConfigError>("config",
+                      "no configuration: give one with -c FILE.yaml (`limbeck init-config` prints ready ones)");
   }
   Config config = Config::load(args.config);
   apply_overrides(config, args.overrides);

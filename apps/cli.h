@@ -20,9 +20,9 @@ struct CommonArgs {
   std::string config;                  ///< -c FILE.yaml
   std::vector<std::string> overrides;  ///< a.b=value, applied in order
   std::string device = "cpu";
-  std::string out;                     ///< run or output folder
+  std::string out;  ///< run or output folder
   std::optional<std::uint64_t> seed;
-  bool json = false;                   ///< results as JSON on stdout
+  bool json = false;  ///< results as JSON on stdout
 };
 
 struct TrainArgs : CommonArgs {
@@ -37,10 +37,10 @@ struct AblateArgs : CommonArgs {
 
 /// How pictures are segmented, see inference.h.
 struct ProtocolArgs {
-  std::string scales = {};      ///< "0.75,1,1.25"
+  std::string scales = {};  ///< "0.75,1,1.25"
   bool flip = false;
-  std::string tile = {};        ///< HxW
-  std::int64_t overlap = -1;    ///< negative: a quarter of the tile
+  std::string tile = {};      ///< HxW
+  std::int64_t overlap = -1;  ///< negative: a quarter of the tile
 };
 
 struct EvalArgs : CommonArgs {
@@ -78,14 +78,14 @@ struct CompareArgs {
 };
 
 struct VisualizeArgs : CommonArgs {
-  std::string teacher, student, plain;  ///< run folder, step folder or .safetensors file; plain may be empty
-  std::vector<std::string> images;      ///< files; none: samples of the data set of `config` or of the student's run
-  std::string split;                    ///< overrides data.val_split
-  std::int64_t count = 2;               ///< samples of the data set
-  std::vector<std::string> pixels;      ///< "X,Y" in image coordinates; none: one in each of the largest classes
-  std::vector<std::string> classes;     ///< names, for the saliency maps; none: the largest ones
-  std::string teacher_tap, student_tap; ///< empty: the last feature before the classifier
-  double tau = 4;                       ///< temperature of the saliency maps
+  std::string teacher, student, plain;   ///< run folder, step folder or .safetensors file; plain may be empty
+  std::vector<std::string> images;       ///< files; none: samples of the data set of `config` or of the student's run
+  std::string split;                     ///< overrides data.val_split
+  std::int64_t count = 2;                ///< samples of the data set
+  std::vector<std::string> pixels;       ///< "X,Y" in image coordinates; none: one in each of the largest classes
+  std::vector<std::string> classes;      ///< names, for the saliency maps; none: the largest ones
+  std::string teacher_tap, student_tap;  ///< empty: the last feature before the classifier
+  double tau = 4;                        ///< temperature of the saliency maps
 };
 
 struct SummaryArgs : NetworkArgs {
@@ -96,30 +96,30 @@ struct SummaryArgs : NetworkArgs {
 struct ImportArgs : NetworkArgs {
   std::string file;
   std::string out;
-  double bn_eps = 0;                   ///< 0: what the file says, else 1e-5
-  std::string normalisation;           ///< empty: what the file says, else imagenet
-  bool align_corners = false;          ///< logits are resized with align_corners
-  std::string map;                     ///< list of names, models/weight_names.h
-  bool report = false;                 ///< print every name
-  bool lenient = false;                ///< accept missing and unexpected names
-  bool new_classifier = false;         ///< accept a last layer for another number of classes and start a new one
+  double bn_eps = 0;            ///< 0: what the file says, else 1e-5
+  std::string normalisation;    ///< empty: what the file says, else imagenet
+  bool align_corners = false;   ///< logits are resized with align_corners
+  std::string map;              ///< list of names, models/weight_names.h
+  bool report = false;          ///< print every name
+  bool lenient = false;         ///< accept missing and unexpected names
+  bool new_classifier = false;  ///< accept a last layer for another number of classes and start a new one
   bool json = false;
 };
 
 struct ExportArgs {
-  std::string model;                   ///< run folder, step folder or .safetensors file
+  std::string model;  ///< run folder, step folder or .safetensors file
   std::string out;
-  std::string format = "onnx";         ///< onnx | safetensors | pth-compatible
+  std::string format = "onnx";  ///< onnx | safetensors | pth-compatible
   int opset = 17;
   bool keep_batch_norm = false;
   std::string size = "256x256";
   std::int64_t batch = 1;
   bool dynamic_batch = false;
   bool dynamic_size = false;
-  bool normalise = false;              ///< input scaling inside: the file takes 0..255
-  std::string output;                  ///< logits | resized | ids; empty: resized (logits of a classification network)
-  std::vector<std::string> samples;    ///< pictures for the proof; empty: generated scenes
-  std::string runtime = "auto";        ///< auto | onnxruntime | limbeck: who runs the file for the proof
+  bool normalise = false;            ///< input scaling inside: the file takes 0..255
+  std::string output;                ///< logits | resized | ids; empty: resized (logits of a classification network)
+  std::vector<std::string> samples;  ///< pictures for the proof; empty: generated scenes
+  std::string runtime = "auto";      ///< auto | onnxruntime | limbeck: who runs the file for the proof
   bool json = false;
 };
 

@@ -35,8 +35,8 @@ struct Divergence {
   double a = 0, b = 0;
 };
 struct MetricComparison {
-  std::int64_t common_steps = 0;     ///< steps that both runs logged
-  std::optional<Divergence> first;   ///< nothing: equal at all of them
+  std::int64_t common_steps = 0;    ///< steps that both runs logged
+  std::optional<Divergence> first;  ///< nothing: equal at all of them
 };
 /// Speed and waiting times do not count: the clock is never the same. NaN equals NaN.
 [[nodiscard]] MetricComparison compare_metrics(const MetricLog& a, const MetricLog& b);

@@ -12,7 +12,8 @@ namespace limbeck::apps {
 
 datasets::Sample prepare_sample(datasets::Sample sample, const InferenceOptions& options) {
   if (options.short_side > 0) {
-    const double scale = static_cast<double>(options.short_side) / static_cast<double>(std::min(sample.image.h, sample.image.w));
+    const double scale =
+        static_cast<double>(options.short_side) / static_cast<double>(std::min(sample.image.h, sample.image.w));
     const auto scaled = [&](std::int64_t size) {
       return std::max<std::int64_t>(options.short_side, std::llround(static_cast<double>(size) * scale));
     };

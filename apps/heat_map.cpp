@@ -14,7 +14,8 @@ namespace limbeck::apps {
 namespace {
 
 // Each colour is lighter than the one before, so that the order also shows without colours.
-constexpr std::array<std::array<double, 3>, 5> kRamp{{{0, 0, 4}, {87, 16, 110}, {188, 55, 84}, {249, 142, 9}, {252, 255, 224}}};
+constexpr std::array<std::array<double, 3>, 5> kRamp{
+    {{0, 0, 4}, {87, 16, 110}, {188, 55, 84}, {249, 142, 9}, {252, 255, 224}}};
 
 datasets::Rgb colour_of(double share) {
   const double x = std::clamp(share, 0.0, 1.0) * static_cast<double>(kRamp.size() - 1);
@@ -22,7 +23,8 @@ datasets::Rgb colour_of(double share) {
   const double t = x - static_cast<double>(left);
   datasets::Rgb colour{};
   for (std::size_t c = 0; c < 3; ++c) {
-    colour.at(c) = static_cast<std::uint8_t>(std::lround((1 - t) * kRamp.at(left).at(c) + t * kRamp.at(left + 1).at(c)));
+    colour.at(c) =
+        static_cast<std::uint8_t>(std::lround((1 - t) * kRamp.at(left).at(c) + t * kRamp.at(left + 1).at(c)));
   }
   return colour;
 }

@@ -28,10 +28,10 @@ typedef struct limbeck_model limbeck_model;
 /* What a function returns; the numbers are those of the program's exit codes. */
 enum {
   LIMBECK_OK = 0,
-  LIMBECK_FAILED = 1,   /* anything without a more precise code, out of memory too */
-  LIMBECK_USAGE = 2,    /* an argument: NULL, a size, a network that does not segment */
+  LIMBECK_FAILED = 1, /* anything without a more precise code, out of memory too */
+  LIMBECK_USAGE = 2,  /* an argument: NULL, a size, a network that does not segment */
   LIMBECK_DATA = 3,
-  LIMBECK_WEIGHTS = 4   /* the file: missing, damaged, not of limbeck */
+  LIMBECK_WEIGHTS = 4 /* the file: missing, damaged, not of limbeck */
 };
 
 /* The LIMBECK_C_ABI the library was built with. */
@@ -58,12 +58,12 @@ int32_t limbeck_class_colour(const limbeck_model* model, int32_t index, uint8_t*
 
 /* Segments a picture: rgb has height * width * 3 bytes, row by row; ids gets height * width class numbers.
  * Pictures larger than 1024 x 1024 are cut into overlapping tiles of that size, so that memory stays bounded. */
-int32_t limbeck_segment(limbeck_model* model, const uint8_t* rgb, size_t rgb_bytes, int32_t height, int32_t width, uint8_t* ids,
-                        size_t ids_bytes);
+int32_t limbeck_segment(limbeck_model* model, const uint8_t* rgb, size_t rgb_bytes, int32_t height, int32_t width,
+                        uint8_t* ids, size_t ids_bytes);
 
 /* The scores behind the classes: scores[(k * height + y) * width + x], class_count * height * width numbers. Not tiled. */
-int32_t limbeck_scores(limbeck_model* model, const uint8_t* rgb, size_t rgb_bytes, int32_t height, int32_t width, float* scores,
-                       size_t scores_count);
+int32_t limbeck_scores(limbeck_model* model, const uint8_t* rgb, size_t rgb_bytes, int32_t height, int32_t width,
+                       float* scores, size_t scores_count);
 
 #ifdef __cplusplus
 }

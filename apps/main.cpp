@@ -31,9 +31,11 @@ void add_overrides(CLI::App& verb, CommonArgs& args) {
 
 void add_network(CLI::App& verb, NetworkArgs& args) {
   verb.add_option("--classes", args.classes, "number of classes");
-  verb.add_option("--output-stride", args.output_stride, "4, 8, 16 or 32; any fits the same weights")->capture_default_str();
+  verb.add_option("--output-stride", args.output_stride, "4, 8, 16 or 32; any fits the same weights")
+      ->capture_default_str();
   verb.add_option("--width", args.width, "width multiplier of MobileNets")->capture_default_str();
-  verb.add_option("--width-divisor", args.width_divisor, "their channels are multiples of it (1: TensorFlow's DeepLab)")->capture_default_str();
+  verb.add_option("--width-divisor", args.width_divisor, "their channels are multiples of it (1: TensorFlow's DeepLab)")
+      ->capture_default_str();
   verb.add_option("--variant", args.variant, "published form of the head, see models/README.md");
   verb.add_option("--stem", args.stem, "first layers of a ResNet: 7x7, deep128, deep128_floor or v1c");
   verb.add_option("--dilation", args.dilation, "dilation pattern: tv, v1b, mmseg, td or jf");
@@ -72,7 +74,8 @@ int run(int argc, char** argv) {
         ->add_flag("--resume", train.resume, "continue the run in --out from its newest checkpoint, bit for bit");
   };
   add_resumable("train", "train a network (a teacher, or a student alone)", run_train);
-  add_resumable("autoencoder", "train the feature autoencoder of knowledge adaptation on a frozen teacher", run_autoencoder);
+  add_resumable("autoencoder", "train the feature autoencoder of knowledge adaptation on a frozen teacher",
+                run_autoencoder);
   add_resumable("distill", "train a student from a frozen teacher", run_distill);
   add_training("run", "run the stages of one file; started again, it goes on where it stopped", run_stages);
 
@@ -80,7 +83,9 @@ int run(int argc, char** argv) {
   auto* ablate_verb = app.add_subcommand("ablate", "compare distillation methods: same student, data order and seeds");
   add_common(*ablate_verb, ablate);
   add_overrides(*ablate_verb, ablate);
-  ablate_verb->add_option("--only", ablate.only, "run only these methods, e.g. --only alone,kd")->delimiter(',')->allow_extra_args(false);
+  ablate_verb->add_option("--only", ablate.only, "run only these methods, e.g. --only alone,kd")
+      ->delimiter(',')
+      ->allow_extra_args(false);
   ablate_verb->add_flag("--force", ablate.force, "train again what is finished already");
   verbs.emplace_back(ablate_verb, [&] { return run_ablate(ablate); });
 
@@ -105,25 +110,32 @@ int run(int argc, char** argv) {
   verbs.emplace_back(predict_verb, [&] { return run_predict(predict); });
 
   CompareArgs compare;
-  auto* compare_verb = app.add_subcommand("compare", "two runs: configuration, results, and the first step that differs");
+  auto* compare_verb =
+      app.add_subcommand("compare", "two runs: configuration, results, and the first step that differs");
   compare_verb->add_option("a", compare.a, "run folder")->required();
   compare_verb->add_option("b", compare.b, "run folder")->required();
   compare_verb->add_flag("--json", compare.json, "print JSON");
   verbs.emplace_back(compare_verb, [&] { return run_compare(compare); });
 
   VisualizeArgs see;
-  auto* see_verb = app.add_subcommand("visualize", "affinity, saliency and class-similarity pictures of teacher and students");
+  auto* see_verb =
+      app.add_subcommand("visualize", "affinity, saliency and class-similarity pictures of teacher and students");
   see_verb->add_option("images", see.images, "image files; none: samples of the data set");
   see_verb->add_option("--teacher", see.teacher, "run folder, step folder or .safetensors file")->required();
   see_verb->add_option("--device", see.device, "cpu, or cuda:N in a build with CUDA")->capture_default_str();
   see_verb->add_option("--student", see.student, "the distilled student")->required();
   see_verb->add_option("--plain", see.plain, "the same student without distillation");
-  see_verb->add_option("-c,--config", see.config, "configuration with the data set; default: that of the student's run");
+  see_verb->add_option("-c,--config", see.config,
+                       "configuration with the data set; default: that of the student's run");
   see_verb->add_option("-o,--out", see.out, "folder for the pictures");
   see_verb->add_option("--split", see.split, "part of the data set, e.g. val, test");
-  see_verb->add_option("--count", see.count, "samples of the data set")->capture_default_str()->check(CLI::Range(1, 1000));
-  see_verb->add_option("--pixel", see.pixels, "X,Y: pixel whose affinities are shown; may be repeated")->allow_extra_args(false);
-  see_verb->add_option("--class", see.classes, "class whose saliency is shown; may be repeated")->allow_extra_args(false);
+  see_verb->add_option("--count", see.count, "samples of the data set")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1000));
+  see_verb->add_option("--pixel", see.pixels, "X,Y: pixel whose affinities are shown; may be repeated")
+      ->allow_extra_args(false);
+  see_verb->add_option("--class", see.classes, "class whose saliency is shown; may be repeated")
+      ->allow_extra_args(false);
   see_verb->add_option("--teacher-tap", see.teacher_tap, "feature of the teacher for affinities");
   see_verb->add_option("--student-tap", see.student_tap, "feature of the students for affinities");
   see_verb->add_option("--tau", see.tau, "temperature of the saliency maps")->capture_default_str();
@@ -149,18 +161,23 @@ int run(int argc, char** argv) {
   import_verb->add_option("--model", import.model, "network the weights are for; a wrong one lists all")->required();
   import_verb->add_option("-o,--out", import.out, ".safetensors file to write")->required();
   add_network(*import_verb, import);
-  import_verb->add_option("--bn-eps", import.bn_eps, "eps of batch norm these weights were trained with (1e-3: TensorFlow)");
+  import_verb->add_option("--bn-eps", import.bn_eps,
+                          "eps of batch norm these weights were trained with (1e-3: TensorFlow)");
   import_verb->add_option("--normalisation", import.normalisation, "imagenet (mean/std) or symmetric ([-1,1])");
-  import_verb->add_flag("--align-corners", import.align_corners, "results are enlarged with align_corners (DeepLab of TensorFlow, jf, td)");
-  import_verb->add_option("--map", import.map, "list of names, one pair THEIRS OURS a line, for files whose names are not known");
+  import_verb->add_flag("--align-corners", import.align_corners,
+                        "results are enlarged with align_corners (DeepLab of TensorFlow, jf, td)");
+  import_verb->add_option("--map", import.map,
+                          "list of names, one pair THEIRS OURS a line, for files whose names are not known");
   import_verb->add_flag("--report", import.report, "print what happened to every tensor");
   import_verb->add_flag("--lenient", import.lenient, "accept missing and unexpected names");
-  import_verb->add_flag("--new-classifier", import.new_classifier, "a last layer for other classes is replaced by a fresh one");
+  import_verb->add_flag("--new-classifier", import.new_classifier,
+                        "a last layer for other classes is replaced by a fresh one");
   import_verb->add_flag("--json", import.json, "print the report as JSON");
   verbs.emplace_back(import_verb, [&] { return run_import(import); });
 
   ExportArgs exports;
-  auto* export_verb = app.add_subcommand("export", "write a trained network for other programs: ONNX, safetensors, .pth");
+  auto* export_verb =
+      app.add_subcommand("export", "write a trained network for other programs: ONNX, safetensors, .pth");
   export_verb->add_option("model", exports.model, "run folder, step folder or .safetensors file")->required();
   export_verb->add_option("-o,--out", exports.out, "file to write")->required();
   export_verb->add_option("--format", exports.format, "onnx, safetensors or pth-compatible")->capture_default_str();
@@ -171,11 +188,14 @@ int run(int argc, char** argv) {
   export_verb->add_flag("--dynamic-batch", exports.dynamic_batch, "any number of images");
   export_verb->add_flag("--dynamic-size", exports.dynamic_size, "any height and width");
   export_verb->add_flag("--normalise", exports.normalise, "scale the input inside: the file takes RGB values 0..255");
-  export_verb->add_option("--output", exports.output, "logits (at the network's stride), resized (to the input, default) or ids (argmax)");
+  export_verb->add_option("--output", exports.output,
+                          "logits (at the network's stride), resized (to the input, default) or ids (argmax)");
   export_verb->add_option("--samples", exports.samples, "pictures for the proof (default: generated scenes)");
-  export_verb->add_option("--runtime", exports.runtime,
-                          "who runs the file for the proof: auto (limbeck's kernels, and ONNX Runtime where $LIMBECK_PYTHON has it), "
-                          "onnxruntime (an error where it has not) or limbeck")
+  export_verb
+      ->add_option(
+          "--runtime", exports.runtime,
+          "who runs the file for the proof: auto (limbeck's kernels, and ONNX Runtime where $LIMBECK_PYTHON has it), "
+          "onnxruntime (an error where it has not) or limbeck")
       ->capture_default_str();
   export_verb->add_flag("--json", exports.json, "print the proof as JSON");
   verbs.emplace_back(export_verb, [&] { return run_export(exports); });

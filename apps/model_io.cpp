@@ -29,8 +29,10 @@ ModelCard from_metadata(const std::map<std::string, std::string>& metadata, cons
   const auto entry = [&](const char* key) -> const std::string& {
     const auto found = metadata.find(key);
     if (found == metadata.end()) {
-      fail<WeightsError>("weights", "{}: the metadata entry '{}' is missing: the file was not written by a training run; "
-                         "use it as model.init of a configuration instead", file, key);
+      fail<WeightsError>("weights",
+                         "{}: the metadata entry '{}' is missing: the file was not written by a training run; "
+                         "use it as model.init of a configuration instead",
+                         file, key);
     }
     return found->second;
   };
@@ -46,7 +48,8 @@ ModelCard from_metadata(const std::map<std::string, std::string>& metadata, cons
     fail<WeightsError>("weights", "{}: metadata 'class_names' or 'palette' is malformed: {}", file, e.what());
   }
   if (card.classes.count() != card.spec.classes) {
-    fail<WeightsError>("weights", "{}: metadata 'class_names' has {} names, the network {} classes", file, card.classes.count(), card.spec.classes);
+    fail<WeightsError>("weights", "{}: metadata 'class_names' has {} names, the network {} classes", file,
+                       card.classes.count(), card.spec.classes);
   }
   card.normalisation = entry("normalisation");
   card.align_corners = entry("align_corners") == "true";
@@ -59,19 +62,22 @@ std::string normalisation_of(const std::map<std::string, std::string>& metadata)
   return input != metadata.end() && input->second.find("x/127.5-1") != std::string::npos ? "symmetric" : "";
 }
 
-void warn_of_other_origin(const std::map<std::string, std::string>& metadata, const std::string& file, const models::ModelSpec& spec,
-                          const std::string& normalisation) {
-  if (const auto eps = metadata.find("bn_eps"); eps != metadata.end() && std::strtod(eps->second.c_str(), nullptr) != spec.bn_eps) {
+void warn_of_other_origin(const std::map<std::string, std::string>& metadata, const std::string& file,
+                          const models::ModelSpec& spec, const std::string& normalisation) {
+  if (const auto eps = metadata.find("bn_eps");
+      eps != metadata.end() && std::strtod(eps->second.c_str(), nullptr) != spec.bn_eps) {
     log_warn("{}: trained with bn_eps {}, used with {}", file, eps->second, spec.bn_eps);
   }
   const std::string own = normalisation_of(metadata);
-  if (!own.empty() && own != normalisation) log_warn("{}: trained with normalisation {}, used with {}", file, own, normalisation);
+  if (!own.empty() && own != normalisation)
+    log_warn("{}: trained with normalisation {}, used with {}", file, own, normalisation);
 }
 
 namespace {
 
 /// The network of the file's metadata, which may describe one of any size: it is built without memory first, and its numbers counted.
-std::shared_ptr<models::Model> make_described(const models::ModelSpec& spec, const SafetensorsFile& file, const std::string& name) {
+std::shared_ptr<models::Model> make_described(const models::ModelSpec& spec, const SafetensorsFile& file,
+                                              const std::string& name) {
   Generator unused;  // every value comes from the file
   try {
     std::int64_t described = 0, there = 0;
@@ -81,7 +87,8 @@ std::shared_ptr<models::Model> make_described(const models::ModelSpec& spec, con
     }
     for (const auto& entry : file.entries) there += entry.shape.numel();
     if (described > there) {
-      throw WeightsError(fmt::format("the network that its metadata describe has {} numbers, the file {}", described, there));
+      throw WeightsError(
+          fmt::format("the network that its metadata describe has {} numbers, the file {}", described, there));
     }
     return models::make_model(spec, unused);
   } catch (const Error& e) {

@@ -31,8 +31,8 @@ struct ModelCard {
 
 /// Warns where the weights in `file` were trained with another eps of batch norm or another input scaling than they are about to
 /// be used with: both change the results without any error.
-void warn_of_other_origin(const std::map<std::string, std::string>& metadata, const std::string& file, const models::ModelSpec& spec,
-                          const std::string& normalisation);
+void warn_of_other_origin(const std::map<std::string, std::string>& metadata, const std::string& file,
+                          const models::ModelSpec& spec, const std::string& normalisation);
 
 struct LoadedModel {
   std::shared_ptr<models::Model> model;

@@ -20,7 +20,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kColours[] = {"#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#7f7f7f"};
+constexpr const char* kColours[] = {"#1f77b4", "#d62728", "#2ca02c", "#9467bd",
+                                    "#ff7f0e", "#17becf", "#8c564b", "#7f7f7f"};
 
 using Series = std::map<std::string, Curve>;
 
@@ -57,7 +58,8 @@ std::string facts_table(const nlohmann::json& facts) {
   for (const auto& [key, value] : facts.items()) {
     std::string text;
     if (value.is_array()) {
-      for (const auto& item : value) text += html_escape(item.is_string() ? item.get<std::string>() : item.dump()) + "<br>";
+      for (const auto& item : value)
+        text += html_escape(item.is_string() ? item.get<std::string>() : item.dump()) + "<br>";
     } else {
       text = html_escape(value.is_string() ? value.get<std::string>() : value.dump());
     }
@@ -94,19 +96,22 @@ std::string svg_plot(const std::string& title, const std::vector<Curve>& curves)
   const auto px = [&](double x) { return kLeft + (x - x0) / (x1 - x0) * (kWidth - kLeft - kRight); };
   const auto py = [&](double y) { return kHeight - kBottom - (y - y0) / (y1 - y0) * (kHeight - kTop - kBottom); };
 
-  std::string s = fmt::format("<svg width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} {1}\" role=\"img\">\n", kWidth, kHeight);
+  std::string s =
+      fmt::format("<svg width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} {1}\" role=\"img\">\n", kWidth, kHeight);
   s += fmt::format("<text x=\"{}\" y=\"16\" class=\"title\">{}</text>\n", kLeft, html_escape(title));
   const double sx = tick_step(x1 - x0);
   for (double x = std::ceil(x0 / sx) * sx; x <= x1 + sx * 1e-9; x += sx) {
-    s += fmt::format("<line x1=\"{0:.1f}\" x2=\"{0:.1f}\" y1=\"{1}\" y2=\"{2}\" class=\"grid\"/>"
-                     "<text x=\"{0:.1f}\" y=\"{3}\" text-anchor=\"middle\">{4}</text>\n",
-                     px(x), kTop, kHeight - kBottom, kHeight - 12, format_short(x));
+    s += fmt::format(
+        "<line x1=\"{0:.1f}\" x2=\"{0:.1f}\" y1=\"{1}\" y2=\"{2}\" class=\"grid\"/>"
+        "<text x=\"{0:.1f}\" y=\"{3}\" text-anchor=\"middle\">{4}</text>\n",
+        px(x), kTop, kHeight - kBottom, kHeight - 12, format_short(x));
   }
   const double sy = tick_step(y1 - y0);
   for (double y = std::ceil(y0 / sy) * sy; y <= y1 + sy * 1e-9; y += sy) {
-    s += fmt::format("<line x1=\"{0}\" x2=\"{1}\" y1=\"{2:.1f}\" y2=\"{2:.1f}\" class=\"grid\"/>"
-                     "<text x=\"{3}\" y=\"{4:.1f}\" text-anchor=\"end\">{5}</text>\n",
-                     kLeft, kWidth - kRight, py(y), kLeft - 6, py(y) + 4, format_short(std::abs(y) < sy * 1e-9 ? 0.0 : y));
+    s += fmt::format(
+        "<line x1=\"{0}\" x2=\"{1}\" y1=\"{2:.1f}\" y2=\"{2:.1f}\" class=\"grid\"/>"
+        "<text x=\"{3}\" y=\"{4:.1f}\" text-anchor=\"end\">{5}</text>\n",
+        kLeft, kWidth - kRight, py(y), kLeft - 6, py(y) + 4, format_short(std::abs(y) < sy * 1e-9 ? 0.0 : y));
   }
   for (std::size_t k = 0; k < curves.size(); ++k) {
     const char* colour = kColours[k % std::size(kColours)];
@@ -116,8 +121,9 @@ std::string svg_plot(const std::string& title, const std::vector<Curve>& curves)
     }
     s += fmt::format("<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.5\"/>\n", points, colour);
     const double y = kTop + 12 + 16 * static_cast<double>(k);
-    s += fmt::format("<rect x=\"{}\" y=\"{}\" width=\"10\" height=\"10\" fill=\"{}\"/><text x=\"{}\" y=\"{}\">{}</text>\n",
-                     kWidth - kRight + 12, y - 9, colour, kWidth - kRight + 27, y, html_escape(curves[k].name));
+    s += fmt::format(
+        "<rect x=\"{}\" y=\"{}\" width=\"10\" height=\"10\" fill=\"{}\"/><text x=\"{}\" y=\"{}\">{}</text>\n",
+        kWidth - kRight + 12, y - 9, colour, kWidth - kRight + 27, y, html_escape(curves[k].name));
   }
   return s + "</svg>\n";
 }
@@ -129,15 +135,17 @@ std::string svg_bars(const std::string& title, const std::vector<std::pair<std::
   double most = 1e-9;
   for (const auto& [name, value] : bars) most = std::max(most, std::isfinite(value) ? value : 0.0);
   const double height = 30 + kRow * static_cast<double>(bars.size());
-  std::string s = fmt::format("<svg width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} {1}\" role=\"img\">\n", kWidth, height);
+  std::string s =
+      fmt::format("<svg width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} {1}\" role=\"img\">\n", kWidth, height);
   s += fmt::format("<text x=\"{}\" y=\"16\" class=\"title\">{}</text>\n", kLeft, html_escape(title));
   for (std::size_t i = 0; i < bars.size(); ++i) {
     const double y = 26 + kRow * static_cast<double>(i);
     const double value = std::isfinite(bars[i].second) ? bars[i].second : 0.0;
-    s += fmt::format("<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>"
-                     "<rect x=\"{}\" y=\"{}\" width=\"{:.1f}\" height=\"14\" fill=\"{}\"/><text x=\"{:.1f}\" y=\"{}\">{:.2f}</text>\n",
-                     kLeft - 6, y + 12, html_escape(bars[i].first), kLeft, y, value / most * 420, kColours[0],
-                     kLeft + value / most * 420 + 5, y + 12, value);
+    s += fmt::format(
+        "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>"
+        "<rect x=\"{}\" y=\"{}\" width=\"{:.1f}\" height=\"14\" fill=\"{}\"/><text x=\"{:.1f}\" y=\"{}\">{:.2f}</text>\n",
+        kLeft - 6, y + 12, html_escape(bars[i].first), kLeft, y, value / most * 420, kColours[0],
+        kLeft + value / most * 420 + 5, y + 12, value);
   }
   return s + "</svg>\n";
 }
@@ -157,15 +165,15 @@ void write_report(const fs::path& run) {
                         facts.value("last_top1", 0.0));
   }
   if (facts.contains("best_explained")) {
-    page += fmt::format("<p>The code keeps <b>{:.2f} %</b> of the tap's variance on the validation set, {:.2f} % at the end.</p>\n",
-                        facts["best_explained"].get<double>(), facts.value("last_explained", 0.0));
+    page += fmt::format(
+        "<p>The code keeps <b>{:.2f} %</b> of the tap's variance on the validation set, {:.2f} % at the end.</p>\n",
+        facts["best_explained"].get<double>(), facts.value("last_explained", 0.0));
   }
   page += "<h2>Curves</h2>\n";
   add_plot(page, "training loss", series, [](const auto& k) { return k == "loss"; });
   add_plot(page, "terms, before weighting", series, [](const auto& k) { return k.starts_with("loss/"); });
-  add_plot(page, "validation (percent)", series, [](const auto& k) {
-    return k == "val_miou" || k == "val_pixel_acc" || k == "val_top1" || k == "val_top5";
-  });
+  add_plot(page, "validation (percent)", series,
+           [](const auto& k) { return k == "val_miou" || k == "val_pixel_acc" || k == "val_top1" || k == "val_top5"; });
   add_plot(page, "code (percent)", series, [](const auto& k) { return k == "val_explained" || k == "val_zeros"; });
   add_plot(page, "learning rate", series, [](const auto& k) { return k == "lr"; });
   add_plot(page, "steps per second", series, [](const auto& k) { return k == "steps_per_second"; });
@@ -181,7 +189,8 @@ void write_report(const fs::path& run) {
     }
   }
   page += "<h2>Run</h2>\n" + facts_table(facts);
-  if (fs::exists(run / "config.yaml")) page += "<h2>Configuration</h2>\n<pre>" + html_escape(read_file(run / "config.yaml")) + "</pre>\n";
+  if (fs::exists(run / "config.yaml"))
+    page += "<h2>Configuration</h2>\n<pre>" + html_escape(read_file(run / "config.yaml")) + "</pre>\n";
   page += html_end();
   write_file_atomic(run / "report.html", page);
 }

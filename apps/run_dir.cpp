@@ -18,8 +18,9 @@ void create_run_dir(const fs::path& path, bool force) {
   std::error_code error;
   const bool used = fs::exists(path / "config.yaml") || !nn::list_checkpoints(path).empty();
   if (used && !force) {
-    fail<ConfigError>("run", "{} already holds a run; continue it with --resume, replace it with --force, or choose another --out",
-                      path.string());
+    fail<ConfigError>(
+        "run", "{} already holds a run; continue it with --resume, replace it with --force, or choose another --out",
+        path.string());
   }
   if (used) {
     // Only what a run writes is removed: the folder may hold files of the user's own.
@@ -44,7 +45,8 @@ fs::path find_weights(const fs::path& model) {
     if (fs::is_regular_file(candidate)) return candidate;
   }
   if (const auto step = nn::latest_checkpoint(model)) return *step / "model.safetensors";
-  fail<WeightsError>("weights", "{} holds no checkpoint (looked for model.safetensors, best/, step_N/)", model.string());
+  fail<WeightsError>("weights", "{} holds no checkpoint (looked for model.safetensors, best/, step_N/)",
+                     model.string());
 }
 
 std::string environment_json() {

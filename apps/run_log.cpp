@@ -6,7 +6,12 @@
 namespace limbeck::apps {
 
 RunLog::RunLog(const std::filesystem::path& run, std::int64_t first, std::int64_t total, std::int64_t every)
-    : metrics_(run / "metrics.jsonl"), board_(run), eta_(total), first_(first), total_(total), every_(every),
+    : metrics_(run / "metrics.jsonl"),
+      board_(run),
+      eta_(total),
+      first_(first),
+      total_(total),
+      every_(every),
       window_start_(monotonic_seconds()) {
   eta_.mark(window_start_, first);
 }

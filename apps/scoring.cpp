@@ -34,7 +34,9 @@ std::string score_text(const datasets::ClassInfo& classes, const Evaluation& e) 
   return datasets::metrics_table(e.metrics, e.matrix, classes);
 }
 
-std::string score_text(const datasets::ClassInfo&, const ClassEvaluation& e) { return datasets::summary_line(e.score) + "\n"; }
+std::string score_text(const datasets::ClassInfo&, const ClassEvaluation& e) {
+  return datasets::summary_line(e.score) + "\n";
+}
 
 }  // namespace
 
@@ -73,8 +75,9 @@ std::string ScoredModel::json() const {
 std::string ScoredModel::text() const {
   return std::visit(
       [&](const auto& e) {
-        return fmt::format("{}\n{}protocol: {}\n{} images in {} ({:.2f} images/s)\n", file.string(), score_text(classes, e),
-                           protocol, e.images, format_duration(e.seconds), static_cast<double>(e.images) / e.seconds);
+        return fmt::format("{}\n{}protocol: {}\n{} images in {} ({:.2f} images/s)\n", file.string(),
+                           score_text(classes, e), protocol, e.images, format_duration(e.seconds),
+                           static_cast<double>(e.images) / e.seconds);
       },
       evaluation);
 }

@@ -12,7 +12,8 @@ namespace {
 std::array<std::int64_t, 2> read_size(const Config& section, std::string_view key) {
   const auto values = section.find<std::vector<std::int64_t>>(key);
   if (!values) return {0, 0};
-  if (values->empty() || values->size() > 2 || std::any_of(values->begin(), values->end(), [](auto v) { return v < 1; })) {
+  if (values->empty() || values->size() > 2 ||
+      std::any_of(values->begin(), values->end(), [](auto v) { return v < 1; })) {
     section.reject(key, "expected [height, width] with positive numbers");
   }
   return {values->front(), values->back()};
@@ -21,8 +22,10 @@ std::array<std::int64_t, 2> read_size(const Config& section, std::string_view ke
 ModelSettings read_model(const Config& section, const ModelSettings& defaults) {
   ModelSettings m = defaults;
   m.spec.name = section.get<std::string>("name");
-  m.spec.classes = section.get_in_range<std::int64_t>("classes", std::int64_t{0}, std::int64_t{0}, std::int64_t{100000});
-  m.spec.output_stride = section.get_in_range<std::int64_t>("output_stride", m.spec.output_stride, std::int64_t{4}, std::int64_t{32});
+  m.spec.classes =
+      section.get_in_range<std::int64_t>("classes", std::int64_t{0}, std::int64_t{0}, std::int64_t{100000});
+  m.spec.output_stride =
+      section.get_in_range<std::int64_t>("output_stride", m.spec.output_stride, std::int64_t{4}, std::int64_t{32});
   m.spec.width = section.get_in_range<double>("width", m.spec.width, 0.05, 4.0);
   m.spec.aux = section.get<bool>("aux", m.spec.aux);
   m.spec.bn_eps = section.get_in_range<double>("bn_eps", m.spec.bn_eps, 1e-12, 1.0);
@@ -31,9 +34,11 @@ ModelSettings read_model(const Config& section, const ModelSettings& defaults) {
   m.spec.variant = section.get("variant", m.spec.variant);
   m.spec.stem = section.get("stem", m.spec.stem);
   m.spec.separable = section.get<bool>("separable", m.spec.separable);
-  m.spec.width_divisor = section.get_in_range<std::int64_t>("width_divisor", m.spec.width_divisor, std::int64_t{1}, std::int64_t{64});
+  m.spec.width_divisor =
+      section.get_in_range<std::int64_t>("width_divisor", m.spec.width_divisor, std::int64_t{1}, std::int64_t{64});
   if (const auto grid = section.find<std::vector<std::int64_t>>("multi_grid")) {
-    const bool fits = grid->size() == m.spec.multi_grid.size() && std::all_of(grid->begin(), grid->end(), [](auto v) { return v >= 1; });
+    const bool fits = grid->size() == m.spec.multi_grid.size() &&
+                      std::all_of(grid->begin(), grid->end(), [](auto v) { return v >= 1; });
     if (!fits) section.reject("multi_grid", "expected three positive factors, e.g. [1, 2, 4]");
     std::copy(grid->begin(), grid->end(), m.spec.multi_grid.begin());
   }
@@ -66,13 +71,15 @@ datasets::DatasetSpec read_dataset(const Config& data, std::string split) {
   d.label_suffix = data.get("label_suffix", "");
   d.classes = data.get("classes", std::vector<std::string>{});
   d.num_classes = data.get_in_range<std::int64_t>("num_classes", std::int64_t{0}, std::int64_t{0}, std::int64_t{255});
-  d.ignore_index = static_cast<int>(data.get_in_range<std::int64_t>("ignore_index", std::int64_t{255}, std::int64_t{-1}, std::int64_t{65535}));
+  d.ignore_index = static_cast<int>(
+      data.get_in_range<std::int64_t>("ignore_index", std::int64_t{255}, std::int64_t{-1}, std::int64_t{65535}));
   d.reduce_zero_label = data.get<bool>("reduce_zero_label", false);
   const std::string decode = data.choice("mask_decode", "index", {"index", "first_channel", "colour"});
   if (decode == "first_channel") d.mask_decode = datasets::MaskDecode::kFirstChannel;
   if (decode == "colour") d.mask_decode = datasets::MaskDecode::kColour;
   d.palette = read_palette(data);
-  d.seed = static_cast<std::uint64_t>(data.get_in_range<std::int64_t>("scene_seed", std::int64_t{0}, std::int64_t{0}, std::int64_t{1} << 62));
+  d.seed = static_cast<std::uint64_t>(
+      data.get_in_range<std::int64_t>("scene_seed", std::int64_t{0}, std::int64_t{0}, std::int64_t{1} << 62));
   const auto size = read_size(data, "scene_size");
   if (size[0] > 0) {
     d.height = size[0];
@@ -161,7 +168,8 @@ TrainSettings read_train(const Config& section, const TrainSettings& defaults) {
   t.clip_norm = number("clip_norm", t.clip_norm, 0, 1e9);
   t.ema = number("ema", t.ema, 0, 0.999999);
   t.label_smoothing = number("label_smoothing", t.label_smoothing, 0, 0.99);
-  t.class_weights = section.choice("class_weights", t.class_weights, {"none", "median_frequency", "sqrt_median_frequency"});
+  t.class_weights =
+      section.choice("class_weights", t.class_weights, {"none", "median_frequency", "sqrt_median_frequency"});
   t.align_corners = section.get<bool>("align_corners", t.align_corners);
   t.eval_every = count("eval_every", t.eval_every, 0);
   t.save_every = count("save_every", t.save_every, 0);
@@ -180,7 +188,8 @@ std::vector<distill::Term> read_terms(const Config& distill) {
     term.student_tap = section.get("student", "logits");
     term.teacher_tap = section.get("teacher", "logits");
     term.weight = distill::WeightSchedule::from_config(section, "weight", 1.0);
-    const std::string align = section.choice("align", term.loss->alignment(), {"larger", "teacher", "student", "image"});
+    const std::string align =
+        section.choice("align", term.loss->alignment(), {"larger", "teacher", "student", "image"});
     if (align == "teacher") term.align = distill::SizeAlign::kTeacher;
     if (align == "student") term.align = distill::SizeAlign::kStudent;
     if (align == "image") term.align = distill::SizeAlign::kImage;
@@ -216,7 +225,8 @@ AutoencoderSettings read_autoencoder(const Config& section) {
   a.released_code = section.choice("variant", "paper", {"paper", "released-code"}) == "released-code";
   a.alpha = section.get_in_range<double>("alpha", a.alpha, 0.0, 1e6);
   if (const auto strides = section.find<std::vector<std::int64_t>>("strides")) {
-    if (strides->size() != a.strides.size() || std::any_of(strides->begin(), strides->end(), [](auto v) { return v < 1 || v > 8; })) {
+    if (strides->size() != a.strides.size() ||
+        std::any_of(strides->begin(), strides->end(), [](auto v) { return v < 1 || v > 8; })) {
       section.reject("strides", "expected three strides from 1 to 8");
     }
     std::copy(strides->begin(), strides->end(), a.strides.begin());
@@ -246,7 +256,8 @@ DataSettings read_data(const Config& config) {
   d.train = read_dataset(data, data.get("train_split", "train"));
   d.val = read_dataset(data, data.get("val_split", "val"));
   const auto limit = [&](std::string_view key) {
-    return static_cast<std::size_t>(data.get_in_range<std::int64_t>(key, std::int64_t{0}, std::int64_t{0}, std::int64_t{1} << 40));
+    return static_cast<std::size_t>(
+        data.get_in_range<std::int64_t>(key, std::int64_t{0}, std::int64_t{0}, std::int64_t{1} << 40));
   };
   d.train.limit = limit("train_limit");
   d.val.limit = limit("val_limit");
@@ -258,7 +269,8 @@ DataSettings read_data(const Config& config) {
   const auto eval = read_size(data, "eval_resize");
   d.eval_h = eval[0];
   d.eval_w = eval[1];
-  d.eval_short_side = data.get_in_range<std::int64_t>("eval_short_side", std::int64_t{0}, std::int64_t{0}, std::int64_t{1} << 16);
+  d.eval_short_side =
+      data.get_in_range<std::int64_t>("eval_short_side", std::int64_t{0}, std::int64_t{0}, std::int64_t{1} << 16);
   const auto crop = read_size(data, "eval_crop");
   d.eval_crop_h = crop[0];
   d.eval_crop_w = crop[1];
@@ -283,7 +295,8 @@ Settings read_settings(const Config& config, Verb verb) {
       config.get_in_range<std::int64_t>("seed", std::int64_t{0}, std::int64_t{0}, std::int64_t{1} << 62));
   s.classify = config.choice("task", "segment", {"segment", "classify"}) == "classify";
   if (verb == Verb::kAutoencoder) {
-    if (s.classify) config.reject("task", "an autoencoder squeezes the maps of a segmentation network; expected segment");
+    if (s.classify)
+      config.reject("task", "an autoencoder squeezes the maps of a segmentation network; expected segment");
     s.autoencoder = read_autoencoder(config.section("autoencoder"));
     s.train = read_train(config.section("train"), autoencoder_defaults());
   } else {
@@ -302,8 +315,10 @@ Settings read_settings(const Config& config, Verb verb) {
   if (verb == Verb::kDistill) {
     s.terms = read_terms(config.section("distill"));
     s.teacher_code = config.get("distill.autoencoder", "");
-    s.connector_epochs = config.get_in_range<std::int64_t>("distill.connector_epochs", std::int64_t{0}, std::int64_t{0}, kMany);
-    s.teacher_in_train_mode = config.section("distill").choice("variant", "paper", {"paper", "released-code"}) == "released-code";
+    s.connector_epochs =
+        config.get_in_range<std::int64_t>("distill.connector_epochs", std::int64_t{0}, std::int64_t{0}, kMany);
+    s.teacher_in_train_mode =
+        config.section("distill").choice("variant", "paper", {"paper", "released-code"}) == "released-code";
   }
   return s;
 }

@@ -20,9 +20,9 @@ namespace limbeck::apps {
 /// `model:` and `teacher:`.
 struct ModelSettings {
   models::ModelSpec spec;
-  std::string init;           ///< weights to start from: .safetensors, step folder or run folder; empty: random
-  bool init_strict = false;   ///< student: missing entries (the head) are allowed
-  double min_score = 0;       ///< teacher gate in percent of its task (min_miou, min_top1); 0: off
+  std::string init;          ///< weights to start from: .safetensors, step folder or run folder; empty: random
+  bool init_strict = false;  ///< student: missing entries (the head) are allowed
+  double min_score = 0;      ///< teacher gate in percent of its task (min_miou, min_top1); 0: off
   std::int64_t gate_images = 50;
 };
 
@@ -40,45 +40,45 @@ struct AutoencoderSettings {
 struct DataSettings {
   datasets::DatasetSpec train;
   datasets::DatasetSpec val;
-  datasets::TransformOptions transform;       ///< of training samples
-  std::string normalisation = "imagenet";     ///< imagenet | symmetric | bgr_mean
-  std::int64_t eval_h = 0, eval_w = 0;        ///< resize for evaluation; 0: own size
-  std::int64_t eval_short_side = 0;           ///< picture and labels of this shorter side for evaluation; 0: own size
+  datasets::TransformOptions transform;    ///< of training samples
+  std::string normalisation = "imagenet";  ///< imagenet | symmetric | bgr_mean
+  std::int64_t eval_h = 0, eval_w = 0;     ///< resize for evaluation; 0: own size
+  std::int64_t eval_short_side = 0;        ///< picture and labels of this shorter side for evaluation; 0: own size
   std::int64_t eval_crop_h = 0, eval_crop_w = 0;  ///< then their middle; 0: all of it
   std::int64_t workers = 2;
-  bool keep_in_memory = false;                ///< the training split, 4 bytes per pixel
+  bool keep_in_memory = false;  ///< the training split, 4 bytes per pixel
 };
 
 /// `train:`.
 struct TrainSettings {
   std::int64_t steps = 0;
-  std::int64_t epochs = 0;          ///< alternative to steps
+  std::int64_t epochs = 0;  ///< alternative to steps
   std::int64_t batch = 8;
-  std::int64_t accumulate = 1;      ///< batches per optimizer step
-  std::string precision = "f32";    ///< f32 | bf16
-  std::string optimizer = "sgd";    ///< sgd | adamw
+  std::int64_t accumulate = 1;    ///< batches per optimizer step
+  std::string precision = "f32";  ///< f32 | bf16
+  std::string optimizer = "sgd";  ///< sgd | adamw
   double lr = 0.01;
   double momentum = 0.9;
   bool nesterov = false;
   double weight_decay = 5e-4;
-  bool decay_vectors = true;        ///< weight decay on biases and batch-norm parameters too
-  double head_lr = 1.0;             ///< learning-rate multiplier of everything outside the backbone
-  std::string schedule = "poly";    ///< poly | cosine | step | constant
+  bool decay_vectors = true;      ///< weight decay on biases and batch-norm parameters too
+  double head_lr = 1.0;           ///< learning-rate multiplier of everything outside the backbone
+  std::string schedule = "poly";  ///< poly | cosine | step | constant
   double power = 0.9;
   double min_lr = 0;
-  std::int64_t warmup = 0;          ///< steps
+  std::int64_t warmup = 0;               ///< steps
   std::vector<std::int64_t> milestones;  ///< step schedule
-  double gamma = 0.1;               ///< step schedule
-  double clip_norm = 0;             ///< 0: off
-  double ema = 0;                   ///< decay of the weight average; 0: off
+  double gamma = 0.1;                    ///< step schedule
+  double clip_norm = 0;                  ///< 0: off
+  double ema = 0;                        ///< decay of the weight average; 0: off
   double label_smoothing = 0;
   std::string class_weights = "none";  ///< none | median_frequency | sqrt_median_frequency
   bool align_corners = false;
-  std::int64_t eval_every = 0;      ///< steps; 0: only at the end
-  std::int64_t save_every = 0;      ///< steps; 0: only at the end
-  std::int64_t keep = 2;            ///< checkpoints kept besides the best
+  std::int64_t eval_every = 0;  ///< steps; 0: only at the end
+  std::int64_t save_every = 0;  ///< steps; 0: only at the end
+  std::int64_t keep = 2;        ///< checkpoints kept besides the best
   std::int64_t log_every = 20;
-  std::int64_t pictures = 4;        ///< validation pictures in the report
+  std::int64_t pictures = 4;  ///< validation pictures in the report
 };
 
 /// The verbs that train.
@@ -89,17 +89,17 @@ enum class Verb : std::uint8_t { kTrain, kAutoencoder, kDistill };
 /// A whole run of one of these verbs.
 struct Settings {
   Verb verb = Verb::kTrain;
-  bool classify = false;                ///< task: classify; otherwise segment
+  bool classify = false;  ///< task: classify; otherwise segment
   std::uint64_t seed = 0;
-  ModelSettings model;                  ///< autoencoder: the student that the code is for; its name may be empty
-  ModelSettings teacher;                ///< not for train
-  AutoencoderSettings autoencoder;      ///< autoencoder only
+  ModelSettings model;              ///< autoencoder: the student that the code is for; its name may be empty
+  ModelSettings teacher;            ///< not for train
+  AutoencoderSettings autoencoder;  ///< autoencoder only
   DataSettings data;
   TrainSettings train;
-  std::vector<distill::Term> terms;     ///< distill only
-  std::string teacher_code;             ///< distill.autoencoder: whose encoder gives the teacher's tap "code"; empty: none
-  bool teacher_in_train_mode = false;   ///< distill.variant: released-code
-  std::int64_t connector_epochs = 0;    ///< distill.connector_epochs: so many epochs for the layers of terms alone
+  std::vector<distill::Term> terms;  ///< distill only
+  std::string teacher_code;          ///< distill.autoencoder: whose encoder gives the teacher's tap "code"; empty: none
+  bool teacher_in_train_mode = false;  ///< distill.variant: released-code
+  std::int64_t connector_epochs = 0;   ///< distill.connector_epochs: so many epochs for the layers of terms alone
   distill::WeightSchedule ce_weight{1.0};
   double aux_weight = 0.4;
 };

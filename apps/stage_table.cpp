@@ -57,7 +57,9 @@ Row read_row(const fs::path& root, const Stage& stage, const std::vector<std::st
 }
 
 /// Two decimals; empty where the number is missing (a class that is not in the split).
-std::string percent(const Json& value) { return value.is_number() ? fmt::format("{:.2f}", value.get<double>()) : std::string(); }
+std::string percent(const Json& value) {
+  return value.is_number() ? fmt::format("{:.2f}", value.get<double>()) : std::string();
+}
 
 /// Empty where the record does not say.
 std::string count_of(const Json& run, const char* key) {
@@ -81,9 +83,11 @@ const ScoreNames& names_of(const std::vector<Row>& rows) {
 /// Score of a row, and what it has more than the stage it is like: the same network without the teacher.
 std::string score_cell(const Row& row, const std::vector<Row>& rows, const std::string& split, const char* key) {
   const double score = row.scores.at(split).value(key, 0.0);
-  const auto like = std::find_if(rows.begin(), rows.end(), [&](const Row& r) { return r.stage->name == row.stage->like; });
+  const auto like =
+      std::find_if(rows.begin(), rows.end(), [&](const Row& r) { return r.stage->name == row.stage->like; });
   if (like == rows.end() || like->scores.empty()) return fmt::format("{:.2f}", score);
-  return fmt::format("{:.2f} ({:+.2f} to {})", score, score - like->scores.at(split).value(key, 0.0), like->stage->name);
+  return fmt::format("{:.2f} ({:+.2f} to {})", score, score - like->scores.at(split).value(key, 0.0),
+                     like->stage->name);
 }
 
 Rows network_table(const std::vector<Row>& rows, const std::vector<std::string>& splits) {
@@ -95,7 +99,8 @@ Rows network_table(const std::vector<Row>& rows, const std::vector<std::string>&
   }
   for (const Row& row : rows) {
     if (row.scores.empty()) continue;
-    table.push_back({row.stage->name, row.run.value("model", ""), count_of(row.run, "parameters"), count_of(row.run, "steps")});
+    table.push_back(
+        {row.stage->name, row.run.value("model", ""), count_of(row.run, "parameters"), count_of(row.run, "steps")});
     for (const auto& split : splits) {
       table.back().push_back(score_cell(row, rows, split, names.score_key));
       table.back().push_back(percent(row.scores.at(split)[names.second_key]));
@@ -145,8 +150,9 @@ std::vector<std::string> autoencoder_lines(const std::vector<Row>& rows) {
   std::vector<std::string> lines;
   for (const Row& row : rows) {
     if (row.stage->verb != Verb::kAutoencoder || !row.run.contains("best_explained")) continue;
-    lines.push_back(fmt::format("{}: its code keeps {:.2f} % of the variance of the teacher's tap '{}'.", row.stage->name,
-                                row.run.value("best_explained", 0.0), row.run.value("teacher_tap", "")));
+    lines.push_back(fmt::format("{}: its code keeps {:.2f} % of the variance of the teacher's tap '{}'.",
+                                row.stage->name, row.run.value("best_explained", 0.0),
+                                row.run.value("teacher_tap", "")));
   }
   return lines;
 }
@@ -164,7 +170,8 @@ std::string pictures_of(const fs::path& root, const Stage& stage) {
   const std::string name = html_escape(stage.name);
   std::string html = stage.from.empty() ? fmt::format("<h3><a href=\"{0}/report.html\">{0}</a></h3>\n", name)
                                         : fmt::format("<h3>{}, taken from {}</h3>\n", name, html_escape(stage.from));
-  for (std::size_t i = 0; i < std::min(files.size(), kMost); ++i) html += html_png(files[i].filename().string(), read_file(files[i]));
+  for (std::size_t i = 0; i < std::min(files.size(), kMost); ++i)
+    html += html_png(files[i].filename().string(), read_file(files[i]));
   return html;
 }
 

@@ -24,13 +24,15 @@ const Stage* find_stage(const std::vector<Stage>& stages, const std::string& nam
 }
 
 /// The stage of that name among those before; otherwise an error at `key` of `section`.
-const Stage& earlier_stage(const std::vector<Stage>& before, const std::string& name, const Config& section, const char* key) {
+const Stage& earlier_stage(const std::vector<Stage>& before, const std::string& name, const Config& section,
+                           const char* key) {
   if (const Stage* stage = find_stage(before, name)) return *stage;
   std::vector<std::string> names;
   for (const Stage& s : before) names.push_back(s.name);
   const std::string near = nearest_word(name, names);
-  section.reject(key, fmt::format("there is no stage '{}' before this one{}; before it: {}", name,
-                                  near.empty() ? "" : fmt::format(", did you mean '{}'?", near), fmt::join(names, ", ")));
+  section.reject(key,
+                 fmt::format("there is no stage '{}' before this one{}; before it: {}", name,
+                             near.empty() ? "" : fmt::format(", did you mean '{}'?", near), fmt::join(names, ", ")));
 }
 
 /// The common part without what the verb does not read.
@@ -57,11 +59,13 @@ Verb read_verb(const Config& section) {
 }
 
 void check_name(const std::string& name, const Config& stages) {
-  const bool plain = std::all_of(name.begin(), name.end(), [](unsigned char c) { return std::isalnum(c) != 0 || c == '_' || c == '-'; });
+  const bool plain = std::all_of(name.begin(), name.end(),
+                                 [](unsigned char c) { return std::isalnum(c) != 0 || c == '_' || c == '-'; });
   if (!plain) stages.reject(name, "a stage is also a folder; use letters, digits, '_' and '-' for its name");
 }
 
-Stage read_stage(const std::string& name, const Config& section, const Config& common, const std::vector<Stage>& before) {
+Stage read_stage(const std::string& name, const Config& section, const Config& common,
+                 const std::vector<Stage>& before) {
   Stage stage;
   stage.name = name;
   stage.verb = read_verb(section);
@@ -129,7 +133,8 @@ StagedConfig read_stages(const Config& config) {
     check_name(name, stages);
     staged.stages.push_back(read_stage(name, stages.section(name), common, staged.stages));
   }
-  if (staged.stages.empty()) config.reject("stages", "the file gives no stages; `limbeck init-config scenes/ka` prints an example");
+  if (staged.stages.empty())
+    config.reject("stages", "the file gives no stages; `limbeck init-config scenes/ka` prints an example");
   static_cast<void>(common.copy());  // parts of it may be for verbs that no stage has
   config.check_all_used();
   std::map<std::string, models::ModelSpec> specs;

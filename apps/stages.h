@@ -28,10 +28,10 @@ namespace limbeck::apps {
 struct Stage {
   std::string name;
   Verb verb = Verb::kTrain;
-  std::string like;                ///< the earlier stage it starts from; empty: the common part
-  std::string from;                ///< where its result is, if it is not to be run
-  Config config;                   ///< merged; "@teacher" is still written like that
-  std::vector<std::string> needs;  ///< earlier stages whose results it reads
+  std::string like;                              ///< the earlier stage it starts from; empty: the common part
+  std::string from;                              ///< where its result is, if it is not to be run
+  Config config;                                 ///< merged; "@teacher" is still written like that
+  std::vector<std::string> needs;                ///< earlier stages whose results it reads
   std::map<std::string, std::string> elsewhere;  ///< those of `needs` that are taken `from` somewhere, and from where
 
   /// What was asked for, without defaults: the same text as long as the file says the same.

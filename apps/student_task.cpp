@@ -25,7 +25,8 @@ std::map<std::string, std::string> StudentTask::metadata() const {
 void StudentTask::write_picture(const std::filesystem::path& file, const datasets::Sample& sample,
                                 const datasets::Mask& predicted) {
   const auto& palette = val_->classes().palette;
-  std::vector<datasets::Panel> panels{{sample.image, "image"}, {datasets::overlay(sample.image, sample.mask, palette), "truth"}};
+  std::vector<datasets::Panel> panels{{sample.image, "image"},
+                                      {datasets::overlay(sample.image, sample.mask, palette), "truth"}};
   if (auto* teacher = distiller_->teacher()) {
     const EvalMode mode(*teacher);
     const auto mask = predict_mask(*teacher, sample.image, inference_options());

@@ -12,7 +12,8 @@ namespace limbeck::apps {
 
 class StudentTask : public Task {
  public:
-  StudentTask(Settings settings, std::shared_ptr<distill::Distiller> distiller, std::shared_ptr<const datasets::Dataset> val);
+  StudentTask(Settings settings, std::shared_ptr<distill::Distiller> distiller,
+              std::shared_ptr<const datasets::Dataset> val);
 
   [[nodiscard]] nn::Module& trained() override { return *distiller_; }
   [[nodiscard]] nn::Module& result() override { return distiller_->student(); }
@@ -44,7 +45,8 @@ class StudentTask : public Task {
   [[nodiscard]] distill::Distiller& distiller() noexcept { return *distiller_; }
 
  private:
-  void write_picture(const std::filesystem::path& file, const datasets::Sample& sample, const datasets::Mask& predicted);
+  void write_picture(const std::filesystem::path& file, const datasets::Sample& sample,
+                     const datasets::Mask& predicted);
 
   Settings settings_;
   std::shared_ptr<distill::Distiller> distiller_;

@@ -36,8 +36,9 @@ Config read_base(const Config& sweep, const fs::path& folder) {
   const fs::path file = folder / base;
   if (fs::exists(file)) return Config::load(file).copy({"seed", "out"});
   const std::string near = nearest_word(base, names);
-  sweep.reject("base", fmt::format("'{}' is neither a preset nor a file in {}{}", base, folder.empty() ? "." : folder.string(),
-                                   near.empty() ? "" : fmt::format(", did you mean '{}'?", near)));
+  sweep.reject("base",
+               fmt::format("'{}' is neither a preset nor a file in {}{}", base, folder.empty() ? "." : folder.string(),
+                           near.empty() ? "" : fmt::format(", did you mean '{}'?", near)));
 }
 
 /// As merge(); a length given as steps replaces one given as epochs, and the other way round.
@@ -59,7 +60,8 @@ std::string read_name(const Config& method, const std::set<std::string>& used) {
   return name;
 }
 
-SweepMethod read_method(const Config& section, const Config& base, const std::vector<std::string>& overrides, std::string name) {
+SweepMethod read_method(const Config& section, const Config& base, const std::vector<std::string>& overrides,
+                        std::string name) {
   SweepMethod method{std::move(name), base.copy({"distill"}), section.is_section("distill")};
   lay_over(method.config, section.copy({"name", "terms"}));
   if (section.has("terms")) {
@@ -85,7 +87,10 @@ double number_or_nan(const nlohmann::json& value) {
 
 JsonObject score_json(const SplitScore& score) {
   JsonObject o;
-  o.add("split", score.split).add("weights", score.weights).add("miou", score.miou).add("pixel_acc", score.pixel_accuracy);
+  o.add("split", score.split)
+      .add("weights", score.weights)
+      .add("miou", score.miou)
+      .add("pixel_acc", score.pixel_accuracy);
   o.add("iou", std::span<const double>(score.iou)).add("images", score.images).add("protocol", score.protocol);
   return o;
 }
@@ -94,7 +99,10 @@ JsonObject record_json(const RunRecord& r) {
   JsonObject o;
   o.add("method", r.method).add("seed", r.seed).add("state", r.state);
   if (r.state == "failed") o.add("reason", r.reason).add("exit_code", r.exit_code);
-  o.add("steps", r.steps).add("seconds", r.seconds).add("seconds_per_step", r.seconds_per_step).add("peak_bytes", r.peak_bytes);
+  o.add("steps", r.steps)
+      .add("seconds", r.seconds)
+      .add("seconds_per_step", r.seconds_per_step)
+      .add("peak_bytes", r.peak_bytes);
   o.add("objective", std::span<const std::string>(r.objective));
   std::vector<std::string> scores;
   for (const auto& s : r.scores) scores.push_back(score_json(s).str());
@@ -105,7 +113,8 @@ JsonObject record_json(const RunRecord& r) {
 }  // namespace
 
 SweepSpec read_sweep(const std::string& file, const std::vector<std::string>& overrides) {
-  if (file.empty()) fail<ConfigError>("ablate", "no configuration: give one with -c FILE.yaml (a list of methods on a base)");
+  if (file.empty())
+    fail<ConfigError>("ablate", "no configuration: give one with -c FILE.yaml (a list of methods on a base)");
   Config sweep = Config::load(file);
   std::vector<std::string> for_runs;
   for (const auto& text : overrides) {
@@ -133,10 +142,12 @@ SweepSpec read_sweep(const std::string& file, const std::vector<std::string>& ov
     spec.methods.push_back(read_method(section, base, for_runs, name));
   }
   if (spec.methods.empty()) sweep.reject("methods", "a sweep needs at least one method, e.g. `- {name: alone}`");
-  const auto alone = std::find_if(spec.methods.begin(), spec.methods.end(), [](const auto& m) { return !m.distillation; });
+  const auto alone =
+      std::find_if(spec.methods.begin(), spec.methods.end(), [](const auto& m) { return !m.distillation; });
   spec.baseline = sweep.get("baseline", alone != spec.methods.end() ? alone->name : spec.methods.front().name);
   if (!names.contains(spec.baseline)) {
-    sweep.reject("baseline", fmt::format("no method is called '{}'; methods: {}", spec.baseline, fmt::join(names, ", ")));
+    sweep.reject("baseline",
+                 fmt::format("no method is called '{}'; methods: {}", spec.baseline, fmt::join(names, ", ")));
   }
   sweep.check_all_used();
   return spec;
@@ -167,8 +178,13 @@ std::optional<RunRecord> read_record(const fs::path& file) {
     r.peak_bytes = o.at("peak_bytes").get<double>();
     r.objective = o.at("objective").get<std::vector<std::string>>();
     for (const auto& s : o.at("scores")) {
-      SplitScore score{s.at("split").get<std::string>(), s.at("weights").get<std::string>(), s.at("miou").get<double>(),
-                       s.at("pixel_acc").get<double>(), {}, s.at("images").get<std::int64_t>(), s.at("protocol").get<std::string>()};
+      SplitScore score{s.at("split").get<std::string>(),
+                       s.at("weights").get<std::string>(),
+                       s.at("miou").get<double>(),
+                       s.at("pixel_acc").get<double>(),
+                       {},
+                       s.at("images").get<std::int64_t>(),
+                       s.at("protocol").get<std::string>()};
       for (const auto& v : s.at("iou")) score.iou.push_back(number_or_nan(v));
       r.scores.push_back(std::move(score));
     }

@@ -48,9 +48,10 @@ Table main_table(const std::vector<MethodRow>& rows, const std::string& baseline
   Table table{{"method", "seeds", "mIoU", "std", "vs " + baseline, "std", "s/step", "extra MB"}, {}};
   for (const auto& r : rows) {
     const bool base = r.name == baseline;
-    table.rows.push_back({r.name, fmt::format("{}", r.seeds.size()), number(mean_of(r.miou)), number(deviation_of(r.miou)),
-                          base ? "" : number(mean_of(r.differences), 2, true), base ? "" : number(deviation_of(r.differences)),
-                          number(r.seconds_per_step, 3), base ? "" : number(r.extra_bytes / 1e6, 1)});
+    table.rows.push_back({r.name, fmt::format("{}", r.seeds.size()), number(mean_of(r.miou)),
+                          number(deviation_of(r.miou)), base ? "" : number(mean_of(r.differences), 2, true),
+                          base ? "" : number(deviation_of(r.differences)), number(r.seconds_per_step, 3),
+                          base ? "" : number(r.extra_bytes / 1e6, 1)});
   }
   return table;
 }
@@ -82,7 +83,8 @@ std::string markdown_table(const Table& table) {
     return text + "\n";
   };
   std::string text = line(table.head) + "|";
-  for (std::size_t i = 0; i < widths.size(); ++i) text += i == 0 ? std::string(widths[i] + 2, '-') + "|" : std::string(widths[i] + 1, '-') + ":|";
+  for (std::size_t i = 0; i < widths.size(); ++i)
+    text += i == 0 ? std::string(widths[i] + 2, '-') + "|" : std::string(widths[i] + 1, '-') + ":|";
   text += "\n";
   for (const auto& row : table.rows) text += line(row);
   return text;
@@ -103,7 +105,8 @@ std::string html_table(const Table& table) {
 }
 
 std::string heading(const std::string& split, const std::string& weights) {
-  return fmt::format("{}, {}", split, weights == "last" ? "weights of the last step" : "best weights on the validation split");
+  return fmt::format("{}, {}", split,
+                     weights == "last" ? "weights of the last step" : "best weights on the validation split");
 }
 
 /// Calls f(split, weights) for every table of the report.
@@ -126,7 +129,8 @@ std::string state_line(const SweepReport& report) {
     finished += r.state == "finished" ? 1U : 0U;
     failed += r.state == "failed" ? 1U : 0U;
   }
-  return fmt::format("{} of {} runs finished{}", finished, report.planned, failed > 0 ? fmt::format(", {} failed", failed) : "");
+  return fmt::format("{} of {} runs finished{}", finished, report.planned,
+                     failed > 0 ? fmt::format(", {} failed", failed) : "");
 }
 
 constexpr const char* kReading =
@@ -185,7 +189,8 @@ std::string sweep_markdown(const SweepReport& report) {
   for_each_table(report, [&](const std::string& split, const std::string& weights) {
     const auto rows = rows_of(report, split, weights);
     text += fmt::format("\n## {}\n\n{}\nIoU per class, mean over the seeds:\n\n{}", heading(split, weights),
-                        markdown_table(main_table(rows, report.baseline)), markdown_table(class_table(rows, report.class_names)));
+                        markdown_table(main_table(rows, report.baseline)),
+                        markdown_table(class_table(rows, report.class_names)));
   });
   text += fmt::format("\n{}\n", kReading);
   const auto failed = failures(report);
@@ -196,7 +201,8 @@ std::string sweep_markdown(const SweepReport& report) {
 
 Chart sweep_chart(const SweepReport& report, const std::string& split, const std::string& weights) {
   std::vector<Bar> bars;
-  for (const auto& row : rows_of(report, split, weights)) bars.push_back({row.name, mean_of(row.miou), row.miou, row.differences});
+  for (const auto& row : rows_of(report, split, weights))
+    bars.push_back({row.name, mean_of(row.miou), row.miou, row.differences});
   return bar_chart(fmt::format("mIoU on {} ({} weights)", split, weights), "difference to " + report.baseline, bars);
 }
 
@@ -206,9 +212,9 @@ std::string sweep_html(const SweepReport& report) {
   page += "<li>" + html_escape(state_line(report)) + "</li>\n</ul>\n";
   for_each_table(report, [&](const std::string& split, const std::string& weights) {
     const auto rows = rows_of(report, split, weights);
-    page += fmt::format("<h2>{}</h2>\n{}{}<p>IoU per class, mean over the seeds:</p>\n{}", html_escape(heading(split, weights)),
-                        html_table(main_table(rows, report.baseline)), to_svg(sweep_chart(report, split, weights)),
-                        html_table(class_table(rows, report.class_names)));
+    page += fmt::format("<h2>{}</h2>\n{}{}<p>IoU per class, mean over the seeds:</p>\n{}",
+                        html_escape(heading(split, weights)), html_table(main_table(rows, report.baseline)),
+                        to_svg(sweep_chart(report, split, weights)), html_table(class_table(rows, report.class_names)));
   });
   page += fmt::format("<p>{} Dots are single runs, whiskers one standard deviation.</p>\n", kReading);
   const auto failed = failures(report);

@@ -64,8 +64,10 @@ void pass_gate(const Settings& settings, models::Model& teacher, bool align_corn
   const char* name = settings.classify ? "top-1" : "mIoU";
   const std::size_t images = std::min(limit, val.size());
   if (score < wanted) {
-    fail<WeightsError>("teacher", "the teacher reaches {:.2f} {} on {} validation images, teacher.{} asks for {:.2f}; distilling "
-                       "from it would teach mistakes", score, name, images, settings.classify ? "min_top1" : "min_miou", wanted);
+    fail<WeightsError>("teacher",
+                       "the teacher reaches {:.2f} {} on {} validation images, teacher.{} asks for {:.2f}; distilling "
+                       "from it would teach mistakes",
+                       score, name, images, settings.classify ? "min_top1" : "min_miou", wanted);
   }
   log_info("teacher gate: {:.2f} {} on {} images (at least {:.2f} asked)", score, name, images, wanted);
 }
@@ -88,7 +90,8 @@ Tensor balance_classes(const datasets::DatasetSpec& train, const std::string& ki
   std::string text;
   for (const double w : weights) text += fmt::format(" {:.2f}", w);
   log_info("class weights ({}):{}", kind, text);
-  const auto numbers = Tensor::from(std::vector<float>(weights.begin(), weights.end()), {static_cast<std::int64_t>(weights.size())});
+  const auto numbers =
+      Tensor::from(std::vector<float>(weights.begin(), weights.end()), {static_cast<std::int64_t>(weights.size())});
   return numbers.to(nn::ParameterDevice::current());
 }
 
@@ -121,12 +124,15 @@ std::shared_ptr<models::Model> load_teacher(const Settings& settings, const data
                        val.classes().count());
   }
   if (loaded.card.normalisation != settings.data.normalisation) {
-    fail<WeightsError>("teacher", "{} was trained with normalisation {}, data.normalisation is {}; teacher and student "
-                       "see the same images", loaded.file.string(), loaded.card.normalisation, settings.data.normalisation);
+    fail<WeightsError>("teacher",
+                       "{} was trained with normalisation {}, data.normalisation is {}; teacher and student "
+                       "see the same images",
+                       loaded.file.string(), loaded.card.normalisation, settings.data.normalisation);
   }
   require_fitting_network(want.name, val.target(), "teacher");
   loaded.model->freeze();
-  log_info("teacher: {} from {}, {} parameters, frozen", want.name, loaded.file.string(), loaded.model->parameter_count());
+  log_info("teacher: {} from {}, {} parameters, frozen", want.name, loaded.file.string(),
+           loaded.model->parameter_count());
   pass_gate(settings, *loaded.model, loaded.card.align_corners, val);
   return loaded.model;
 }
@@ -169,14 +175,17 @@ std::shared_ptr<models::Autoencoder> build_autoencoder(const Settings& settings,
     options.strides = a.strides;
   } else if (!a.released_code) {
     if (settings.model.spec.name.empty()) {
-      fail<ConfigError>("autoencoder", "give `model:` (the student, whose tap '{}' decides the strides) or autoencoder.strides",
+      fail<ConfigError>("autoencoder",
+                        "give `model:` (the student, whose tap '{}' decides the strides) or autoencoder.strides",
                         a.student_tap);
     }
     const std::int64_t stride = tap_of_spec(settings.model.spec, a.student_tap).stride;
     if (stride % tap.stride != 0) {
-      fail<ConfigError>("autoencoder", "the student's tap '{}' has stride {}, finer than {} of the teacher's '{}'; give "
-                        "autoencoder.strides ([1, 1, 1] keeps the teacher's size, and the student's map is resized to it)",
-                        a.student_tap, stride, tap.stride, a.tap);
+      fail<ConfigError>(
+          "autoencoder",
+          "the student's tap '{}' has stride {}, finer than {} of the teacher's '{}'; give "
+          "autoencoder.strides ([1, 1, 1] keeps the teacher's size, and the student's map is resized to it)",
+          a.student_tap, stride, tap.stride, a.tap);
     }
     options.strides = models::autoencoder_strides(stride / tap.stride);
   }
@@ -184,11 +193,12 @@ std::shared_ptr<models::Autoencoder> build_autoencoder(const Settings& settings,
   return std::make_shared<models::Autoencoder>(options, weights);
 }
 
-std::unique_ptr<Trainer> make_trainer(Settings settings, const TrainInputs& inputs, const fs::path& run, RunFolder folder,
-                                      const std::string& config_text) {
+std::unique_ptr<Trainer> make_trainer(Settings settings, const TrainInputs& inputs, const fs::path& run,
+                                      RunFolder folder, const std::string& config_text) {
   std::shared_ptr<Task> task;
   if (settings.verb == Verb::kAutoencoder) {
-    task = std::make_shared<AutoencoderTask>(settings, inputs.teacher, build_autoencoder(settings, *inputs.teacher), inputs.val);
+    task = std::make_shared<AutoencoderTask>(settings, inputs.teacher, build_autoencoder(settings, *inputs.teacher),
+                                             inputs.val);
   } else {
     auto distiller = build_objective(settings, inputs);
     if (settings.classify) {
@@ -213,7 +223,8 @@ TrainInputs open_inputs(const Settings& settings) {
   return inputs;
 }
 
-TrainOutcome run_training(const Settings& settings, const fs::path& run, RunFolder folder, const std::string& config_text) {
+TrainOutcome run_training(const Settings& settings, const fs::path& run, RunFolder folder,
+                          const std::string& config_text) {
   return make_trainer(settings, open_inputs(settings), run, folder, config_text)->train();
 }
 

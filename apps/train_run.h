@@ -41,7 +41,8 @@ struct TrainInputs {
 [[nodiscard]] models::TapInfo tap_of_spec(models::ModelSpec spec, const std::string& tap);
 
 /// The autoencoder for a tap of `teacher`. Throws ConfigError for an unknown tap (with the list) or strides that cannot be.
-[[nodiscard]] std::shared_ptr<models::Autoencoder> build_autoencoder(const Settings& settings, const models::Model& teacher);
+[[nodiscard]] std::shared_ptr<models::Autoencoder> build_autoencoder(const Settings& settings,
+                                                                     const models::Model& teacher);
 
 enum class RunFolder : std::uint8_t {
   kNew,      ///< refuse a folder that holds a run

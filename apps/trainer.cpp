@@ -75,8 +75,8 @@ std::unique_ptr<nn::Optimizer> build_optimizer(const TrainSettings& t, const nn:
 
 }  // namespace
 
-Trainer::Trainer(fs::path run, Settings settings, std::shared_ptr<Task> task, std::shared_ptr<const datasets::Dataset> train,
-                 std::string config_text)
+Trainer::Trainer(fs::path run, Settings settings, std::shared_ptr<Task> task,
+                 std::shared_ptr<const datasets::Dataset> train, std::string config_text)
     : run_(std::move(run)),
       settings_(std::move(settings)),
       task_(std::move(task)),
@@ -102,7 +102,8 @@ std::int64_t Trainer::resume() {
   if (ema_) {
     const auto average = c.parts.find("ema");
     if (average == c.parts.end()) {
-      fail<WeightsError>("resume", "{} has no weight average, but train.ema is {}", newest->string(), settings_.train.ema);
+      fail<WeightsError>("resume", "{} has no weight average, but train.ema is {}", newest->string(),
+                         settings_.train.ema);
     }
     ema_->load_state_dict(average->second);
   }
@@ -187,8 +188,10 @@ void Trainer::settle(std::size_t most) {
     }
     if (device_.is_cuda()) check_finite(flight.step, flight.result);
     if (flight.norm && !std::isfinite(values.front())) {
-      fail<NonFiniteError>("clip_grad_norm", "the gradient norm is {} at step {}; the last checkpoint is intact; AnomalyGuard names the "
-                           "op that made it", values.front(), flight.step);
+      fail<NonFiniteError>("clip_grad_norm",
+                           "the gradient norm is {} at step {}; the last checkpoint is intact; AnomalyGuard names the "
+                           "op that made it",
+                           values.front(), flight.step);
     }
     flight.result.peak_bytes = peak_memory();
     log_->step(flight.step, flight.result);
@@ -275,7 +278,8 @@ void Trainer::write_run_json(const TrainOutcome* outcome) const {
     o.add("steps_done", outcome->steps);
     o.add("seconds_per_step", outcome->seconds_per_step).add("peak_bytes", outcome->peak_bytes);
     o.add("seconds", outcome->seconds);
-    if (best_score_ != kNoScore) o.add("best_" + task_->score_name(), best_score_).add("last_" + task_->score_name(), last_score_);
+    if (best_score_ != kNoScore)
+      o.add("best_" + task_->score_name(), best_score_).add("last_" + task_->score_name(), last_score_);
   }
   write_file_atomic(run_ / "run.json", o.str() + "\n");
 }

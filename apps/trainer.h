@@ -30,15 +30,15 @@
 namespace limbeck::apps {
 
 struct TrainOutcome {
-  double best_score = 0;        ///< percent, on the validation set; see Task::score_name()
+  double best_score = 0;  ///< percent, on the validation set; see Task::score_name()
   double last_score = 0;
   std::int64_t steps = 0;
   double seconds = 0;
   double seconds_per_step = 0;  ///< median over the steps done here, data included, validation not; NaN without a step
   std::size_t peak_bytes = 0;   ///< most tensor memory in use during a step, whatever else the process holds included
   std::optional<Evaluation> last;  ///< the validation at the last step, unless an earlier process made it
-  bool stopped = false;        ///< SIGTERM or SIGUSR1: saved, to be resumed (exit status 75)
-  bool interrupted = false;    ///< Ctrl-C: saved (exit status 130)
+  bool stopped = false;            ///< SIGTERM or SIGUSR1: saved, to be resumed (exit status 75)
+  bool interrupted = false;        ///< Ctrl-C: saved (exit status 130)
 };
 
 class Trainer {
@@ -55,7 +55,9 @@ class Trainer {
   [[nodiscard]] Task& task() noexcept { return *task_; }
   [[nodiscard]] std::int64_t total_steps() const noexcept { return total_; }
   /// While it lives, the result's weights are their average; null where the settings ask for none.
-  [[nodiscard]] std::unique_ptr<nn::EmaScope> average() const { return ema_ ? std::make_unique<nn::EmaScope>(*ema_) : nullptr; }
+  [[nodiscard]] std::unique_ptr<nn::EmaScope> average() const {
+    return ema_ ? std::make_unique<nn::EmaScope>(*ema_) : nullptr;
+  }
 
  private:
   /// A step whose losses may still be on their way from the device; see Note [losses read late].

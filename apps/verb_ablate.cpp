@@ -92,7 +92,7 @@ class Sweep {
   fs::path out_;
   bool force_;
   std::vector<std::string> only_;
-  std::map<std::string, TrainInputs> data_;    // without teacher
+  std::map<std::string, TrainInputs> data_;  // without teacher
   std::map<std::string, Teacher> teachers_;
   std::map<std::pair<std::string, std::int64_t>, RunRecord> records_;
   std::map<std::string, std::vector<double>> wall_;  // seconds of the runs done here, per method
@@ -107,7 +107,8 @@ bool Sweep::is_finished(const SweepMethod& method, std::int64_t seed) const {
   if (record == records_.end() || record->second.state != "finished") return false;
   const auto has = [&](const std::string& split, std::string_view weights) {
     const auto& scores = record->second.scores;
-    return std::any_of(scores.begin(), scores.end(), [&](const auto& s) { return s.split == split && s.weights == weights; });
+    return std::any_of(scores.begin(), scores.end(),
+                       [&](const auto& s) { return s.split == split && s.weights == weights; });
   };
   return std::all_of(spec_.splits.begin(), spec_.splits.end(),
                      [&](const auto& split) { return has(split, "last") && (!spec_.best || has(split, "best")); });
@@ -170,8 +171,10 @@ void Sweep::load_records() {
         continue;
       }
       if (!difference.empty()) {
-        fail<ConfigError>("ablate", "{} holds a run with another configuration ({}); choose another --out, or train it again with --force",
-                          run.string(), difference);
+        fail<ConfigError>(
+            "ablate",
+            "{} holds a run with another configuration ({}); choose another --out, or train it again with --force",
+            run.string(), difference);
       }
       // A run that failed is tried again: the disk may have space now.
       if (!failed) records_.insert_or_assign({method.name, seed}, std::move(*record));
@@ -179,7 +182,8 @@ void Sweep::load_records() {
   }
 }
 
-void Sweep::score(Trainer& trainer, const Plan& plan, const fs::path& run, const TrainOutcome& outcome, RunRecord& record) {
+void Sweep::score(Trainer& trainer, const Plan& plan, const fs::path& run, const TrainOutcome& outcome,
+                  RunRecord& record) {
   const auto stop_on_signal = [&](std::size_t, const datasets::Sample&, const datasets::Mask&) {
     if (signals_.received() != 0) throw Stopped{};
   };
@@ -215,7 +219,8 @@ void Sweep::train_and_score(const SweepMethod& method, const fs::path& run, RunR
   double others = static_cast<double>(CpuAllocator::get().stats().in_use);
   if (method.distillation) others -= static_cast<double>(teachers_.at(plan.teacher_key).bytes);
   const bool resume = !force_ && !restart_.contains(run) && fs::exists(run / "config.yaml");
-  const auto trainer = make_trainer(plan.settings, inputs, run, resume ? RunFolder::kResume : RunFolder::kReplace, plan.config_text);
+  const auto trainer =
+      make_trainer(plan.settings, inputs, run, resume ? RunFolder::kResume : RunFolder::kReplace, plan.config_text);
   const TrainOutcome outcome = trainer->train();
   record.steps = outcome.steps;
   record.seconds += outcome.seconds;
@@ -314,18 +319,20 @@ SweepReport Sweep::report() const {
   const Plan plan = plan_run(spec_.methods.front(), spec_.seeds.front());
   const auto& t = plan.settings.train;
   const auto& crop = plan.settings.data.transform;
-  r.facts.push_back(fmt::format("student: {}{}", plan.settings.model.spec.name,
-                                plan.settings.model.init.empty() ? ", random initial weights" : ", initial weights " + plan.settings.model.init));
+  r.facts.push_back(fmt::format(
+      "student: {}{}", plan.settings.model.spec.name,
+      plan.settings.model.init.empty() ? ", random initial weights" : ", initial weights " + plan.settings.model.init));
   for (const auto& method : spec_.methods) {
     if (!method.distillation) continue;
     const auto teacher = plan_run(method, spec_.seeds.front()).settings.teacher;
     r.facts.push_back(fmt::format("teacher: {} from {}", teacher.spec.name, teacher.init));
     break;
   }
-  r.facts.push_back(fmt::format("budget: {} of batch {}{}, {}, lr {} ({}), data {} {}",
-                                t.steps > 0 ? fmt::format("{} steps", t.steps) : fmt::format("{} epochs", t.epochs), t.batch * t.accumulate,
-                                crop.crop_h > 0 ? fmt::format(", crop {}x{}", crop.crop_h, crop.crop_w) : "", t.precision,
-                                format_short(t.lr), t.schedule, plan.settings.data.train.kind, plan.settings.data.train.split));
+  r.facts.push_back(fmt::format(
+      "budget: {} of batch {}{}, {}, lr {} ({}), data {} {}",
+      t.steps > 0 ? fmt::format("{} steps", t.steps) : fmt::format("{} epochs", t.epochs), t.batch * t.accumulate,
+      crop.crop_h > 0 ? fmt::format(", crop {}x{}", crop.crop_h, crop.crop_w) : "", t.precision, format_short(t.lr),
+      t.schedule, plan.settings.data.train.kind, plan.settings.data.train.split));
   r.facts.push_back(fmt::format("seeds: {}", fmt::join(spec_.seeds, ", ")));
   for (const auto& [key, inputs] : data_) r.class_names = inputs.train->classes().names;
   for (const auto& m : spec_.methods) r.methods.push_back(m.name);
@@ -353,7 +360,8 @@ void Sweep::write_tables() const {
   write_file_atomic(out_ / "table.html", sweep_html(r));
   for (const auto& split : r.splits) {
     std::string name = split;
-    std::replace_if(name.begin(), name.end(), [](unsigned char c) { return std::isalnum(c) == 0; }, '_');
+    std::replace_if(
+        name.begin(), name.end(), [](unsigned char c) { return std::isalnum(c) == 0; }, '_');
     datasets::write_image(out_ / fmt::format("bars_{}.png", name), to_image(sweep_chart(r, split, "last")));
   }
 }

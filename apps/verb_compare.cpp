@@ -30,11 +30,13 @@ std::string first_line(const MetricComparison& metrics) {
   if (metrics.common_steps == 0) return "the runs have no logged step in common";
   if (!metrics.first) return fmt::format("equal at all {} steps that both logged", metrics.common_steps);
   const auto& d = *metrics.first;
-  return fmt::format("first different number at step {}: {} is {} and {}", d.step, d.key, json_number(d.a), json_number(d.b));
+  return fmt::format("first different number at step {}: {} is {} and {}", d.step, d.key, json_number(d.a),
+                     json_number(d.b));
 }
 
-void print_text(const CompareArgs& args, const std::vector<ConfigDifference>& differences, const MetricComparison& metrics,
-                const std::map<std::string, double>& a, const std::map<std::string, double>& b) {
+void print_text(const CompareArgs& args, const std::vector<ConfigDifference>& differences,
+                const MetricComparison& metrics, const std::map<std::string, double>& a,
+                const std::map<std::string, double>& b) {
   fmt::print("a: {}\nb: {}\n\nconfiguration: {}\n", args.a, args.b, differences.empty() ? "equal" : "");
   for (const auto& d : differences) fmt::print("  {}: {} -> {}\n", d.key, text_of(d.a), text_of(d.b));
   fmt::print("\nmetrics: {}\n\nlast values:\n", first_line(metrics));
@@ -48,8 +50,9 @@ void print_text(const CompareArgs& args, const std::vector<ConfigDifference>& di
   }
 }
 
-void print_json(const CompareArgs& args, const std::vector<ConfigDifference>& differences, const MetricComparison& metrics,
-                const std::map<std::string, double>& a, const std::map<std::string, double>& b) {
+void print_json(const CompareArgs& args, const std::vector<ConfigDifference>& differences,
+                const MetricComparison& metrics, const std::map<std::string, double>& a,
+                const std::map<std::string, double>& b) {
   std::vector<std::string> list;
   for (const auto& d : differences) {
     JsonObject o;
@@ -64,7 +67,10 @@ void print_json(const CompareArgs& args, const std::vector<ConfigDifference>& di
     if (other != b.end()) last.add(key, JsonObject().add("a", value).add("b", other->second));
   }
   JsonObject result;
-  result.add("a", args.a).add("b", args.b).add_raw("config", json_array(list)).add("common_steps", metrics.common_steps);
+  result.add("a", args.a)
+      .add("b", args.b)
+      .add_raw("config", json_array(list))
+      .add("common_steps", metrics.common_steps);
   if (metrics.first) {
     const auto& d = *metrics.first;
     result.add("first_difference", JsonObject().add("step", d.step).add("key", d.key).add("a", d.a).add("b", d.b));

@@ -47,7 +47,8 @@ ModelCard make_card(const ImportArgs& args, const std::map<std::string, std::str
   } else if (const std::string eps = entry("bn_eps"); !eps.empty()) {
     const auto [end, status] = std::from_chars(eps.data(), eps.data() + eps.size(), card.spec.bn_eps);
     if (status != std::errc() || end != eps.data() + eps.size() || !(card.spec.bn_eps > 0)) {
-      fail<WeightsError>("import", "{}: metadata 'bn_eps' is '{}', expected a positive number; give --bn-eps", args.file, eps);
+      fail<WeightsError>("import", "{}: metadata 'bn_eps' is '{}', expected a positive number; give --bn-eps",
+                         args.file, eps);
     }
   }
   card.normalisation = !args.normalisation.empty() ? args.normalisation : normalisation_of(metadata);
@@ -111,7 +112,8 @@ int run_import(const ImportArgs& args) {
     print_names("fresh", report.fresh);
   }
   fmt::print("{}: {}\n", args.out, report.to_string());
-  if (!report.fresh.empty()) log_warn("{} tensors of the head keep random values: train before you evaluate", report.fresh.size());
+  if (!report.fresh.empty())
+    log_warn("{} tensors of the head keep random values: train before you evaluate", report.fresh.size());
   return 0;
 }
 

@@ -22,7 +22,8 @@ int run_init_config(const InitConfigArgs& args) {
     if (args.out.empty()) {
       fmt::print("{}", preset.text);
     } else {
-      if (std::filesystem::exists(args.out)) fail<ConfigError>("init-config", "{} exists; choose another --out", args.out);
+      if (std::filesystem::exists(args.out))
+        fail<ConfigError>("init-config", "{} exists; choose another --out", args.out);
       write_file_atomic(args.out, preset.text);
       log_info("wrote {}", args.out);
     }

@@ -54,8 +54,10 @@ Progress progress_of(const fs::path& root, const Stage& stage) {
   }
   const std::string then = read_file(folder / kRecord);
   if (then != stage.text()) {
-    fail<ConfigError>("run", "stage '{}' in {} was started with other settings ({}); choose another --out, remove the folder, "
-                      "or start everything again with --force", stage.name, folder.string(), first_difference(stage.text(), then));
+    fail<ConfigError>("run",
+                      "stage '{}' in {} was started with other settings ({}); choose another --out, remove the folder, "
+                      "or start everything again with --force",
+                      stage.name, folder.string(), first_difference(stage.text(), then));
   }
   return !stage.from.empty() || is_finished(folder) ? Progress::kFinished : Progress::kStarted;
 }
@@ -66,9 +68,13 @@ void check_order(const std::vector<Stage>& stages, const std::vector<Progress>& 
     if (progress[i] == Progress::kNew) continue;
     for (std::size_t k = 0; k < i; ++k) {
       const auto& needs = stages[i].needs;
-      if (progress[k] == Progress::kFinished || std::find(needs.begin(), needs.end(), stages[k].name) == needs.end()) continue;
-      fail<ConfigError>("run", "stage '{}' was made from '{}', which is not finished in {}; remove {}, or start everything again "
-                        "with --force", stages[i].name, stages[k].name, root.string(), (root / stages[i].name).string());
+      if (progress[k] == Progress::kFinished || std::find(needs.begin(), needs.end(), stages[k].name) == needs.end())
+        continue;
+      fail<ConfigError>(
+          "run",
+          "stage '{}' was made from '{}', which is not finished in {}; remove {}, or start everything again "
+          "with --force",
+          stages[i].name, stages[k].name, root.string(), (root / stages[i].name).string());
     }
   }
 }
@@ -88,8 +94,8 @@ void check_taken(const Stage& stage, const fs::path& root) {
   const std::string wanted = stage.resolved(root).get<std::string>("model.name");
   const std::string found = load_model(file).card.spec.name;
   if (found == wanted) return;
-  fail<WeightsError>("run", "stage '{}' is taken from {}, which holds a {}, but its model.name is {}", stage.name, file.string(), found,
-                     wanted);
+  fail<WeightsError>("run", "stage '{}' is taken from {}, which holds a {}, but its model.name is {}", stage.name,
+                     file.string(), found, wanted);
 }
 
 void take_stage(const Stage& stage, const fs::path& root) {
@@ -103,7 +109,9 @@ TrainOutcome run_stage(const Stage& stage, const fs::path& root, Progress progre
   const fs::path folder = root / stage.name;
   const Config config = stage.resolved(root);
   const Settings settings = read_settings(config, stage.verb);
-  const RunFolder mode = force ? RunFolder::kReplace : progress == Progress::kStarted ? RunFolder::kResume : RunFolder::kNew;
+  const RunFolder mode = force                            ? RunFolder::kReplace
+                         : progress == Progress::kStarted ? RunFolder::kResume
+                                                          : RunFolder::kNew;
   const auto trainer = make_trainer(settings, open_inputs(settings), folder, mode, config.dump());
   write_file_atomic(folder / kRecord, stage.text());
   remove_scores(folder);  // of the weights before
@@ -127,7 +135,8 @@ int run_stages(const TrainArgs& args) {
   const SignalGuard signals;  // between stages too
   for (std::size_t i = 0; i < staged.stages.size(); ++i) {
     const Stage& stage = staged.stages[i];
-    const std::string title = fmt::format("stage {}/{} {} ({})", i + 1, staged.stages.size(), stage.name, name_of(stage.verb));
+    const std::string title =
+        fmt::format("stage {}/{} {} ({})", i + 1, staged.stages.size(), stage.name, name_of(stage.verb));
     if (progress[i] == Progress::kFinished) {
       log_info("{}: finished before", title);
       continue;

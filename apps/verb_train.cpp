@@ -33,7 +33,10 @@ int run_verb(const TrainArgs& args, Verb verb) {
   const int status = exit_status(outcome);
   if (status == 0) {
     log_info("done: {} steps in {}, best val {} {:.2f}; see {}", outcome.steps, format_duration(outcome.seconds),
-             verb == Verb::kAutoencoder ? "explained variance" : settings.classify ? "top-1" : "mIoU", outcome.best_score, (run / "report.html").string());
+             verb == Verb::kAutoencoder ? "explained variance"
+             : settings.classify        ? "top-1"
+                                        : "mIoU",
+             outcome.best_score, (run / "report.html").string());
   }
   return status;
 }

@@ -80,17 +80,19 @@ Network load_network(const std::string& role, const std::string& path, const std
 void check_classes(const std::vector<Network>& networks, const datasets::ClassInfo& classes, const char* owner) {
   for (const auto& n : networks) {
     if (n.loaded.card.spec.classes != classes.count()) {
-      fail<WeightsError>("visualize", "the {} network ({}) has {} classes, the {} {}", n.role, n.loaded.file.string(), n.loaded.card.spec.classes,
-                         owner, classes.count());
+      fail<WeightsError>("visualize", "the {} network ({}) has {} classes, the {} {}", n.role, n.loaded.file.string(),
+                         n.loaded.card.spec.classes, owner, classes.count());
     }
   }
 }
 
 /// Pictures named on the command line, or samples of the data set spread evenly over it.
-std::vector<Subject> collect_subjects(const VisualizeArgs& args, const std::vector<Network>& networks, datasets::ClassInfo& classes) {
+std::vector<Subject> collect_subjects(const VisualizeArgs& args, const std::vector<Network>& networks,
+                                      datasets::ClassInfo& classes) {
   std::vector<Subject> subjects;
   if (!args.images.empty()) {
-    for (const auto& file : args.images) subjects.push_back({fs::path(file).stem().string(), datasets::read_image(file), std::nullopt});
+    for (const auto& file : args.images)
+      subjects.push_back({fs::path(file).stem().string(), datasets::read_image(file), std::nullopt});
     return subjects;
   }
   Config config = stored_config(args, args.student);
@@ -114,7 +116,8 @@ void look(std::vector<Network>& networks, const Image& image, double tau) {
   for (auto& n : networks) {
     const auto normalisation = datasets::Normalisation::parse(n.loaded.card.normalisation);
     const std::vector<std::string> taps{n.tap};
-    n.output = n.loaded.model->forward(datasets::to_tensor(image, normalisation).to(device_of(*n.loaded.model)), n.tap == "logits" ? std::span<const std::string>() : taps);
+    n.output = n.loaded.model->forward(datasets::to_tensor(image, normalisation).to(device_of(*n.loaded.model)),
+                                       n.tap == "logits" ? std::span<const std::string>() : taps);
     if (n.tap == "logits") n.output.taps["logits"] = n.output.logits;
     const Tensor full = ops::resize_bilinear(n.output.logits, {image.h, image.w}, n.loaded.card.align_corners);
     n.mask = datasets::to_mask(ops::argmax(full, 1).to(kCpu));
@@ -123,7 +126,9 @@ void look(std::vector<Network>& networks, const Image& image, double tau) {
   }
 }
 
-int factor_of(const Image& image) { return static_cast<int>(std::max<std::int64_t>(1, (kPanelWidth + image.w - 1) / image.w)); }
+int factor_of(const Image& image) {
+  return static_cast<int>(std::max<std::int64_t>(1, (kPanelWidth + image.w - 1) / image.w));
+}
 
 /// A [1,1,h,w] map at the size of the picture.
 std::vector<float> at_size(const Tensor& map, const Image& image) {
@@ -151,20 +156,24 @@ Image agreement_legend(const std::string& a, const std::string& b, std::int64_t 
 }
 
 /// image | truth | teacher | plain | distilled | where they disagree
-Image side_by_side_picture(const Subject& subject, const std::vector<Network>& networks, const datasets::ClassInfo& classes) {
+Image side_by_side_picture(const Subject& subject, const std::vector<Network>& networks,
+                           const datasets::ClassInfo& classes) {
   const int factor = factor_of(subject.image);
   std::vector<Panel> panels{{datasets::enlarged(subject.image, factor), "image"}};
   const auto add_mask = [&](const Mask& mask, const std::string& caption) {
-    panels.push_back({datasets::enlarged(datasets::overlay(subject.image, mask, classes.palette, 0.7), factor), caption});
+    panels.push_back(
+        {datasets::enlarged(datasets::overlay(subject.image, mask, classes.palette, 0.7), factor), caption});
   };
   if (subject.truth) add_mask(*subject.truth, "truth");
   for (const auto& n : networks) {
-    add_mask(n.mask, subject.truth ? fmt::format("{} ({:.1f} % right)", n.role, share_right(*subject.truth, n.mask)) : n.role);
+    add_mask(n.mask,
+             subject.truth ? fmt::format("{} ({:.1f} % right)", n.role, share_right(*subject.truth, n.mask)) : n.role);
   }
   // The student against what it would be without its teacher; without a plain student against the teacher.
   const Network& a = networks[networks.size() - 2];
   const Network& b = networks.back();
-  const Image map = subject.truth ? agreement_map(*subject.truth, a.mask, b.mask) : difference_map(a.mask, b.mask, classes.palette);
+  const Image map =
+      subject.truth ? agreement_map(*subject.truth, a.mask, b.mask) : difference_map(a.mask, b.mask, classes.palette);
   panels.push_back({datasets::enlarged(map, factor), fmt::format("{} against {}", b.role, a.role)});
   const Image rows = datasets::side_by_side(panels, 3, kTextScale);
   std::vector<Image> parts{rows, datasets::legend(classes, rows.w, kTextScale)};
@@ -172,8 +181,8 @@ Image side_by_side_picture(const Subject& subject, const std::vector<Network>& n
   return datasets::stacked(parts);
 }
 
-Image affinity_picture(const Subject& subject, const std::vector<Network>& networks, const std::vector<PixelPosition>& pixels,
-                       const datasets::ClassInfo& classes) {
+Image affinity_picture(const Subject& subject, const std::vector<Network>& networks,
+                       const std::vector<PixelPosition>& pixels, const datasets::ClassInfo& classes) {
   constexpr HeatRange kRange{0, 1};
   const int factor = factor_of(subject.image);
   std::vector<Panel> panels;
@@ -189,8 +198,10 @@ Image affinity_picture(const Subject& subject, const std::vector<Network>& netwo
     add(subject.image, fmt::format("{},{}: {}", p.x, p.y, what));
     for (const auto& n : networks) {
       const Tensor& feature = n.output.taps.at(n.tap);
-      const Tensor map = affinity_map(feature, p.y * feature.size(2) / subject.image.h, p.x * feature.size(3) / subject.image.w);
-      add(datasets::heat_overlay(subject.image, at_size(map, subject.image), kRange), fmt::format("{}: {}", n.role, n.tap));
+      const Tensor map =
+          affinity_map(feature, p.y * feature.size(2) / subject.image.h, p.x * feature.size(3) / subject.image.w);
+      add(datasets::heat_overlay(subject.image, at_size(map, subject.image), kRange),
+          fmt::format("{}: {}", n.role, n.tap));
     }
   }
   const Image rows = datasets::side_by_side(panels, static_cast<int>(networks.size()) + 1, kTextScale);
@@ -198,8 +209,8 @@ Image affinity_picture(const Subject& subject, const std::vector<Network>& netwo
 }
 
 /// One row per class: the logit map of every network, then its softmax over positions.
-Image saliency_picture(const Subject& subject, const std::vector<Network>& networks, const std::vector<std::int64_t>& chosen,
-                       const datasets::ClassInfo& classes, double tau) {
+Image saliency_picture(const Subject& subject, const std::vector<Network>& networks,
+                       const std::vector<std::int64_t>& chosen, const datasets::ClassInfo& classes, double tau) {
   const int factor = factor_of(subject.image);
   std::vector<Panel> panels;
   for (const auto k : chosen) {
@@ -210,18 +221,22 @@ Image saliency_picture(const Subject& subject, const std::vector<Network>& netwo
         const auto values = at_size(map, subject.image);
         HeatRange range = datasets::range_of(values);
         if (softmax) range.low = 0;
-        const std::string caption = softmax ? fmt::format("{}: {} softmax 0..{}", n.role, name, format_short(range.high))
-                                            : fmt::format("{}: {} {}..{}", n.role, name, format_short(range.low), format_short(range.high));
-        panels.push_back({datasets::enlarged(datasets::heat_overlay(subject.image, values, range, 0.8), factor), caption});
+        const std::string caption =
+            softmax ? fmt::format("{}: {} softmax 0..{}", n.role, name, format_short(range.high))
+                    : fmt::format("{}: {} {}..{}", n.role, name, format_short(range.low), format_short(range.high));
+        panels.push_back(
+            {datasets::enlarged(datasets::heat_overlay(subject.image, values, range, 0.8), factor), caption});
       }
     }
   }
   const Image rows = datasets::side_by_side(panels, static_cast<int>(networks.size()), kTextScale);
-  return datasets::stacked({rows, datasets::colour_bar("dark: lowest, light: highest of the panel", {0, 1}, rows.w, kTextScale)});
+  return datasets::stacked(
+      {rows, datasets::colour_bar("dark: lowest, light: highest of the panel", {0, 1}, rows.w, kTextScale)});
 }
 
 /// The matrices with one common range of colours, so that panels compare.
-Image similarity_picture(const std::vector<Network>& networks, const datasets::ClassInfo& classes, std::size_t pictures) {
+Image similarity_picture(const std::vector<Network>& networks, const datasets::ClassInfo& classes,
+                         std::size_t pictures) {
   std::vector<std::vector<float>> matrices;
   std::vector<float> all;
   for (const auto& n : networks) {
@@ -232,12 +247,15 @@ Image similarity_picture(const std::vector<Network>& networks, const datasets::C
   const HeatRange range{0, datasets::range_of(all).high};
   std::vector<Panel> panels;
   for (std::size_t i = 0; i < networks.size(); ++i) {
-    const std::string distance =
-        i == 0 ? "" : fmt::format(", distance to the teacher {:.4f}", row_distance(networks[0].similarity, networks[i].similarity));
-    panels.push_back({datasets::matrix_picture(matrices[i], classes.names, range, kTextScale), networks[i].role + distance});
+    const std::string distance = i == 0 ? ""
+                                        : fmt::format(", distance to the teacher {:.4f}",
+                                                      row_distance(networks[0].similarity, networks[i].similarity));
+    panels.push_back(
+        {datasets::matrix_picture(matrices[i], classes.names, range, kTextScale), networks[i].role + distance});
   }
   const Image rows = datasets::side_by_side(panels, static_cast<int>(panels.size()), kTextScale);
-  return datasets::stacked({rows, datasets::colour_bar("divergence of column from row, nats", range, rows.w, kTextScale)});
+  return datasets::stacked(
+      {rows, datasets::colour_bar("divergence of column from row, nats", range, rows.w, kTextScale)});
 }
 
 std::vector<PixelPosition> choose_pixels(const VisualizeArgs& args, const Subject& subject, const Mask& mask) {
@@ -245,22 +263,24 @@ std::vector<PixelPosition> choose_pixels(const VisualizeArgs& args, const Subjec
   for (const auto& text : args.pixels) {
     const PixelPosition p = parse_pixel(text);
     if (p.x >= subject.image.w || p.y >= subject.image.h) {
-      fail<ConfigError>("visualize", "--pixel {},{} is outside of {}, which is {} pixels wide and {} high (counted from 0)", p.x, p.y,
-                        subject.name, subject.image.w, subject.image.h);
+      fail<ConfigError>("visualize",
+                        "--pixel {},{} is outside of {}, which is {} pixels wide and {} high (counted from 0)", p.x,
+                        p.y, subject.name, subject.image.w, subject.image.h);
     }
     pixels.push_back(p);
   }
   return pixels.empty() ? pick_pixels(mask, 4) : pixels;
 }
 
-std::vector<std::int64_t> choose_classes(const VisualizeArgs& args, const datasets::ClassInfo& classes, const Mask& mask) {
+std::vector<std::int64_t> choose_classes(const VisualizeArgs& args, const datasets::ClassInfo& classes,
+                                         const Mask& mask) {
   std::vector<std::int64_t> chosen;
   for (const auto& name : args.classes) {
     const auto found = std::find(classes.names.begin(), classes.names.end(), name);
     if (found == classes.names.end()) {
       const std::string near = nearest_word(name, classes.names);
-      fail<ConfigError>("visualize", "no class '{}'{}; classes: {}", name, near.empty() ? "" : fmt::format(", did you mean '{}'?", near),
-                        fmt::join(classes.names, ", "));
+      fail<ConfigError>("visualize", "no class '{}'{}; classes: {}", name,
+                        near.empty() ? "" : fmt::format(", did you mean '{}'?", near), fmt::join(classes.names, ", "));
     }
     chosen.push_back(found - classes.names.begin());
   }
@@ -282,8 +302,8 @@ class Page {
   void facts(const std::vector<Network>& networks) {
     text_ += "<table>\n<tr><th>role</th><th>network</th><th>parameters</th><th>tap</th><th>file</th></tr>\n";
     for (const auto& n : networks) {
-      text_ += fmt::format("<tr><td>{}</td><td>{}</td><td class=\"number\">{}</td><td>{}</td><td>{}</td></tr>\n", n.role,
-                           n.loaded.card.spec.name, n.loaded.model->parameter_count(), html_escape(n.tap),
+      text_ += fmt::format("<tr><td>{}</td><td>{}</td><td class=\"number\">{}</td><td>{}</td><td>{}</td></tr>\n",
+                           n.role, n.loaded.card.spec.name, n.loaded.model->parameter_count(), html_escape(n.tap),
                            html_escape(n.loaded.file.string()));
     }
     text_ += "</table>\n";
@@ -324,20 +344,25 @@ int run_visualize(const VisualizeArgs& args) {
     const auto pixels = choose_pixels(args, subject, mask);
     page.heading(subject.name);
     page.picture(subject.name + "_masks.png", side_by_side_picture(subject, networks, classes));
-    page.paragraph("Affinity: cosine between the feature of the marked pixel and that of every position, at the tap named above each "
-                   "map. A network that has understood the class lights up the rest of it and nothing else.");
+    page.paragraph(
+        "Affinity: cosine between the feature of the marked pixel and that of every position, at the tap named above each "
+        "map. A network that has understood the class lights up the rest of it and nothing else.");
     page.picture(subject.name + "_affinity.png", affinity_picture(subject, networks, pixels, classes));
-    page.paragraph(fmt::format("Saliency of classes: the logit map and its softmax over positions with temperature {} (times the number "
-                               "of positions: 1 is no preference), which channel-wise distillation compares.", format_short(args.tau)));
+    page.paragraph(fmt::format(
+        "Saliency of classes: the logit map and its softmax over positions with temperature {} (times the number "
+        "of positions: 1 is no preference), which channel-wise distillation compares.",
+        format_short(args.tau)));
     page.picture(subject.name + "_saliency.png",
                  saliency_picture(subject, networks, choose_classes(args, classes, mask), classes, args.tau));
     progress.advance();
   }
   progress.finish();
   page.heading("Similarity between classes");
-  page.paragraph(fmt::format("Row i, column j: divergence of the places of class j from the places of class i (softmax over positions of the "
-                             "logits at image size), mean over {} pictures. The distance to the teacher compares rows of length 1, as "
-                             "inter-class similarity distillation does.", subjects.size()));
+  page.paragraph(fmt::format(
+      "Row i, column j: divergence of the places of class j from the places of class i (softmax over positions of the "
+      "logits at image size), mean over {} pictures. The distance to the teacher compares rows of length 1, as "
+      "inter-class similarity distillation does.",
+      subjects.size()));
   page.picture("inter_class.png", similarity_picture(networks, classes, subjects.size()));
   page.write();
   log_info("pictures and index.html in {}", args.out);

@@ -33,7 +33,9 @@ Tensor to_map(const std::vector<double>& values, const Tensor& like) {
 /// City-block distance of every pixel to the nearest one of another id, the outside of the picture being another: two sweeps.
 std::vector<std::int64_t> depth_in_class(const datasets::Mask& mask) {
   std::vector<std::int64_t> depth(mask.ids.size(), 0);
-  const auto at = [&](std::int64_t y, std::int64_t x) -> std::int64_t& { return depth[static_cast<std::size_t>(y * mask.w + x)]; };
+  const auto at = [&](std::int64_t y, std::int64_t x) -> std::int64_t& {
+    return depth[static_cast<std::size_t>(y * mask.w + x)];
+  };
   const auto from = [&](std::int64_t y, std::int64_t x, std::int64_t ny, std::int64_t nx) -> std::int64_t {
     const bool outside = ny < 0 || nx < 0 || ny >= mask.h || nx >= mask.w;
     return outside || mask.at(ny, nx) != mask.at(y, x) ? 1 : at(ny, nx) + 1;
@@ -55,8 +57,8 @@ Tensor affinity_map(const Tensor& feature, std::int64_t y, std::int64_t x) {
   check_map(feature, "affinity_map");
   const std::int64_t c = feature.size(1);
   const std::int64_t m = feature.size(2) * feature.size(3);
-  LIMBECK_CHECK(y >= 0 && y < feature.size(2) && x >= 0 && x < feature.size(3), "affinity_map", "position ({}, {}) of a {}x{} map", x, y,
-                feature.size(3), feature.size(2));
+  LIMBECK_CHECK(y >= 0 && y < feature.size(2) && x >= 0 && x < feature.size(3), "affinity_map",
+                "position ({}, {}) of a {}x{} map", x, y, feature.size(3), feature.size(2));
   const auto values = feature.to_vector<float>();
   const std::int64_t q = y * feature.size(3) + x;
   std::vector<double> dot(static_cast<std::size_t>(m), 0.0);
@@ -87,17 +89,20 @@ Tensor saliency_map(const Tensor& map, std::int64_t channel, double tau) {
   return to_map(values, map);
 }
 
-Tensor channel_of(const Tensor& map, std::int64_t channel) { return to_map(channel_values(map, channel, "channel_of"), map); }
+Tensor channel_of(const Tensor& map, std::int64_t channel) {
+  return to_map(channel_values(map, channel, "channel_of"), map);
+}
 
 double row_distance(const Tensor& a, const Tensor& b) {
-  LIMBECK_CHECK(a.ndim() == 2 && a.size(0) == a.size(1) && a.shape() == b.shape(), "row_distance", "matrices of shapes {} and {}",
-                a.shape(), b.shape());
+  LIMBECK_CHECK(a.ndim() == 2 && a.size(0) == a.size(1) && a.shape() == b.shape(), "row_distance",
+                "matrices of shapes {} and {}", a.shape(), b.shape());
   const std::int64_t n = a.size(0);
   const auto left = a.to_vector<float>();
   const auto right = b.to_vector<float>();
   const auto length = [n](const std::vector<float>& m, std::int64_t row) {
     double sum = 0;
-    for (std::int64_t j = 0; j < n; ++j) sum += std::pow(static_cast<double>(m[static_cast<std::size_t>(row * n + j)]), 2);
+    for (std::int64_t j = 0; j < n; ++j)
+      sum += std::pow(static_cast<double>(m[static_cast<std::size_t>(row * n + j)]), 2);
     return std::max(std::sqrt(sum), 1e-12);
   };
   double sum = 0;
@@ -156,7 +161,8 @@ datasets::Image agreement_map(const datasets::Mask& truth, const datasets::Mask&
   return out;
 }
 
-datasets::Image difference_map(const datasets::Mask& a, const datasets::Mask& b, const std::vector<datasets::Rgb>& palette) {
+datasets::Image difference_map(const datasets::Mask& a, const datasets::Mask& b,
+                               const std::vector<datasets::Rgb>& palette) {
   return datasets::error_map(b, a, palette);  // "truth" gives the colour where the two differ
 }
 

@@ -47,10 +47,13 @@ struct PixelPosition {
 
 /// Who is right where, as one of kAgreementColours per pixel: 0 both, 1 only `b`, 2 only `a`, 3 neither; black without a label.
 /// Throws Error when the sizes differ.
-[[nodiscard]] datasets::Image agreement_map(const datasets::Mask& truth, const datasets::Mask& a, const datasets::Mask& b);
+[[nodiscard]] datasets::Image agreement_map(const datasets::Mask& truth, const datasets::Mask& a,
+                                            const datasets::Mask& b);
 /// Where `b` differs from `a`: the colour of what b says, dark grey where they agree.
-[[nodiscard]] datasets::Image difference_map(const datasets::Mask& a, const datasets::Mask& b, const std::vector<datasets::Rgb>& palette);
-inline constexpr std::array<datasets::Rgb, 4> kAgreementColours{{{70, 70, 70}, {80, 200, 90}, {225, 70, 60}, {245, 200, 60}}};
+[[nodiscard]] datasets::Image difference_map(const datasets::Mask& a, const datasets::Mask& b,
+                                             const std::vector<datasets::Rgb>& palette);
+inline constexpr std::array<datasets::Rgb, 4> kAgreementColours{
+    {{70, 70, 70}, {80, 200, 90}, {225, 70, 60}, {245, 200, 60}}};
 
 /// "1,2" or "1x2" -> {x 1, y 2}. Throws ConfigError.
 [[nodiscard]] PixelPosition parse_pixel(const std::string& text);

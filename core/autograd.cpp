@@ -142,8 +142,10 @@ SavedTensor::SavedTensor(const Tensor& t) : tensor_(t.defined() ? t.detach() : T
 
 const Tensor& SavedTensor::unpack(const char* op) const {
   if (tensor_.defined() && tensor_.version() != version_) {
-    fail(op, "a tensor of shape {} saved for backward was overwritten: it is at version {}, expected {}; "
-             "write to a copy(), or after backward", tensor_.shape(), tensor_.version(), version_);
+    fail(op,
+         "a tensor of shape {} saved for backward was overwritten: it is at version {}, expected {}; "
+         "write to a copy(), or after backward",
+         tensor_.shape(), tensor_.version(), version_);
   }
   return tensor_;
 }
@@ -311,7 +313,8 @@ void backward(const Tensor& root, const Tensor& seed, BackwardOptions options) {
                   root.shape());
   }
   const NoGradGuard off;
-  Tensor start = seed.defined() ? seed.copy_as(root.dtype()) : Tensor::full(root.shape(), 1.0, root.dtype(), root.device());
+  Tensor start =
+      seed.defined() ? seed.copy_as(root.dtype()) : Tensor::full(root.shape(), 1.0, root.dtype(), root.device());
   const AutogradMeta& meta = *root.impl()->autograd;
   if (!meta.producer) {  // a leaf: its gradient is the seed
     accumulate_into_leaf(root, std::move(start));

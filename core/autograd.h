@@ -126,10 +126,10 @@ class Node : public RefCounted {
 /// Part of a tensor that takes part in differentiation.
 struct AutogradMeta : Pooled {
   bool requires_grad = false;
-  Tensor grad;                 // leaves only
-  Ref<Node> producer;          // null for leaves
-  std::uint32_t output = 0;    // which output of the producer
-  Node* accumulator = nullptr; // leaves: not owned, alive while a graph refers to it
+  Tensor grad;                  // leaves only
+  Ref<Node> producer;           // null for leaves
+  std::uint32_t output = 0;     // which output of the producer
+  Node* accumulator = nullptr;  // leaves: not owned, alive while a graph refers to it
   std::vector<std::function<void(const Tensor&)>> hooks;
 };
 

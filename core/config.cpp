@@ -97,7 +97,8 @@ template <class T>
 struct Converter<std::vector<T>> {
   static std::vector<T> read(const ConfigNode& node, const std::string& path) {
     if (node.kind == Kind::kValue) return {convert_value<T>(node, path)};
-    if (node.kind != Kind::kList) config_fail(node.place, fmt::format("'{}': expected a list, found {}", path, config_found(node)));
+    if (node.kind != Kind::kList)
+      config_fail(node.place, fmt::format("'{}': expected a list, found {}", path, config_found(node)));
     std::vector<T> out;
     out.reserve(node.children.size());
     for (std::size_t i = 0; i < node.children.size(); ++i) {
@@ -242,7 +243,8 @@ Config Config::parse(std::string_view text, std::string_view name) {
   tree->root = parse_config_yaml(text, tree->name, {});
   ConfigNode* root = tree->root.get();
   if (root->kind == Kind::kNull) root->kind = Kind::kMap;  // an empty file
-  if (root->kind != Kind::kMap) config_fail(root->place, fmt::format("expected 'key: value' lines, found {}", config_found(*root)));
+  if (root->kind != Kind::kMap)
+    config_fail(root->place, fmt::format("expected 'key: value' lines, found {}", config_found(*root)));
   root->place = tree->name;
   return {std::move(tree), root, ""};
 }
@@ -263,7 +265,8 @@ void Config::override_with(std::string_view assignment) {
       std::size_t index = 0;
       const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), index);
       if (error != std::errc{} || end != part.data() + part.size() || index >= node->children.size()) {
-        config_fail(place, fmt::format("'{}' is no entry of a list of {} (from {})", part, node->children.size(), node->place));
+        config_fail(
+            place, fmt::format("'{}' is no entry of a list of {} (from {})", part, node->children.size(), node->place));
       }
       if (last) {
         node->children[index] = std::move(value);
@@ -274,7 +277,8 @@ void Config::override_with(std::string_view assignment) {
     }
     if (node->kind == Kind::kNull) node->kind = Kind::kMap;
     if (node->kind != Kind::kMap) {
-      config_fail(place, fmt::format("'{}' goes into {} (from {}), which is no section", part, config_found(*node), node->place));
+      config_fail(place, fmt::format("'{}' goes into {} (from {}), which is no section", part, config_found(*node),
+                                     node->place));
     }
     const auto it = std::find(node->keys.begin(), node->keys.end(), part);
     if (last && it != node->keys.end()) {
@@ -354,9 +358,9 @@ T Config::get_in_range(std::string_view key, T fallback, T low, T high) const {
   return get_in_range<T>(key, low, high);
 }
 
-#define LIMBECK_CONFIG_TYPE(T)                                          \
-  template std::optional<T> Config::find<T>(std::string_view) const;   \
-  template T Config::get<T>(std::string_view) const;                   \
+#define LIMBECK_CONFIG_TYPE(T)                                       \
+  template std::optional<T> Config::find<T>(std::string_view) const; \
+  template T Config::get<T>(std::string_view) const;                 \
   template T Config::get<T>(std::string_view, const T&) const;
 LIMBECK_CONFIG_TYPE(bool)
 LIMBECK_CONFIG_TYPE(int)
@@ -367,8 +371,8 @@ LIMBECK_CONFIG_TYPE(std::vector<std::int64_t>)
 LIMBECK_CONFIG_TYPE(std::vector<double>)
 LIMBECK_CONFIG_TYPE(std::vector<std::string>)
 #undef LIMBECK_CONFIG_TYPE
-#define LIMBECK_CONFIG_RANGE(T)                                             \
-  template T Config::get_in_range<T>(std::string_view, T, T) const;        \
+#define LIMBECK_CONFIG_RANGE(T)                                     \
+  template T Config::get_in_range<T>(std::string_view, T, T) const; \
   template T Config::get_in_range<T>(std::string_view, T, T, T) const;
 LIMBECK_CONFIG_RANGE(int)
 LIMBECK_CONFIG_RANGE(std::int64_t)
@@ -414,7 +418,8 @@ std::vector<Config> Config::sections(std::string_view key) const {
   for (std::size_t i = 0; i < list->children.size(); ++i) {
     ConfigNode* node = list->children[i].get();
     const std::string item = fmt::format("{}.{}", path, i);
-    if (node->kind != Kind::kMap) config_fail(node->place, fmt::format("'{}': expected a section, found {}", item, config_found(*node)));
+    if (node->kind != Kind::kMap)
+      config_fail(node->place, fmt::format("'{}': expected a section, found {}", item, config_found(*node)));
     node->asked = true;
     out.push_back(Config(tree_, node, item));
   }

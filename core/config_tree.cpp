@@ -104,22 +104,22 @@ std::unique_ptr<ConfigNode> clone(const ConfigNode& node, std::size_t depth, Bud
 class TreeBuilder final : public YAML::EventHandler {
  public:
   /// `fixed_place`: reported instead of file and line (command line).
-  TreeBuilder(std::string name, std::string fixed_place) : name_(std::move(name)), fixed_place_(std::move(fixed_place)) {}
+  TreeBuilder(std::string name, std::string fixed_place)
+      : name_(std::move(name)), fixed_place_(std::move(fixed_place)) {}
 
   std::unique_ptr<ConfigNode> root;
 
   void OnDocumentStart(const YAML::Mark&) override {}
   void OnDocumentEnd() override {}
-  void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override {
-    value(mark, anchor, "", false, Kind::kNull);
-  }
+  void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override { value(mark, anchor, "", false, Kind::kNull); }
   void OnAlias(const YAML::Mark& mark, YAML::anchor_t anchor) override {
     const auto it = anchors_.find(anchor);
     if (it == anchors_.end()) config_fail(place(mark), "alias inside its own definition");
     if (expects_key()) config_fail(place(mark), "an alias cannot be a key");
     attach(clone(*it->second, stack_.size(), budget_, place(mark)));
   }
-  void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, const std::string& text) override {
+  void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                const std::string& text) override {
     const bool quoted = tag == "!";
     const bool null = !quoted && (text.empty() || text == "~" || text == "null" || text == "Null" || text == "NULL");
     value(mark, anchor, text, quoted, null ? Kind::kNull : Kind::kValue);
@@ -129,7 +129,8 @@ class TreeBuilder final : public YAML::EventHandler {
     open(mark, anchor, Kind::kList);
   }
   void OnSequenceEnd() override { close(); }
-  void OnMapStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor, YAML::EmitterStyle::value) override {
+  void OnMapStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor,
+                  YAML::EmitterStyle::value) override {
     open(mark, anchor, Kind::kMap);
   }
   void OnMapEnd() override { close(); }
@@ -175,7 +176,8 @@ class TreeBuilder final : public YAML::EventHandler {
     level.key_place = place(mark);
     const auto [first, fresh] = level.key_places.emplace(text, level.key_place);
     if (!fresh) {
-      config_fail(level.key_place, fmt::format("duplicate key '{}', first given at {}", config_shown(text), first->second));
+      config_fail(level.key_place,
+                  fmt::format("duplicate key '{}', first given at {}", config_shown(text), first->second));
     }
     level.have_key = true;
     level.key = text;
@@ -241,7 +243,8 @@ class Validator final : public YAML::EventHandler {
 
 }  // namespace
 
-std::unique_ptr<ConfigNode> parse_config_yaml(std::string_view text, const std::string& name, const std::string& fixed_place) {
+std::unique_ptr<ConfigNode> parse_config_yaml(std::string_view text, const std::string& name,
+                                              const std::string& fixed_place) {
   if (text.size() > kMostText) {
     config_fail(fixed_place.empty() ? name : fixed_place,
                 fmt::format("{} bytes are no configuration, expected at most {}", text.size(), kMostText));
@@ -260,7 +263,8 @@ std::unique_ptr<ConfigNode> parse_config_yaml(std::string_view text, const std::
     if (!parser.HandleNextDocument(builder)) return std::make_unique<ConfigNode>();
     TreeBuilder second(name, fixed_place);
     if (parser.HandleNextDocument(second)) {
-      config_fail(second.root ? second.root->place : name, "a second document, or a stray comma; a configuration is one document");
+      config_fail(second.root ? second.root->place : name,
+                  "a second document, or a stray comma; a configuration is one document");
     }
   } catch (const YAML::Exception& e) {
     config_fail(builder.place(e.mark), fmt::format("not valid YAML: {}", e.msg));

@@ -24,8 +24,8 @@ struct ConfigNode {
   bool quoted = false;     // kValue: "1" in quotes is text, not a number
   bool from_code = false;  // a default that the program asked for, not something written by the user
   bool asked = false;
-  std::vector<std::string> keys;                       // kMap: names of the children
-  std::vector<std::string> asked_keys;                 // kMap: what the program asked for here, present or not
+  std::vector<std::string> keys;                      // kMap: names of the children
+  std::vector<std::string> asked_keys;                // kMap: what the program asked for here, present or not
   std::vector<std::unique_ptr<ConfigNode>> children;  // kMap, kList
 
   [[nodiscard]] ConfigNode* child(std::string_view key) const {

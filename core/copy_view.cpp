@@ -118,9 +118,8 @@ void copy_view(const TensorView& source, const TensorView& destination) {
   if (destination.numel() == 0) return;
   const Nest nest = make_nest(source, destination);
   visit_dtype(source.dtype, [&](auto from) {
-    visit_dtype(destination.dtype, [&](auto to) {
-      copy_nest(nest, source.ptr<decltype(from)>(), destination.ptr<decltype(to)>());
-    });
+    visit_dtype(destination.dtype,
+                [&](auto to) { copy_nest(nest, source.ptr<decltype(from)>(), destination.ptr<decltype(to)>()); });
   });
 }
 

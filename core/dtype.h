@@ -24,7 +24,7 @@ struct bfloat16 {
   /// Stores a computed value, `y[i] = bfloat16(v)`, as a plain integer: g++ 12 does not vectorise a loop that copies a
   /// struct. A template, because a user-written copy assignment would cost the type its trivial copyability.
   template <class T>
-    requires std::same_as<std::remove_cvref_t<T>, bfloat16>
+  requires std::same_as<std::remove_cvref_t<T>, bfloat16>
   constexpr bfloat16& operator=(T&& value) noexcept {
     bits = value.bits;
     return *this;
@@ -78,13 +78,34 @@ enum class DType : std::uint8_t { kF32, kF64, kBF16, kI64, kI32, kU8, kBool };
 /// C++ type -> DType, e.g. `dtype_of<float> == DType::kF32`.
 template <class T>
 struct DTypeOf;
-template <> struct DTypeOf<float> { static constexpr DType value = DType::kF32; };
-template <> struct DTypeOf<double> { static constexpr DType value = DType::kF64; };
-template <> struct DTypeOf<bfloat16> { static constexpr DType value = DType::kBF16; };
-template <> struct DTypeOf<std::int64_t> { static constexpr DType value = DType::kI64; };
-template <> struct DTypeOf<std::int32_t> { static constexpr DType value = DType::kI32; };
-template <> struct DTypeOf<std::uint8_t> { static constexpr DType value = DType::kU8; };
-template <> struct DTypeOf<bool> { static constexpr DType value = DType::kBool; };
+template <>
+struct DTypeOf<float> {
+  static constexpr DType value = DType::kF32;
+};
+template <>
+struct DTypeOf<double> {
+  static constexpr DType value = DType::kF64;
+};
+template <>
+struct DTypeOf<bfloat16> {
+  static constexpr DType value = DType::kBF16;
+};
+template <>
+struct DTypeOf<std::int64_t> {
+  static constexpr DType value = DType::kI64;
+};
+template <>
+struct DTypeOf<std::int32_t> {
+  static constexpr DType value = DType::kI32;
+};
+template <>
+struct DTypeOf<std::uint8_t> {
+  static constexpr DType value = DType::kU8;
+};
+template <>
+struct DTypeOf<bool> {
+  static constexpr DType value = DType::kBool;
+};
 template <class T>
 inline constexpr DType dtype_of = DTypeOf<T>::value;
 

@@ -15,14 +15,14 @@ namespace limbeck {
 /// Process exit status that main() derives from an exception; scripts may rely on the numbers.
 enum class ExitCode : int {
   kOk = 0,
-  kRuntime = 1,          ///< anything without a more precise code, e.g. disk full
-  kUsage = 2,            ///< command line or configuration
-  kData = 3,             ///< images, masks, lists
-  kWeights = 4,          ///< checkpoints and weight files
-  kNonFinite = 5,        ///< NaN or infinity in a loss
-  kTimeout = 6,          ///< a collective timed out
-  kSaved = 75,           ///< state saved after SIGTERM/SIGUSR1: run again (EX_TEMPFAIL)
-  kInterrupted = 130     ///< Ctrl-C
+  kRuntime = 1,       ///< anything without a more precise code, e.g. disk full
+  kUsage = 2,         ///< command line or configuration
+  kData = 3,          ///< images, masks, lists
+  kWeights = 4,       ///< checkpoints and weight files
+  kNonFinite = 5,     ///< NaN or infinity in a loss
+  kTimeout = 6,       ///< a collective timed out
+  kSaved = 75,        ///< state saved after SIGTERM/SIGUSR1: run again (EX_TEMPFAIL)
+  kInterrupted = 130  ///< Ctrl-C
 };
 
 /// Base of every exception that limbeck throws.
@@ -63,9 +63,9 @@ template <class E = Error, class... Args>
 }  // namespace limbeck
 
 /// Throws limbeck::Error when `condition` is false; the message is only formatted in that case.
-#define LIMBECK_CHECK(condition, where, ...)                    \
-  do {                                                          \
-    if (!(condition)) [[unlikely]] {                            \
-      ::limbeck::fail((where), __VA_ARGS__);                    \
-    }                                                           \
+#define LIMBECK_CHECK(condition, where, ...) \
+  do {                                       \
+    if (!(condition)) [[unlikely]] {         \
+      ::limbeck::fail((where), __VA_ARGS__); \
+    }                                        \
   } while (false)

@@ -142,7 +142,8 @@ AtomicDirectory::AtomicDirectory(const std::filesystem::path& path)
     fail("file", "cannot create folder {}: a file of that name exists", final_.string());
   }
   fs::remove_all(temporary_, e);
-  if (::mkdir(temporary_.c_str(), 0777) != 0) fail("file", "cannot create folder {}: {}", final_.string(), reason(errno));
+  if (::mkdir(temporary_.c_str(), 0777) != 0)
+    fail("file", "cannot create folder {}: {}", final_.string(), reason(errno));
 }
 
 AtomicDirectory::~AtomicDirectory() {

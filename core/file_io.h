@@ -28,7 +28,8 @@ namespace limbeck {
 template <class E = Error>
 [[nodiscard]] std::string read_file(const std::filesystem::path& path) {
   std::string out;
-  if (const std::string problem = try_read_file(path, out); !problem.empty()) fail<E>("file", "cannot read {}", problem);
+  if (const std::string problem = try_read_file(path, out); !problem.empty())
+    fail<E>("file", "cannot read {}", problem);
   return out;
 }
 

@@ -125,7 +125,8 @@ GradcheckResult gradcheck(const std::function<Tensor(std::span<const Tensor>)>& 
       const double error = std::abs(a - numeric);
       result.worst_error = std::max(result.worst_error, error / (options.atol / options.rtol + std::abs(numeric)));
       if (!(error <= options.atol + options.rtol * std::abs(numeric))) {
-        result = failed(result, fmt::format("input {} element {}: analytic {:.10g}, numeric {:.10g}", k, i, a, numeric));
+        result =
+            failed(result, fmt::format("input {} element {}: analytic {:.10g}, numeric {:.10g}", k, i, a, numeric));
       }
     }
   }

@@ -73,9 +73,18 @@ void log_message(LogLevel level, std::string_view message) {
   const char* label = "";
   const char* start = "";
   switch (level) {
-    case LogLevel::kDebug: label = "debug: "; start = "\033[2m"; break;
-    case LogLevel::kWarn: label = "warning: "; start = "\033[33m"; break;
-    case LogLevel::kError: label = "error: "; start = "\033[31m"; break;
+    case LogLevel::kDebug:
+      label = "debug: ";
+      start = "\033[2m";
+      break;
+    case LogLevel::kWarn:
+      label = "warning: ";
+      start = "\033[33m";
+      break;
+    case LogLevel::kError:
+      label = "error: ";
+      start = "\033[31m";
+      break;
     case LogLevel::kInfo:
     case LogLevel::kSilent: break;
   }
@@ -152,8 +161,8 @@ std::string format_weight(double weight) {
 }  // namespace
 
 std::string format_step_line(const StepLine& line) {
-  std::string out = fmt::format("iter {}/{} lr {} loss {}", line.iteration, line.total, format_short(line.learning_rate),
-                                format_short(line.loss));
+  std::string out = fmt::format("iter {}/{} lr {} loss {}", line.iteration, line.total,
+                                format_short(line.learning_rate), format_short(line.loss));
   for (const auto& term : line.terms) {
     out += fmt::format(" {} {}{}", term.name, term.weight == 1 ? "" : format_weight(term.weight) + "*",
                        format_short(term.value));
@@ -238,12 +247,14 @@ void Progress::draw(double now, bool last) {
   if (quiet_) return;
   last_draw_ = now;
   const bool known = total_ > 0;  // else the end is: frames on standard input
-  const double percent = known ? std::min(100.0, 100.0 * static_cast<double>(done_) / static_cast<double>(total_)) : 100.0;
+  const double percent =
+      known ? std::min(100.0, 100.0 * static_cast<double>(done_) / static_cast<double>(total_)) : 100.0;
   const double elapsed = now - start_;
   const double rate = last && elapsed > 0 ? static_cast<double>(done_) / elapsed : eta_.rate();
   std::string numbers = known ? fmt::format("{}/{} {:.0f}%", done_, total_, percent) : std::to_string(done_);
   numbers += fmt::format(" {}/s", format_rate(rate));
-  if (last || known) numbers += fmt::format(" {} {}", last ? "took" : "eta", format_duration(last ? elapsed : eta_.remaining()));
+  if (last || known)
+    numbers += fmt::format(" {} {}", last ? "took" : "eta", format_duration(last ? elapsed : eta_.remaining()));
   if (!note_.empty()) numbers += " " + note_;
   if (!terminal_) {
     fmt::print(stream_, "{} {}\n", label_, numbers);
@@ -254,7 +265,8 @@ void Progress::draw(double now, bool last) {
   const std::size_t width = ::ioctl(::fileno(stream_), TIOCGWINSZ, &size) == 0 && size.ws_col > 20 ? size.ws_col : 80;
   constexpr std::size_t kBar = 24;
   const auto full = known ? static_cast<std::size_t>(percent / 100 * static_cast<double>(kBar)) : 0;
-  std::string line = fmt::format("{} [{}{}] {}", label_, std::string(full, '#'), std::string(kBar - full, '-'), numbers);
+  std::string line =
+      fmt::format("{} [{}{}] {}", label_, std::string(full, '#'), std::string(kBar - full, '-'), numbers);
   if (line.size() > width - 1) line.resize(width - 1);  // a wrapped line could not be wiped
   fmt::print(stream_, "\r\033[K{}{}", line, last ? "\n" : "");
   std::fflush(stream_);
@@ -308,7 +320,8 @@ JsonlWriter::~JsonlWriter() {
 
 void JsonlWriter::write(const JsonObject& object) {
   const std::string line = object.str() + "\n";
-  if (std::fwrite(line.data(), 1, line.size(), file_) != line.size() || std::fflush(file_) != 0) fail_writing(path_, errno);
+  if (std::fwrite(line.data(), 1, line.size(), file_) != line.size() || std::fflush(file_) != 0)
+    fail_writing(path_, errno);
 }
 
 std::int64_t truncate_jsonl(const std::filesystem::path& path, std::string_view key, double last) {

@@ -97,7 +97,7 @@ struct StepLine {
   double loss = 0;
   std::vector<Term> terms;
   double steps_per_second = 0;
-  double data_share = 0;         ///< [0, 1]: part of the time spent waiting for data
+  double data_share = 0;  ///< [0, 1]: part of the time spent waiting for data
   std::uint64_t memory_bytes = 0;
   double eta_seconds = -1;
 };

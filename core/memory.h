@@ -94,10 +94,10 @@ template <class T, class... Args>
 
 /// Counters of one allocator. All sizes in bytes.
 struct AllocatorStats {
-  std::size_t in_use = 0;            ///< handed out now
-  std::size_t peak = 0;              ///< largest in_use since the last reset_peak()
-  std::size_t cached = 0;            ///< held for reuse
-  std::uint64_t requests = 0;        ///< calls of allocate()
+  std::size_t in_use = 0;                ///< handed out now
+  std::size_t peak = 0;                  ///< largest in_use since the last reset_peak()
+  std::size_t cached = 0;                ///< held for reuse
+  std::uint64_t requests = 0;            ///< calls of allocate()
   std::uint64_t system_allocations = 0;  ///< requests that had to ask the operating system
 };
 

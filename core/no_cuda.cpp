@@ -7,8 +7,10 @@ namespace limbeck::cuda {
 namespace {
 
 [[noreturn]] void missing(Device device) {
-  fail<ConfigError>("device", "{} is not available: this build has no GPU code (configure with -DLIMBECK_CUDA=ON); use "
-                    "--device cpu", device.to_string());
+  fail<ConfigError>("device",
+                    "{} is not available: this build has no GPU code (configure with -DLIMBECK_CUDA=ON); use "
+                    "--device cpu",
+                    device.to_string());
 }
 
 }  // namespace

@@ -40,13 +40,31 @@ constexpr auto kKnownNames = std::to_array<KnownName>({
     {"__builtin__ set", Callee::kFirstArgument},
 });
 constexpr auto kStorages = std::to_array<std::string_view>({
-    "torch FloatStorage", "torch DoubleStorage", "torch HalfStorage", "torch BFloat16Storage", "torch LongStorage",
-    "torch IntStorage", "torch ShortStorage", "torch CharStorage", "torch ByteStorage", "torch BoolStorage",
+    "torch FloatStorage",
+    "torch DoubleStorage",
+    "torch HalfStorage",
+    "torch BFloat16Storage",
+    "torch LongStorage",
+    "torch IntStorage",
+    "torch ShortStorage",
+    "torch CharStorage",
+    "torch ByteStorage",
+    "torch BoolStorage",
 });
 // Values of torch that appear in metadata; nothing is done with them.
 constexpr auto kValues = std::to_array<std::string_view>({
-    "torch float32", "torch float64", "torch float16", "torch bfloat16", "torch int64", "torch int32", "torch int16", "torch int8",
-    "torch uint8", "torch bool", "torch.serialization _get_layout", "torch strided",
+    "torch float32",
+    "torch float64",
+    "torch float16",
+    "torch bfloat16",
+    "torch int64",
+    "torch int32",
+    "torch int16",
+    "torch int8",
+    "torch uint8",
+    "torch bool",
+    "torch.serialization _get_layout",
+    "torch strided",
 });
 
 class Machine {
@@ -63,12 +81,14 @@ class Machine {
  private:
   template <class... Args>
   [[noreturn]] void refuse(fmt::format_string<Args...> text, Args&&... args) const {
-    fail<WeightsError>("pickle", "{}, byte {} of the pickle: {}", source_, at_, fmt::format(text, std::forward<Args>(args)...));
+    fail<WeightsError>("pickle", "{}, byte {} of the pickle: {}", source_, at_,
+                       fmt::format(text, std::forward<Args>(args)...));
   }
 
   // --- bytes ---
   std::string_view take(std::uint64_t count) {
-    if (count > bytes_.size() - at_) refuse("{} bytes expected, {} left; the file is truncated", count, bytes_.size() - at_);
+    if (count > bytes_.size() - at_)
+      refuse("{} bytes expected, {} left; the file is truncated", count, bytes_.size() - at_);
     const std::string_view out = bytes_.substr(at_, static_cast<std::size_t>(count));
     at_ += static_cast<std::size_t>(count);
     return out;
@@ -159,7 +179,8 @@ class Machine {
     return v;
   }
   std::vector<PickleValue*> pop_to_mark() {
-    const auto mark = std::find_if(stack_.rbegin(), stack_.rend(), [](const PickleValue* v) { return v->kind == Kind::kMark; });
+    const auto mark =
+        std::find_if(stack_.rbegin(), stack_.rend(), [](const PickleValue* v) { return v->kind == Kind::kMark; });
     if (mark == stack_.rend()) refuse("no mark on the stack");
     std::vector<PickleValue*> out(mark.base(), stack_.end());
     stack_.erase(mark.base() - 1, stack_.end());
@@ -186,12 +207,15 @@ class Machine {
   void push_global(std::string_view module, std::string_view name) {
     names_.push_back(std::string(module) + " " + std::string(name));
     const std::string_view full = names_.back();
-    const bool known = std::any_of(kKnownNames.begin(), kKnownNames.end(), [&](const KnownName& k) { return k.name == full; }) ||
-                       std::find(kStorages.begin(), kStorages.end(), full) != kStorages.end() ||
-                       std::find(kValues.begin(), kValues.end(), full) != kValues.end();
+    const bool known =
+        std::any_of(kKnownNames.begin(), kKnownNames.end(), [&](const KnownName& k) { return k.name == full; }) ||
+        std::find(kStorages.begin(), kStorages.end(), full) != kStorages.end() ||
+        std::find(kValues.begin(), kValues.end(), full) != kValues.end();
     if (!known) {
-      refuse("it wants '{}.{}', which is not a tensor or a plain value; limbeck runs no code from weight files. Save the plain "
-             "dictionary in Python: torch.save(model.state_dict(), file)", module.substr(0, 80), name.substr(0, 80));
+      refuse(
+          "it wants '{}.{}', which is not a tensor or a plain value; limbeck runs no code from weight files. Save the plain "
+          "dictionary in Python: torch.save(model.state_dict(), file)",
+          module.substr(0, 80), name.substr(0, 80));
     }
     // Names of known things are string literals that outlive the document.
     PickleValue* v = push_new(Kind::kGlobal);
@@ -209,13 +233,15 @@ class Machine {
   void reduce() {
     const PickleValue* arguments = pop(Kind::kTuple, "a tuple of arguments");
     const PickleValue* function = pop(Kind::kGlobal, "a class or function to call");
-    const auto known = std::find_if(kKnownNames.begin(), kKnownNames.end(), [&](const KnownName& k) { return k.name == function->text; });
+    const auto known = std::find_if(kKnownNames.begin(), kKnownNames.end(),
+                                    [&](const KnownName& k) { return k.name == function->text; });
     if (known == kKnownNames.end()) refuse("a call of '{}', which is no function", function->text);
     switch (known->callee) {
       case Callee::kDict: call_dict(*arguments); break;
       case Callee::kTensor: call_tensor(*arguments); break;
       case Callee::kParameter:
-        if (arguments->items.empty() || arguments->items[0]->kind != Kind::kTensor) refuse("a parameter without a tensor");
+        if (arguments->items.empty() || arguments->items[0]->kind != Kind::kTensor)
+          refuse("a parameter without a tensor");
         push(arguments->items[0]);
         break;
       case Callee::kFirstArgument:
@@ -233,13 +259,15 @@ class Machine {
     if (arguments.items[0]->kind != Kind::kList) refuse("OrderedDict(...) of something that is no list of pairs");
     spend(arguments.items[0]->items.size());
     for (const PickleValue* pair : arguments.items[0]->items) {
-      if ((pair->kind != Kind::kTuple && pair->kind != Kind::kList) || pair->items.size() != 2) refuse("OrderedDict(...) with an entry that is no pair");
+      if ((pair->kind != Kind::kTuple && pair->kind != Kind::kList) || pair->items.size() != 2)
+        refuse("OrderedDict(...) with an entry that is no pair");
       dict->pairs.emplace_back(pair->items[0], pair->items[1]);
     }
   }
   std::vector<std::int64_t> integers(const PickleValue& v, const char* what) const {
     if (v.kind != Kind::kTuple && v.kind != Kind::kList) refuse("a tensor whose {} is no tuple", what);
-    if (v.items.size() > kMostDims) refuse("a tensor whose {} has {} dimensions, expected at most {}", what, v.items.size(), kMostDims);
+    if (v.items.size() > kMostDims)
+      refuse("a tensor whose {} has {} dimensions, expected at most {}", what, v.items.size(), kMostDims);
     std::vector<std::int64_t> out;
     for (const PickleValue* item : v.items) {
       if (item->kind != Kind::kInt) refuse("a tensor whose {} holds something that is no integer", what);
@@ -256,17 +284,20 @@ class Machine {
     push_new(Kind::kTensor)->tensor = std::make_unique<PickleTensor>(
         PickleTensor{storage, a[1]->integer, integers(*a[2], "size"), integers(*a[3], "strides")});
   }
-  void persistent_id() {  // ('storage', type, key, location, count), and in the older format None: "is no part of another"
+  void
+  persistent_id() {  // ('storage', type, key, location, count), and in the older format None: "is no part of another"
     const PickleValue* id = pop(Kind::kTuple, "a persistent id that is a tuple");
     const auto& a = id->items;
     if (a.size() < 5 || a[0]->kind != Kind::kText || a[0]->text != "storage" || a[1]->kind != Kind::kGlobal ||
         a[2]->kind != Kind::kText || a[4]->kind != Kind::kInt) {
       refuse("a persistent id that is not ('storage', type, key, location, count)");
     }
-    if (std::find(kStorages.begin(), kStorages.end(), a[1]->text) == kStorages.end()) refuse("'{}' is no storage type", a[1]->text);
+    if (std::find(kStorages.begin(), kStorages.end(), a[1]->text) == kStorages.end())
+      refuse("'{}' is no storage type", a[1]->text);
     if (a.size() > 5 && a[5]->kind != Kind::kNone) {
-      refuse("storage '{}' is a part of another storage, which PyTorch has not written since 0.4; load and save the file in Python",
-             a[2]->text.substr(0, 80));
+      refuse(
+          "storage '{}' is a part of another storage, which PyTorch has not written since 0.4; load and save the file in Python",
+          a[2]->text.substr(0, 80));
     }
     push_new(Kind::kStorage)->tensor = std::make_unique<PickleTensor>(
         PickleTensor{{a[1]->text.substr(std::string_view("torch ").size()), a[2]->text, a[4]->integer}, 0, {}, {}});
@@ -291,19 +322,21 @@ void Machine::step() {
   const auto opcode = static_cast<unsigned char>(take(1)[0]);
   switch (opcode) {
     // frame and end
-    case 0x80: static_cast<void>(take(1)); break;               // PROTO
-    case 0x95: static_cast<void>(take(8)); break;               // FRAME
-    case '.': document_.root = pop(); break;                    // STOP
+    case 0x80: static_cast<void>(take(1)); break;  // PROTO
+    case 0x95: static_cast<void>(take(8)); break;  // FRAME
+    case '.':
+      document_.root = pop();
+      break;  // STOP
     // constants
     case 'N': push_none(); break;
     case 0x88: push_bool(true); break;
     case 0x89: push_bool(false); break;
-    case 'K': push_int(number<std::uint8_t>()); break;          // BININT1
-    case 'M': push_int(number<std::uint16_t>()); break;         // BININT2
+    case 'K': push_int(number<std::uint8_t>()); break;                              // BININT1
+    case 'M': push_int(number<std::uint16_t>()); break;                             // BININT2
     case 'J': push_int(static_cast<std::int32_t>(number<std::uint32_t>())); break;  // BININT
-    case 0x8a: push_int(long_of(number<std::uint8_t>())); break;   // LONG1
-    case 0x8b: push_int(long_of(number<std::uint32_t>())); break;  // LONG4
-    case 'I': {                                                 // INT: also the old spelling of booleans
+    case 0x8a: push_int(long_of(number<std::uint8_t>())); break;                    // LONG1
+    case 0x8b: push_int(long_of(number<std::uint32_t>())); break;                   // LONG4
+    case 'I': {  // INT: also the old spelling of booleans
       const std::string_view text = line();
       if (text == "00" || text == "01") {
         push_bool(text == "01");
@@ -312,8 +345,8 @@ void Machine::step() {
       }
       break;
     }
-    case 'L': push_int(decimal(line())); break;                 // LONG
-    case 'G': {                                                 // BINFLOAT, big-endian
+    case 'L': push_int(decimal(line())); break;  // LONG
+    case 'G': {                                  // BINFLOAT, big-endian
       const std::string_view raw = take(8);
       std::uint64_t bits = 0;
       for (const char c : raw) bits = (bits << 8U) | static_cast<unsigned char>(c);
@@ -321,20 +354,22 @@ void Machine::step() {
       break;
     }
     // text and bytes
-    case 0x8c: push_text(take(number<std::uint8_t>())); break;  // SHORT_BINUNICODE
-    case 'X': push_text(take(number<std::uint32_t>())); break;  // BINUNICODE
-    case 0x8d: push_text(take(number<std::uint64_t>())); break; // BINUNICODE8
-    case 'U': push_text(take(number<std::uint8_t>())); break;   // SHORT_BINSTRING
-    case 'T': push_text(take(number<std::uint32_t>())); break;  // BINSTRING
-    case 'C': push_text(take(number<std::uint8_t>())); break;   // SHORT_BINBYTES
-    case 'B': push_text(take(number<std::uint32_t>())); break;  // BINBYTES
-    case 'V': push_text(line()); break;                         // UNICODE
+    case 0x8c: push_text(take(number<std::uint8_t>())); break;   // SHORT_BINUNICODE
+    case 'X': push_text(take(number<std::uint32_t>())); break;   // BINUNICODE
+    case 0x8d: push_text(take(number<std::uint64_t>())); break;  // BINUNICODE8
+    case 'U': push_text(take(number<std::uint8_t>())); break;    // SHORT_BINSTRING
+    case 'T': push_text(take(number<std::uint32_t>())); break;   // BINSTRING
+    case 'C': push_text(take(number<std::uint8_t>())); break;    // SHORT_BINBYTES
+    case 'B': push_text(take(number<std::uint32_t>())); break;   // BINBYTES
+    case 'V':
+      push_text(line());
+      break;  // UNICODE
     // containers
     case '(': push_mark(); break;
     case '}': push_new(Kind::kDict); break;
     case ']': push_new(Kind::kList); break;
     case ')': push_new(Kind::kTuple); break;
-    case 0x8f: push_new(Kind::kList); break;                    // EMPTY_SET
+    case 0x8f: push_new(Kind::kList); break;  // EMPTY_SET
     case 't': {
       auto items = pop_to_mark();
       push_new(Kind::kTuple)->items = std::move(items);
@@ -351,7 +386,9 @@ void Machine::step() {
       set_items(items);
       break;
     }
-    case 0x85: case 0x86: case 0x87: {                          // TUPLE1 .. TUPLE3
+    case 0x85:
+    case 0x86:
+    case 0x87: {  // TUPLE1 .. TUPLE3
       std::vector<PickleValue*> items(opcode - 0x84U);
       for (std::size_t i = items.size(); i-- > 0;) items[i] = pop();
       push_new(Kind::kTuple)->items = std::move(items);
@@ -362,7 +399,8 @@ void Machine::step() {
       container(Kind::kList, "a list")->items.push_back(item);
       break;
     }
-    case 'e': case 0x90: {                                      // APPENDS, ADDITEMS
+    case 'e':
+    case 0x90: {  // APPENDS, ADDITEMS
       const auto items = pop_to_mark();
       auto& list = container(Kind::kList, "a list")->items;
       list.insert(list.end(), items.begin(), items.end());
@@ -386,7 +424,7 @@ void Machine::step() {
     case 'q': remember(number<std::uint8_t>()); break;
     case 'r': remember(number<std::uint32_t>()); break;
     case 'p': remember(static_cast<std::uint64_t>(decimal(line()))); break;
-    case 0x94: remember(memo_.size()); break;                   // MEMOIZE
+    case 0x94: remember(memo_.size()); break;  // MEMOIZE
     case 'h': recall(number<std::uint8_t>()); break;
     case 'j': recall(number<std::uint32_t>()); break;
     case 'g': recall(static_cast<std::uint64_t>(decimal(line()))); break;
@@ -396,14 +434,15 @@ void Machine::step() {
       push_global(module, line());
       break;
     }
-    case 0x93: {                                                // STACK_GLOBAL
+    case 0x93: {  // STACK_GLOBAL
       const PickleValue* name = pop(Kind::kText, "a name");
       const PickleValue* module = pop(Kind::kText, "a module name");
       push_global(module->text, name->text);
       break;
     }
-    case 'R': case 0x81: reduce(); break;                       // REDUCE, NEWOBJ
-    case 'b': {                                                 // BUILD: attributes of an OrderedDict (_metadata) are dropped
+    case 'R':
+    case 0x81: reduce(); break;  // REDUCE, NEWOBJ
+    case 'b': {                  // BUILD: attributes of an OrderedDict (_metadata) are dropped
       static_cast<void>(pop());
       if (top()->kind != Kind::kDict) refuse("attributes are set on something that is no dictionary");
       break;

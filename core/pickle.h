@@ -23,9 +23,9 @@ namespace limbeck {
 
 /// Raw memory of tensors: described by the pickle, stored elsewhere in the file.
 struct PickleStorage {
-  std::string_view type;      ///< "FloatStorage", "HalfStorage", ...
+  std::string_view type;  ///< "FloatStorage", "HalfStorage", ...
   std::string_view key;
-  std::int64_t count = 0;     ///< elements
+  std::int64_t count = 0;  ///< elements
 };
 
 /// What a storage and a tensor are, beside their kind.
@@ -38,16 +38,27 @@ struct PickleTensor {
 /// A value of the pickle. `kind` says which members count.
 struct PickleValue {
   enum class Kind : std::uint8_t {
-    kNone, kBool, kInt, kFloat, kText, kList, kTuple, kDict, kGlobal, kStorage, kTensor, kMark
+    kNone,
+    kBool,
+    kInt,
+    kFloat,
+    kText,
+    kList,
+    kTuple,
+    kDict,
+    kGlobal,
+    kStorage,
+    kTensor,
+    kMark
   };
   Kind kind = Kind::kNone;
   bool boolean = false;
   std::int64_t integer = 0;
   double real = 0;
-  std::string_view text;                                        ///< kText (str and bytes); kGlobal: "module name"
-  std::vector<PickleValue*> items;                              ///< kList, kTuple
-  std::vector<std::pair<PickleValue*, PickleValue*>> pairs;     ///< kDict, in order
-  std::unique_ptr<PickleTensor> tensor;                         ///< kStorage, kTensor; apart, because most values are small
+  std::string_view text;                                     ///< kText (str and bytes); kGlobal: "module name"
+  std::vector<PickleValue*> items;                           ///< kList, kTuple
+  std::vector<std::pair<PickleValue*, PickleValue*>> pairs;  ///< kDict, in order
+  std::unique_ptr<PickleTensor> tensor;  ///< kStorage, kTensor; apart, because most values are small
 
   /// The value under the text key `key` of a dictionary, or null.
   [[nodiscard]] const PickleValue* find(std::string_view key) const noexcept;

@@ -15,8 +15,8 @@ Readback::Readback(std::span<const Tensor> scalars) : count_(scalars.size()) {
   }
   std::vector<const void*> numbers;
   for (const Tensor& t : scalars) {
-    LIMBECK_CHECK(t.numel() == 1 && t.dtype() == DType::kF32 && t.device() == device_, "readback", "got {}, expected one f32 number on {}",
-                  t.describe(), device_.to_string());
+    LIMBECK_CHECK(t.numel() == 1 && t.dtype() == DType::kF32 && t.device() == device_, "readback",
+                  "got {}, expected one f32 number on {}", t.describe(), device_.to_string());
     numbers.push_back(t.view().data);
   }
   ticket_ = cuda::start_reading(device_, numbers);

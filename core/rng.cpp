@@ -88,16 +88,14 @@ std::uint64_t mix_stream(std::uint64_t a, std::uint64_t b, std::uint64_t c) noex
 
 void fill_uniform_(const Tensor& t, Generator& generator, double low, double high) {
   const Generator here = generator.reserve(static_cast<std::uint64_t>(t.numel()));
-  fill_by_index(t, [&](std::uint64_t i) {
-    return low + (high - low) * static_cast<double>(to_unit_float(here.word_at(i)));
-  });
+  fill_by_index(
+      t, [&](std::uint64_t i) { return low + (high - low) * static_cast<double>(to_unit_float(here.word_at(i))); });
 }
 
 void fill_normal_(const Tensor& t, Generator& generator, double mean, double stddev) {
   const Generator here = generator.reserve(2 * static_cast<std::uint64_t>(t.numel()));
-  fill_by_index(t, [&](std::uint64_t i) {
-    return mean + stddev * normal_from(here.word_at(2 * i), here.word_at(2 * i + 1));
-  });
+  fill_by_index(
+      t, [&](std::uint64_t i) { return mean + stddev * normal_from(here.word_at(2 * i), here.word_at(2 * i + 1)); });
 }
 
 }  // namespace limbeck

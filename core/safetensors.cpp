@@ -73,9 +73,13 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
 
   bool null() override { return unexpected("null"); }
   bool boolean(bool) override { return unexpected("a bool"); }
-  bool number_integer(number_integer_t value) override { return integer(value < 0, static_cast<std::uint64_t>(value), value); }
+  bool number_integer(number_integer_t value) override {
+    return integer(value < 0, static_cast<std::uint64_t>(value), value);
+  }
   bool number_unsigned(number_unsigned_t value) override { return integer(false, value, 0); }
-  bool number_float(number_float_t, const string_t& text) override { return unexpected("the number " + text.substr(0, 40)); }
+  bool number_float(number_float_t, const string_t& text) override {
+    return unexpected("the number " + text.substr(0, 40));
+  }
   bool binary(binary_t&) override { return unexpected("binary data"); }
 
   bool string(string_t& text) override {
@@ -167,7 +171,8 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
  private:
   template <class... Args>
   [[noreturn]] void refuse(fmt::format_string<Args...> format, Args&&... args) const {
-    fail<WeightsError>("safetensors", "{}: {}: {}", file_, shown(tensor_), fmt::format(format, std::forward<Args>(args)...));
+    fail<WeightsError>("safetensors", "{}: {}: {}", file_, shown(tensor_),
+                       fmt::format(format, std::forward<Args>(args)...));
   }
 
   bool integer(bool negative, std::uint64_t value, std::int64_t original) {
@@ -229,8 +234,10 @@ void check_ranges(const std::string& file, const HeaderReader& header, std::uint
     const SafetensorsEntry& e = header.entries[i];
     const Range r = header.ranges[i];
     if (r.end < r.begin || r.end > data_bytes) {
-      fail<WeightsError>("safetensors", "{}: {}: field 'data_offsets': found [{}, {}], expected a range inside the {} data bytes of the file",
-                         file, shown(e.name), r.begin, r.end, data_bytes);
+      fail<WeightsError>(
+          "safetensors",
+          "{}: {}: field 'data_offsets': found [{}, {}], expected a range inside the {} data bytes of the file", file,
+          shown(e.name), r.begin, r.end, data_bytes);
     }
     const auto wanted = byte_count(e);
     if (!wanted) {
@@ -242,7 +249,8 @@ void check_ranges(const std::string& file, const HeaderReader& header, std::uint
     }
   }
   std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-    return std::pair(header.ranges[a].begin, header.ranges[a].end) < std::pair(header.ranges[b].begin, header.ranges[b].end);
+    return std::pair(header.ranges[a].begin, header.ranges[a].end) <
+           std::pair(header.ranges[b].begin, header.ranges[b].end);
   });
   std::uint64_t position = 0;
   for (const std::size_t i : order) {
@@ -292,7 +300,8 @@ SafetensorsFile read_file_checked(const std::filesystem::path& path, bool with_d
     throw WeightsError(e.what());
   }
   if (file->size() < kPrefix) {
-    fail<WeightsError>("safetensors", "{}: found {} bytes, expected at least {} (header length)", name, file->size(), kPrefix);
+    fail<WeightsError>("safetensors", "{}: found {} bytes, expected at least {} (header length)", name, file->size(),
+                       kPrefix);
   }
   std::uint64_t header_bytes = 0;
   std::memcpy(&header_bytes, file->data(), kPrefix);
@@ -355,7 +364,8 @@ void save_safetensors(const std::filesystem::path& path, std::span<const NamedTe
   for (const auto& [name, tensor] : tensors) {
     if (!tensor.defined()) fail<WeightsError>("safetensors", "{}: {} is an undefined tensor", file_name, shown(name));
     if (tensor.device().is_meta()) {
-      fail<WeightsError>("safetensors", "{}: {} is on {}, expected a tensor with data", file_name, shown(name), tensor.device().to_string());
+      fail<WeightsError>("safetensors", "{}: {} is on {}, expected a tensor with data", file_name, shown(name),
+                         tensor.device().to_string());
     }
     if (name == "__metadata__" || !names.insert(name).second) {
       fail<WeightsError>("safetensors", "{}: {} {}", file_name, shown(name),
@@ -386,15 +396,16 @@ void save_safetensors(const std::filesystem::path& path, std::span<const NamedTe
   }
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     const auto& [name, t] = tensors[i];
-    header += fmt::format("{}{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}", header.empty() ? "" : ",",
-                          quote_strict(name, file_name), file_type_of(t.dtype()), fmt::join(t.shape(), ","),
-                          ranges[i].begin, ranges[i].end);
+    header += fmt::format("{}{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}",
+                          header.empty() ? "" : ",", quote_strict(name, file_name), file_type_of(t.dtype()),
+                          fmt::join(t.shape(), ","), ranges[i].begin, ranges[i].end);
   }
   header = "{" + header + "}";
   header.append((8 - header.size() % 8) % 8, ' ');
   const std::uint64_t header_bytes = header.size();
   if (header_bytes > kMaxHeader) {
-    fail<WeightsError>("safetensors", "{}: the header needs {} bytes, the format allows {}", file_name, header_bytes, kMaxHeader);
+    fail<WeightsError>("safetensors", "{}: the header needs {} bytes, the format allows {}", file_name, header_bytes,
+                       kMaxHeader);
   }
 
   AtomicFile file(path);

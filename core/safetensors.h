@@ -24,7 +24,7 @@ struct NamedTensor {
 
 struct SafetensorsEntry {
   std::string name;
-  std::string file_dtype;  ///< as written in the file: "F32", "F16", ...
+  std::string file_dtype;     ///< as written in the file: "F32", "F16", ...
   DType dtype = DType::kF32;  ///< of `tensor`; F16 becomes f32
   Shape shape;
   Tensor tensor;  ///< undefined when only the header was read

@@ -23,8 +23,7 @@ class Shape {
   Shape() = default;
   Shape(std::initializer_list<std::int64_t> sizes) : Shape(std::span(sizes.begin(), sizes.size())) {}
   explicit Shape(std::span<const std::int64_t> sizes) : count_(sizes.size()) {
-    LIMBECK_CHECK(sizes.size() <= kMaxDims, "shape", "{} dimensions, at most {} are supported", sizes.size(),
-                  kMaxDims);
+    LIMBECK_CHECK(sizes.size() <= kMaxDims, "shape", "{} dimensions, at most {} are supported", sizes.size(), kMaxDims);
     for (std::size_t i = 0; i < count_; ++i) values_[i] = sizes[i];
   }
 

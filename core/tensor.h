@@ -110,7 +110,8 @@ class Tensor {
   /// Uninitialised tensor in the default layout (channels-last for 4-D).
   [[nodiscard]] static Tensor empty(const Shape& shape, DType dtype = DType::kF32, Device device = kCpu);
   /// Uninitialised tensor with explicit dense strides, e.g. row-major for files.
-  [[nodiscard]] static Tensor empty_strided(const Shape& shape, const Strides& strides, DType dtype, Device device = kCpu);
+  [[nodiscard]] static Tensor empty_strided(const Shape& shape, const Strides& strides, DType dtype,
+                                            Device device = kCpu);
   [[nodiscard]] static Tensor empty_like(const Tensor& t);
   [[nodiscard]] static Tensor zeros(const Shape& shape, DType dtype = DType::kF32, Device device = kCpu);
   [[nodiscard]] static Tensor full(const Shape& shape, double value, DType dtype = DType::kF32, Device device = kCpu);

@@ -30,9 +30,15 @@ struct StorageType {
   DType dtype;        // of the tensors made from it
 };
 constexpr auto kStorageTypes = std::to_array<StorageType>({
-    {"FloatStorage", 4, DType::kF32},    {"DoubleStorage", 8, DType::kF64}, {"HalfStorage", 2, DType::kF32},
-    {"BFloat16Storage", 2, DType::kBF16}, {"LongStorage", 8, DType::kI64},  {"IntStorage", 4, DType::kI32},
-    {"ShortStorage", 2, DType::kI32},    {"CharStorage", 1, DType::kI32},   {"ByteStorage", 1, DType::kU8},
+    {"FloatStorage", 4, DType::kF32},
+    {"DoubleStorage", 8, DType::kF64},
+    {"HalfStorage", 2, DType::kF32},
+    {"BFloat16Storage", 2, DType::kBF16},
+    {"LongStorage", 8, DType::kI64},
+    {"IntStorage", 4, DType::kI32},
+    {"ShortStorage", 2, DType::kI32},
+    {"CharStorage", 1, DType::kI32},
+    {"ByteStorage", 1, DType::kU8},
     {"BoolStorage", 1, DType::kBool},
 });
 
@@ -49,7 +55,8 @@ std::string_view shown(std::string_view name) { return name.substr(0, 200); }
 /// Elements of one storage in the machine's byte order, converted to the tensor's type.
 class StorageReader {
  public:
-  StorageReader(const fs::path& path, std::uint64_t file_size) : path_(path), budget_(file_size * kMostGrowth + kFreeGrowth) {}
+  StorageReader(const fs::path& path, std::uint64_t file_size)
+      : path_(path), budget_(file_size * kMostGrowth + kFreeGrowth) {}
 
   /// Registers raw bytes under a key. The bytes are converted when a tensor asks for them.
   void put(std::string key, std::string bytes) { raw_.insert_or_assign(std::move(key), std::move(bytes)); }
@@ -57,7 +64,8 @@ class StorageReader {
   [[nodiscard]] bool has(std::string_view key) const { return raw_.find(key) != raw_.end(); }
 
   [[nodiscard]] const StorageType& type_of(std::string_view name) const {
-    const auto found = std::find_if(kStorageTypes.begin(), kStorageTypes.end(), [&](const StorageType& t) { return t.name == name; });
+    const auto found =
+        std::find_if(kStorageTypes.begin(), kStorageTypes.end(), [&](const StorageType& t) { return t.name == name; });
     if (found == kStorageTypes.end()) refuse(path_, "storage of the unknown type '{}'", name);
     return *found;
   }
@@ -68,8 +76,8 @@ class StorageReader {
     const Tensor elements = elements_of(value.storage, type);
     name = shown(name);
     if (value.sizes.size() != value.strides.size() || value.sizes.size() > kMaxDims) {
-      refuse(path_, "tensor '{}' has {} sizes and {} strides, expected equally many and at most {}", name, value.sizes.size(),
-             value.strides.size(), kMaxDims);
+      refuse(path_, "tensor '{}' has {} sizes and {} strides, expected equally many and at most {}", name,
+             value.sizes.size(), value.strides.size(), kMaxDims);
     }
     // The last element must lie in the storage; every product is checked before it is used.
     std::int64_t count = 1;
@@ -82,15 +90,17 @@ class StorageReader {
              !__builtin_add_overflow(last, reach, &last);
     }
     if (!fits || (count > 0 && last >= elements.numel())) {
-      refuse(path_, "tensor '{}' of shape [{}] with strides [{}] at element {} reaches outside of its storage of {} elements", name,
-             fmt::join(value.sizes, ", "), fmt::join(value.strides, ", "), value.offset, elements.numel());
+      refuse(path_,
+             "tensor '{}' of shape [{}] with strides [{}] at element {} reaches outside of its storage of {} elements",
+             name, fmt::join(value.sizes, ", "), fmt::join(value.strides, ", "), value.offset, elements.numel());
     }
     spend(static_cast<std::uint64_t>(count) * size_of(type.dtype), name);
     const Shape shape{std::span<const std::int64_t>(value.sizes)};
     const Strides strides{std::span<const std::int64_t>(value.strides)};
     Tensor out = Tensor::empty(shape, type.dtype);
     if (count == 0) return out;
-    auto* data = static_cast<std::byte*>(elements.raw_data()) + static_cast<std::size_t>(value.offset) * size_of(type.dtype);
+    auto* data =
+        static_cast<std::byte*>(elements.raw_data()) + static_cast<std::size_t>(value.offset) * size_of(type.dtype);
     copy_view({data, type.dtype, shape, strides}, out.view());
     return out;
   }
@@ -98,7 +108,8 @@ class StorageReader {
  private:
   void spend(std::uint64_t bytes, std::string_view name) {
     if (bytes > budget_) {
-      refuse(path_, "the tensors up to '{}' unpack to more than {} times the size of the file; this is no weight file", name, kMostGrowth);
+      refuse(path_, "the tensors up to '{}' unpack to more than {} times the size of the file; this is no weight file",
+             name, kMostGrowth);
     }
     budget_ -= bytes;
   }
@@ -106,7 +117,8 @@ class StorageReader {
   const Tensor& elements_of(const PickleStorage& storage, const StorageType& type) {
     const auto done = ready_.find(storage.key);
     if (done != ready_.end()) {
-      if (done->second.first != type.name) refuse(path_, "storage '{}' is used as {} and as {}", shown(storage.key), done->second.first, type.name);
+      if (done->second.first != type.name)
+        refuse(path_, "storage '{}' is used as {} and as {}", shown(storage.key), done->second.first, type.name);
       return done->second.second;
     }
     const auto found = raw_.find(storage.key);
@@ -115,11 +127,13 @@ class StorageReader {
     std::uint64_t expected = 0;
     if (storage.count < 0 || __builtin_mul_overflow(static_cast<std::uint64_t>(storage.count), type.bytes, &expected) ||
         expected != bytes.size()) {
-      refuse(path_, "storage '{}' has {} bytes, expected {} elements of {} ({} bytes each)", shown(storage.key), bytes.size(), storage.count,
-             type.name, type.bytes);
+      refuse(path_, "storage '{}' has {} bytes, expected {} elements of {} ({} bytes each)", shown(storage.key),
+             bytes.size(), storage.count, type.name, type.bytes);
     }
     if (swap_ && type.bytes > 1) {
-      for (std::size_t i = 0; i < bytes.size(); i += type.bytes) std::reverse(bytes.begin() + static_cast<std::ptrdiff_t>(i), bytes.begin() + static_cast<std::ptrdiff_t>(i + type.bytes));
+      for (std::size_t i = 0; i < bytes.size(); i += type.bytes)
+        std::reverse(bytes.begin() + static_cast<std::ptrdiff_t>(i),
+                     bytes.begin() + static_cast<std::ptrdiff_t>(i + type.bytes));
     }
     spend(static_cast<std::uint64_t>(storage.count) * size_of(type.dtype), shown(storage.key));
     Tensor out = Tensor::empty({storage.count}, type.dtype);
@@ -160,14 +174,14 @@ class StorageReader {
 
 bool holds_tensors(const PickleValue& v) {
   return v.kind == Kind::kDict && std::any_of(v.pairs.begin(), v.pairs.end(), [](const auto& p) {
-    return p.first->kind == Kind::kText && p.second->kind == Kind::kTensor;
-  });
+           return p.first->kind == Kind::kText && p.second->kind == Kind::kTensor;
+         });
 }
 
 /// The dictionary of weights in `root`, at most two levels down. Returns null and lists the keys if there is none.
 const PickleValue* find_dictionary(const PickleValue& root, std::string& path) {
-  static constexpr auto kWrappers = std::to_array<std::string_view>({"state_dict", "model_state_dict", "model_state", "model", "module",
-                                                                     "network", "net", "student", "ema"});
+  static constexpr auto kWrappers = std::to_array<std::string_view>(
+      {"state_dict", "model_state_dict", "model_state", "model", "module", "network", "net", "student", "ema"});
   const PickleValue* at = &root;
   for (int depth = 0; depth < 3; ++depth) {
     if (holds_tensors(*at)) return at;
@@ -250,7 +264,8 @@ class Archive {
     }
     unpacked_ += stat.size;
     if (stat.size > size_ * kMostGrowth + kFreeGrowth || unpacked_ > size_ * kMostGrowth + kFreeGrowth) {
-      refuse(path_, "archive entry '{}' unpacks to {} bytes, more than {} times the file; this is no weight file", name, stat.size, kMostGrowth);
+      refuse(path_, "archive entry '{}' unpacks to {} bytes, more than {} times the file; this is no weight file", name,
+             stat.size, kMostGrowth);
     }
     const std::unique_ptr<zip_file_t, ZipCloser> entry(zip_fopen(zip_.get(), name.c_str(), ZIP_FL_ENC_RAW));
     if (!entry) refuse(path_, "archive entry '{}' cannot be opened ({})", name, zip_strerror(zip_.get()));
@@ -258,11 +273,14 @@ class Archive {
     std::size_t have = 0;
     while (have < bytes.size()) {
       const std::int64_t got = zip_fread(entry.get(), bytes.data() + have, bytes.size() - have);
-      if (got <= 0) refuse(path_, "archive entry '{}' ends after {} of {} bytes ({})", name, have, bytes.size(), zip_file_strerror(entry.get()));
+      if (got <= 0)
+        refuse(path_, "archive entry '{}' ends after {} of {} bytes ({})", name, have, bytes.size(),
+               zip_file_strerror(entry.get()));
       have += static_cast<std::size_t>(got);
     }
     char beyond = 0;  // asking for more makes libzip compare the checksum
-    if (zip_fread(entry.get(), &beyond, 1) != 0) refuse(path_, "archive entry '{}' is damaged ({})", name, zip_file_strerror(entry.get()));
+    if (zip_fread(entry.get(), &beyond, 1) != 0)
+      refuse(path_, "archive entry '{}' is damaged ({})", name, zip_file_strerror(entry.get()));
     return bytes;
   }
 
@@ -340,7 +358,8 @@ TorchFile load_legacy(const fs::path& path) {
     rest.remove_prefix(8);
     std::uint64_t size = 0;
     if (__builtin_mul_overflow(count, storages.type_of(type->second).bytes, &size) || size > rest.size()) {
-      refuse(path, "storage '{}' of {} elements: {} bytes are left; the file is truncated", shown(key->text), count, rest.size());
+      refuse(path, "storage '{}' of {} elements: {} bytes are left; the file is truncated", shown(key->text), count,
+             rest.size());
     }
     storages.put(std::string(key->text), std::string(rest.substr(0, static_cast<std::size_t>(size))));
     rest.remove_prefix(static_cast<std::size_t>(size));
@@ -350,7 +369,8 @@ TorchFile load_legacy(const fs::path& path) {
 
 std::string first_bytes(const fs::path& path) {
   std::string bytes(16, '\0');
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), [](std::FILE* f) { return std::fclose(f); });
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"),
+                                                             [](std::FILE* f) { return std::fclose(f); });
   if (!file) return "";
   bytes.resize(std::fread(bytes.data(), 1, bytes.size(), file.get()));
   return bytes;
@@ -375,7 +395,9 @@ TorchFile load_torch_file(const fs::path& path) {
   if (is_zip(head)) return load_zip(path);
   if (is_legacy(head)) return load_legacy(path);
   if (head.empty()) refuse(path, "it cannot be read or is empty");
-  refuse(path, "neither a zip archive nor a PyTorch pickle (PyTorch before 0.2 wrote tar files: load and save it again in Python)");
+  refuse(
+      path,
+      "neither a zip archive nor a PyTorch pickle (PyTorch before 0.2 wrote tar files: load and save it again in Python)");
 }
 
 }  // namespace limbeck

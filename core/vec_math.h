@@ -25,8 +25,8 @@ inline constexpr float kLn2Low = -2.12194440e-4F;
 /// Below -87.33 (where the result would be subnormal) returns 0, above 88.72 infinity; NaN gives NaN; fast_exp(0) is
 /// exactly 1.
 [[nodiscard]] inline float fast_exp(float x) noexcept {
-  constexpr float kRound = 12582912.0F;  // 1.5 * 2^23
-  constexpr float kLowest = -87.3365447F;  // ln of the smallest normal number
+  constexpr float kRound = 12582912.0F;     // 1.5 * 2^23
+  constexpr float kLowest = -87.3365447F;   // ln of the smallest normal number
   constexpr float kOverflow = 88.7228394F;  // the first float whose exponential exceeds the largest number
   const float shifted = x * 1.44269504F + kRound;
   const float n = shifted - kRound;
@@ -53,7 +53,8 @@ inline constexpr float kLn2Low = -2.12194440e-4F;
   const float normal = subnormal ? x * 8388608.0F : x;  // 2^23
   const auto distance = static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(normal) - kTwoThirds);
   const std::int32_t exponent = distance >> 23;
-  const float f = std::bit_cast<float>(std::bit_cast<std::uint32_t>(normal) - (static_cast<std::uint32_t>(exponent) << 23U)) - 1.0F;
+  const float f =
+      std::bit_cast<float>(std::bit_cast<std::uint32_t>(normal) - (static_cast<std::uint32_t>(exponent) << 23U)) - 1.0F;
   const float e = static_cast<float>(exponent) - (subnormal ? 23.0F : 0.0F);
   float q = -0.12891679F;
   q = q * f + 0.1398444F;

@@ -39,9 +39,10 @@ Scan scan_of(const std::string& kind) {
 }  // namespace
 
 const std::vector<std::string>& dataset_kinds() {
-  static const std::vector<std::string> kinds{"camvid",     "voc2012",       "cityscapes", "pascal_context", "pascal_context59",
-                                              "coco_stuff", "coco_stuff10k", "coco_voc",   "ade20k",         "image_folder",
-                                              "folder",     "list",          "scenes"};
+  static const std::vector<std::string> kinds{
+      "camvid",     "voc2012",       "cityscapes", "pascal_context", "pascal_context59",
+      "coco_stuff", "coco_stuff10k", "coco_voc",   "ade20k",         "image_folder",
+      "folder",     "list",          "scenes"};
   return kinds;
 }
 
@@ -71,7 +72,8 @@ FileDataset::FileDataset(Source source, std::string where) : source_(std::move(s
                     source_.pairs.size(), join(first, "; "),
                     shown < source_.missing.size() ? "; ... (`limbeck check-data` shows all)" : "");
   }
-  if (source_.pairs.empty()) fail<DataError>(where_, "the list is empty: no image with a mask was found below {}", source_.root);
+  if (source_.pairs.empty())
+    fail<DataError>(where_, "the list is empty: no image with a mask was found below {}", source_.root);
 }
 
 const Pair& FileDataset::pair(std::size_t index) const {

@@ -68,7 +68,8 @@ Rgb heat_colour(double share) {
   const std::size_t left = std::min(static_cast<std::size_t>(x), kAnchors.size() - 2);
   const double t = x - static_cast<double>(left);
   Rgb colour{};
-  for (std::size_t c = 0; c < 3; ++c) colour.at(c) = to_byte((1 - t) * kAnchors.at(left).at(c) + t * kAnchors.at(left + 1).at(c));
+  for (std::size_t c = 0; c < 3; ++c)
+    colour.at(c) = to_byte((1 - t) * kAnchors.at(left).at(c) + t * kAnchors.at(left + 1).at(c));
   return colour;
 }
 
@@ -86,7 +87,8 @@ HeatRange range_of(std::span<const float> values) {
 }
 
 Image heat_map(std::span<const float> values, std::int64_t h, std::int64_t w, HeatRange range) {
-  LIMBECK_CHECK(static_cast<std::int64_t>(values.size()) == h * w, "heat_map", "{} values for {}x{} pixels", values.size(), w, h);
+  LIMBECK_CHECK(static_cast<std::int64_t>(values.size()) == h * w, "heat_map", "{} values for {}x{} pixels",
+                values.size(), w, h);
   Image out(h, w);
   for (std::size_t i = 0; i < values.size(); ++i) {
     const Rgb colour = colour_in(values[i], range);
@@ -109,7 +111,8 @@ Image colour_bar(const std::string& label, HeatRange range, std::int64_t width, 
   const std::string high = format_short(range.high);
   const std::int64_t gap = 4 * text_scale;
   const std::int64_t height = 15 * text_scale;
-  const std::int64_t left = gap + (label.empty() ? 0 : text_width(label, text_scale) + 2 * gap) + text_width(low, text_scale) + gap;
+  const std::int64_t left =
+      gap + (label.empty() ? 0 : text_width(label, text_scale) + 2 * gap) + text_width(low, text_scale) + gap;
   const std::int64_t right = 2 * gap + text_width(high, text_scale);
   const std::int64_t bar = std::max<std::int64_t>(width - left - right, 20 * text_scale);
   Image out(height, left + bar + right, kGround);
@@ -124,10 +127,11 @@ Image colour_bar(const std::string& label, HeatRange range, std::int64_t width, 
   return out;
 }
 
-Image matrix_picture(std::span<const float> values, const std::vector<std::string>& names, HeatRange range, int text_scale) {
+Image matrix_picture(std::span<const float> values, const std::vector<std::string>& names, HeatRange range,
+                     int text_scale) {
   const auto n = static_cast<std::int64_t>(names.size());
-  LIMBECK_CHECK(static_cast<std::int64_t>(values.size()) == n * n, "matrix_picture", "{} values for {} names, expected {}",
-                values.size(), n, n * n);
+  LIMBECK_CHECK(static_cast<std::int64_t>(values.size()) == n * n, "matrix_picture",
+                "{} values for {} names, expected {}", values.size(), n, n * n);
   std::int64_t longest = 0;
   for (const auto& name : names) longest = std::max(longest, text_width(name, text_scale));
   const std::int64_t letter = 7 * text_scale;
@@ -152,7 +156,8 @@ Image matrix_picture(std::span<const float> values, const std::vector<std::strin
       const std::int64_t left = margin + j * cell_w;
       fill_rect(out, top, left, cell_h - 1, cell_w - 1, colour);
       const std::string text = cell_text(value);
-      draw_text(out, top + (cell_h - letter) / 2, left + (cell_w - text_width(text, text_scale)) / 2, text, ink_on(colour), text_scale);
+      draw_text(out, top + (cell_h - letter) / 2, left + (cell_w - text_width(text, text_scale)) / 2, text,
+                ink_on(colour), text_scale);
     }
   }
   return out;

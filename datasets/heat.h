@@ -29,15 +29,16 @@ struct HeatRange {
 
 /// The map over a grey version of the picture: (1 - alpha) * grey + alpha * colour.
 /// Throws Error when there is not one value per pixel.
-[[nodiscard]] Image heat_overlay(const Image& image, std::span<const float> values, HeatRange range, double alpha = 0.65);
+[[nodiscard]] Image heat_overlay(const Image& image, std::span<const float> values, HeatRange range,
+                                 double alpha = 0.65);
 
 /// A horizontal colour bar of `width` pixels with `label` on its left and the ends of the range written beside it.
 [[nodiscard]] Image colour_bar(const std::string& label, HeatRange range, std::int64_t width, int text_scale = 1);
 
 /// A square matrix as coloured cells, each with its number; row names on the left, column names above, written upwards.
 /// Throws Error when there are not names * names values.
-[[nodiscard]] Image matrix_picture(std::span<const float> values, const std::vector<std::string>& names, HeatRange range,
-                                   int text_scale = 1);
+[[nodiscard]] Image matrix_picture(std::span<const float> values, const std::vector<std::string>& names,
+                                   HeatRange range, int text_scale = 1);
 
 /// A white cross with black edges and a red middle, for the pixel a picture is about.
 void draw_marker(Image& image, std::int64_t y, std::int64_t x, std::int64_t size = 7);

@@ -9,7 +9,9 @@ namespace {
 class Kept final : public Dataset {
  public:
   explicit Kept(std::shared_ptr<const Dataset> source)
-      : source_(std::move(source)), read_(std::make_unique<std::once_flag[]>(source_->size())), samples_(source_->size()) {}
+      : source_(std::move(source)),
+        read_(std::make_unique<std::once_flag[]>(source_->size())),
+        samples_(source_->size()) {}
 
   [[nodiscard]] std::size_t size() const override { return source_->size(); }
   [[nodiscard]] std::string name(std::size_t index) const override { return source_->name(index); }

@@ -50,7 +50,7 @@ inline constexpr std::int64_t kMaxPixels = std::int64_t{1} << 28;
 
 /// Throws DataError unless w x h pixels are supported, and a file of `file_bytes` can hold them at `most_per_byte`, the most that the
 /// format allows: a damaged header must not ask for memory that no picture will fill.
-void check_picture_size(const char* format, const std::string& where, std::int64_t w, std::int64_t h, double most_per_byte,
-                        std::size_t file_bytes);
+void check_picture_size(const char* format, const std::string& where, std::int64_t w, std::int64_t h,
+                        double most_per_byte, std::size_t file_bytes);
 
 }  // namespace limbeck::datasets

@@ -10,8 +10,8 @@
 namespace limbeck::distill {
 
 struct ChannelKdOptions {
-  double tau = 4;                     ///< temperature, > 0
-  bool cross_entropy_form = false;    ///< leave out the teacher's entropy: same gradient, larger value
+  double tau = 4;                   ///< temperature, > 0
+  bool cross_entropy_form = false;  ///< leave out the teacher's entropy: same gradient, larger value
 };
 
 /// Divergence of where a channel is active in the student from where it is active in the teacher.

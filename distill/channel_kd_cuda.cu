@@ -80,8 +80,8 @@ struct Divergence {
 };
 
 template <int V, class S, class U>
-__global__ void gradient_kernel(const S* student, const U* teacher, const ChannelSums* sums, float inverse_tau, float scale, S* g,
-                                unsigned rows, unsigned channels, unsigned vectors) {
+__global__ void gradient_kernel(const S* student, const U* teacher, const ChannelSums* sums, float inverse_tau,
+                                float scale, S* g, unsigned rows, unsigned channels, unsigned vectors) {
   for (unsigned i = first(); i < vectors; i += step()) {
     const unsigned per_row = channels / V;
     const unsigned k = i / per_row / rows * channels + i % per_row * V;
@@ -101,8 +101,8 @@ __global__ void gradient_kernel(const S* student, const U* teacher, const Channe
 
 }  // namespace
 
-void channel_kd_cuda(const TensorView& student, const TensorView& teacher, const TensorView& loss, const TensorView& gstudent,
-                     const ChannelKdOptions& options) {
+void channel_kd_cuda(const TensorView& student, const TensorView& teacher, const TensorView& loss,
+                     const TensorView& gstudent, const ChannelKdOptions& options) {
   const auto channels = static_cast<unsigned>(student.c());
   const auto rows = static_cast<unsigned>(student.h() * student.w());
   const auto maps = static_cast<unsigned>(student.n()) * channels;
@@ -114,20 +114,25 @@ void channel_kd_cuda(const TensorView& student, const TensorView& teacher, const
       using S = decltype(s_tag);
       using U = decltype(t_tag);
       using Wide = std::conditional_t<(sizeof(S) < sizeof(U)), S, U>;  // the type with more elements in 16 bytes
-      visit_lanes<Wide>(student.c(), [&](auto lanes) {
-        constexpr int V = decltype(lanes)::value;
-        reduce_columns(Divergence<V, S, U>{student.ptr<const S>(), teacher.ptr<const U>(), sums.as<ChannelSums>(), parts.as<double>(),
-                                           inverse_tau, options.cross_entropy_form, rows, channels},
-                       student.n(), rows, student.c() / V);
-        if (!gstudent.defined()) return;
-        const auto vectors = static_cast<unsigned>(student.numel() / V);
-        launch(gradient_kernel<V, S, U>, grid_for(vectors), kBlock, student.ptr<const S>(), teacher.ptr<const U>(),
-               sums.as<const ChannelSums>(), inverse_tau, static_cast<float>(options.tau / maps), gstudent.ptr<S>(), rows, channels,
-               vectors);
-      }, student.ptr<const S>(), teacher.ptr<const U>(), gstudent.ptr<const S>());
+      visit_lanes<Wide>(
+          student.c(),
+          [&](auto lanes) {
+            constexpr int V = decltype(lanes)::value;
+            reduce_columns(
+                Divergence<V, S, U>{student.ptr<const S>(), teacher.ptr<const U>(), sums.as<ChannelSums>(),
+                                    parts.as<double>(), inverse_tau, options.cross_entropy_form, rows, channels},
+                student.n(), rows, student.c() / V);
+            if (!gstudent.defined()) return;
+            const auto vectors = static_cast<unsigned>(student.numel() / V);
+            launch(gradient_kernel<V, S, U>, grid_for(vectors), kBlock, student.ptr<const S>(), teacher.ptr<const U>(),
+                   sums.as<const ChannelSums>(), inverse_tau, static_cast<float>(options.tau / maps), gstudent.ptr<S>(),
+                   rows, channels, vectors);
+          },
+          student.ptr<const S>(), teacher.ptr<const U>(), gstudent.ptr<const S>());
     });
   });
-  launch(finish_sum_kernel<float>, 1, kBlock, parts.as<double>(), maps, options.tau * options.tau / maps, loss.ptr<float>());
+  launch(finish_sum_kernel<float>, 1, kBlock, parts.as<double>(), maps, options.tau * options.tau / maps,
+         loss.ptr<float>());
 }
 
 }  // namespace limbeck::distill

@@ -20,9 +20,10 @@ inline void check_pair_kinds(const char* loss, const Tensor& student, const Tens
                 name_of(teacher.dtype()));
   LIMBECK_CHECK(student.device() == teacher.device(), loss, "student on {}, teacher on {}",
                 student.device().to_string(), teacher.device().to_string());
-  LIMBECK_CHECK(!teacher.requires_grad(), loss,
-                "the teacher requires grad, expected a fixed target; freeze() the teacher, run it under NoGradGuard, or pass "
-                "teacher.detach()");
+  LIMBECK_CHECK(
+      !teacher.requires_grad(), loss,
+      "the teacher requires grad, expected a fixed target; freeze() the teacher, run it under NoGradGuard, or pass "
+      "teacher.detach()");
 }
 
 /// As above, and the shapes are equal.
@@ -30,10 +31,11 @@ inline void check_pair_kinds(const char* loss, const Tensor& student, const Tens
 inline void check_pair(const char* loss, const Tensor& student, const Tensor& teacher) {
   ops::check_float(loss, student);
   ops::check_float(loss, teacher);
-  LIMBECK_CHECK(student.shape() == teacher.shape(), loss,
-                "student of shape {}, teacher of shape {}, expected equal shapes; resize one map, or put an adapter on the "
-                "student",
-                student.shape(), teacher.shape());
+  LIMBECK_CHECK(
+      student.shape() == teacher.shape(), loss,
+      "student of shape {}, teacher of shape {}, expected equal shapes; resize one map, or put an adapter on the "
+      "student",
+      student.shape(), teacher.shape());
   check_pair_kinds(loss, student, teacher);
 }
 

@@ -113,7 +113,9 @@ Distiller::Distiller(std::shared_ptr<models::Model> student, std::shared_ptr<mod
       add_teacher_tap(pair.teacher, i);
     }
     if (term.align == SizeAlign::kImage && options_.whole_images) {
-      fail<ConfigError>("distiller", "term '{}': align: image, but these labels are classes of whole pictures and have no size", term.name);
+      fail<ConfigError>("distiller",
+                        "term '{}': align: image, but these labels are classes of whole pictures and have no size",
+                        term.name);
     }
     term.loss->connect(context_of(i));
     check_channels(i);
@@ -128,8 +130,9 @@ Distiller::Distiller(std::shared_ptr<models::Model> student, std::shared_ptr<mod
 void Distiller::set_teacher_mode() {
   teacher_->freeze();
   if (!options_.teacher_in_train_mode) return;
-  log_warn("the teacher runs in train mode, as in released code: batch statistics, dropout, and running statistics that drift "
-           "away from its weight file");
+  log_warn(
+      "the teacher runs in train mode, as in released code: batch statistics, dropout, and running statistics that drift "
+      "away from its weight file");
   teacher_->unfreeze();  // forward() runs it without recording
   teacher_->train();
   teacher_state_ = std::make_unique<BufferList>(teacher_->named_buffers());
@@ -146,8 +149,8 @@ void Distiller::check_channels(std::size_t index) const {
   };
   if (!told(*student_, context.student) || !told(*teacher_, context.teacher)) return;
   if (context.student.channels == context.teacher.channels) return;
-  fail<ConfigError>("distiller", kUnequalChannels, term.name, term.student_tap, context.student.channels, term.teacher_tap,
-                    context.teacher.channels);
+  fail<ConfigError>("distiller", kUnequalChannels, term.name, term.student_tap, context.student.channels,
+                    term.teacher_tap, context.teacher.channels);
 }
 
 void Distiller::check_connector_epochs() const {
@@ -157,8 +160,11 @@ void Distiller::check_connector_epochs() const {
     const auto parameters = module.parameters();
     return std::any_of(parameters.begin(), parameters.end(), [](const Tensor& p) { return p.requires_grad(); });
   };
-  if (std::any_of(terms_.begin(), terms_.end(), [&](const Term& t) { return trains(*t.loss) || (t.connector && trains(*t.connector)); })) return;
-  fail<ConfigError>("distiller", "connector_epochs is {}, but no term has layers of its own to train in them", options_.connector_epochs);
+  if (std::any_of(terms_.begin(), terms_.end(),
+                  [&](const Term& t) { return trains(*t.loss) || (t.connector && trains(*t.connector)); }))
+    return;
+  fail<ConfigError>("distiller", "connector_epochs is {}, but no term has layers of its own to train in them",
+                    options_.connector_epochs);
 }
 
 bool Distiller::trains_connectors_only(std::int64_t step, std::int64_t total_steps) const {
@@ -166,9 +172,11 @@ bool Distiller::trains_connectors_only(std::int64_t step, std::int64_t total_ste
   LIMBECK_CHECK(steps_per_epoch_ > 0, "distiller",
                 "connector_epochs is {}, but the length of an epoch is not known; call set_steps_per_epoch()",
                 options_.connector_epochs);
-  const auto end = static_cast<std::int64_t>(std::ceil(static_cast<double>(options_.connector_epochs) * steps_per_epoch_ - 1e-9));
+  const auto end =
+      static_cast<std::int64_t>(std::ceil(static_cast<double>(options_.connector_epochs) * steps_per_epoch_ - 1e-9));
   if (end >= total_steps) {
-    fail<ConfigError>("distiller", "connector_epochs is {}: {} steps of {} for the connectors leave none for the student",
+    fail<ConfigError>("distiller",
+                      "connector_epochs is {}: {} steps of {} for the connectors leave none for the student",
                       options_.connector_epochs, end, total_steps);
   }
   return step < end;
@@ -182,10 +190,11 @@ void Distiller::add_teacher_tap(const std::string& tap, std::size_t index) {
     return;
   }
   if (!options_.teacher_code) {
-    fail<ConfigError>("distiller",
-                      "term '{}': the teacher's tap 'code' is what an autoencoder makes of its feature; name the autoencoder's "
-                      "file or run with distill.autoencoder",
-                      term);
+    fail<ConfigError>(
+        "distiller",
+        "term '{}': the teacher's tap 'code' is what an autoencoder makes of its feature; name the autoencoder's "
+        "file or run with distill.autoencoder",
+        term);
   }
   require_tap(*teacher_, options_.teacher_code->tap, "teacher", term);
   add_tap(teacher_taps_, options_.teacher_code->tap);
@@ -277,8 +286,8 @@ Tensor Distiller::term_value(std::size_t index, const models::Output& student, c
   LIMBECK_CHECK(s.ndim() == 4 && t.ndim() == 4, "distiller", "term '{}': taps of shapes {} and {}, expected 4-D maps",
                 term.name, s.shape(), t.shape());
   align_sizes(index, labels, s, t);
-  LIMBECK_CHECK(s.size(1) == t.size(1) || !term.loss->equal_channels(), "distiller",
-                kUnequalChannels, term.name, term.student_tap, s.size(1), term.teacher_tap, t.size(1));
+  LIMBECK_CHECK(s.size(1) == t.size(1) || !term.loss->equal_channels(), "distiller", kUnequalChannels, term.name,
+                term.student_tap, s.size(1), term.teacher_tap, t.size(1));
   LossInputs inputs{s, t, labels, student.logits, teacher.logits, step, total_steps};
   for (const TapPair& pair : term.loss->more_taps()) {
     inputs.more_student.push_back(tap_of(student, pair.student));
@@ -295,10 +304,11 @@ void Distiller::align_sizes(std::size_t index, const Tensor& labels, Tensor& stu
   if (!resize_student && !resize_teacher) return;
   if (!alignment_logged_[index]) {
     alignment_logged_[index] = true;
-    const std::string what = resize_student && resize_teacher ? fmt::format("both maps are resized to {}x{}", size[0], size[1])
-                                                              : fmt::format("the {} map is resized", resize_student ? "student" : "teacher");
-    log_info("term '{}': student map {}x{}, teacher map {}x{}; {} (bilinear)", term.name, student.size(2), student.size(3),
-             teacher.size(2), teacher.size(3), what);
+    const std::string what = resize_student && resize_teacher
+                                 ? fmt::format("both maps are resized to {}x{}", size[0], size[1])
+                                 : fmt::format("the {} map is resized", resize_student ? "student" : "teacher");
+    log_info("term '{}': student map {}x{}, teacher map {}x{}; {} (bilinear)", term.name, student.size(2),
+             student.size(3), teacher.size(2), teacher.size(3), what);
   }
   if (resize_student) student = ops::resize_bilinear(student, size, options_.align_corners);
   const NoGradGuard off;
@@ -324,7 +334,8 @@ std::vector<std::string> Distiller::describe() const {
   }
   if (teacher_state_) lines.emplace_back("teacher: in train mode (released-code variant)");
   if (options_.connector_epochs > 0) {
-    lines.push_back(fmt::format("connectors: trained alone until the end of epoch {}; the student's weights rest", options_.connector_epochs));
+    lines.push_back(fmt::format("connectors: trained alone until the end of epoch {}; the student's weights rest",
+                                options_.connector_epochs));
   }
   for (const Term& term : terms_) {
     lines.push_back(fmt::format("{}: weight {}, {}, student '{}' <- teacher '{}'{}", term.name, term.weight.describe(),

@@ -31,7 +31,7 @@ enum class SizeAlign : std::uint8_t {
 
 /// One distillation term: weight(step) * loss(connector(student[tap]), teacher[tap]).
 struct Term {
-  std::string name;                        ///< as it appears in logs, e.g. "cwd"
+  std::string name;  ///< as it appears in logs, e.g. "cwd"
   std::string student_tap = "logits";
   std::string teacher_tap = "logits";
   WeightSchedule weight{1.0};
@@ -43,10 +43,10 @@ struct Term {
 struct ObjectiveOptions {
   ops::CrossEntropyOptions cross_entropy;
   WeightSchedule ce_weight{1.0};
-  double aux_weight = 0.4;      ///< of the auxiliary head's cross entropy, where the student has one
-  bool align_corners = false;   ///< of every bilinear resize here
-  std::uint64_t seed = 0;       ///< of the initial values of trainable parts of losses
-  bool whole_images = false;    ///< classification: labels [N], one class per picture, none of them ignored
+  double aux_weight = 0.4;             ///< of the auxiliary head's cross entropy, where the student has one
+  bool align_corners = false;          ///< of every bilinear resize here
+  std::uint64_t seed = 0;              ///< of the initial values of trainable parts of losses
+  bool whole_images = false;           ///< classification: labels [N], one class per picture, none of them ignored
   bool teacher_in_train_mode = false;  ///< see Note [teacher mode]
   std::int64_t connector_epochs = 0;   ///< see Note [connectors first]
   /// Encoder behind the teacher's tap "code" (distill/teacher_code.h), run once per step for all terms that ask for it.
@@ -61,7 +61,7 @@ struct TermValue {
 };
 
 struct Objective {
-  Tensor total;                  ///< sum of weight * raw; differentiable
+  Tensor total;                   ///< sum of weight * raw; differentiable
   PooledVector<TermValue> terms;  ///< "ce" first, then "aux", then the terms in order
 };
 
@@ -136,7 +136,7 @@ class Distiller final : public nn::Module {
   std::vector<std::string> student_taps_;  // without "logits", which is always there
   std::vector<std::string> teacher_taps_;
   std::optional<models::FrozenModel> frozen_teacher_;  // its fast way, in eval mode
-  std::vector<bool> reads_code_;           // by term
+  std::vector<bool> reads_code_;                       // by term
   std::vector<bool> alignment_logged_;
   double steps_per_epoch_ = 0;
 };

@@ -122,8 +122,9 @@ std::shared_ptr<Loss> make_loss(const Config& term) {
   }
   const auto names = loss_names();
   const std::string near = nearest_word(name, names);
-  term.reject("loss", fmt::format("unknown loss '{}'{}; known: {}", name,
-                                  near.empty() ? "" : fmt::format(", did you mean '{}'?", near), fmt::join(names, ", ")));
+  term.reject("loss",
+              fmt::format("unknown loss '{}'{}; known: {}", name,
+                          near.empty() ? "" : fmt::format(", did you mean '{}'?", near), fmt::join(names, ", ")));
 }
 
 }  // namespace limbeck::distill

@@ -19,11 +19,11 @@ namespace limbeck::distill {
 
 /// What a loss may size its own parts by; given once, before training.
 struct LossContext {
-  models::TapInfo student;                 ///< channels and stride of the student's tap (behind a connector: its output)
+  models::TapInfo student;  ///< channels and stride of the student's tap (behind a connector: its output)
   models::TapInfo teacher;
   const models::Model* teacher_model = nullptr;
   std::int64_t classes = 0;
-  std::uint64_t seed = 0;                  ///< of the initial values of trainable parts
+  std::uint64_t seed = 0;  ///< of the initial values of trainable parts
 };
 
 /// A tap of the student and the tap of the teacher it is compared with; "logits" is always there.

@@ -40,10 +40,10 @@ struct HolisticOptions {
   double beta2 = 0.99;
   double momentum = 0.9;       ///< SGD
   double weight_decay = 5e-4;  ///< SGD
-  double power = 0.9;     ///< of the polynomial decay; 0: constant
-  double weight = 0.1;    ///< of the discriminator's loss
-  double penalty = 10;    ///< of the gradient, WGAN-GP
-  std::int64_t size = 0;  ///< maps are resized to size x size; 0: as they are
+  double power = 0.9;          ///< of the polynomial decay; 0: constant
+  double weight = 0.1;         ///< of the discriminator's loss
+  double penalty = 10;         ///< of the gradient, WGAN-GP
+  std::int64_t size = 0;       ///< maps are resized to size x size; 0: as they are
 };
 
 class HolisticLoss final : public Loss {
@@ -99,13 +99,13 @@ class HolisticLoss final : public Loss {
   [[nodiscard]] std::string type() const override { return "Holistic"; }
   [[nodiscard]] std::string describe() const override {
     const std::string optimizer =
-        options_.sgd ? fmt::format("sgd lr={} momentum={} weight decay={}", format_short(options_.lr), format_short(options_.momentum),
-                                   format_short(options_.weight_decay))
-                     : fmt::format("adam lr={} betas={},{}", format_short(options_.lr), format_short(options_.beta1), format_short(options_.beta2));
-    return fmt::format("holistic form={}{}, discriminator: {} {}, weight {}{}",
-                       options_.wgan ? "wgan_gp" : "hinge",
-                       options_.wgan ? fmt::format(" penalty={}", format_short(options_.penalty)) : "",
-                       optimizer, options_.power > 0 ? fmt::format("poly {}", format_short(options_.power)) : "constant",
+        options_.sgd ? fmt::format("sgd lr={} momentum={} weight decay={}", format_short(options_.lr),
+                                   format_short(options_.momentum), format_short(options_.weight_decay))
+                     : fmt::format("adam lr={} betas={},{}", format_short(options_.lr), format_short(options_.beta1),
+                                   format_short(options_.beta2));
+    return fmt::format("holistic form={}{}, discriminator: {} {}, weight {}{}", options_.wgan ? "wgan_gp" : "hinge",
+                       options_.wgan ? fmt::format(" penalty={}", format_short(options_.penalty)) : "", optimizer,
+                       options_.power > 0 ? fmt::format("poly {}", format_short(options_.power)) : "constant",
                        format_short(options_.weight),
                        options_.size > 0 ? fmt::format(", maps resized to {0}x{0}", options_.size) : "");
   }
@@ -136,7 +136,9 @@ class HolisticLoss final : public Loss {
     return ops::add(student, ops::mul(ops::sub(teacher, student), share));
   }
 
-  [[nodiscard]] static bool is_counter(const std::string& name) { return name == "steps" || name.starts_with("updates."); }
+  [[nodiscard]] static bool is_counter(const std::string& name) {
+    return name == "steps" || name.starts_with("updates.");
+  }
 
   void register_optimizer() {
     for (const auto& [name, tensor] : optimizer_->state_dict()) {

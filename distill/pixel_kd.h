@@ -27,9 +27,9 @@ enum class PixelKdReduction : std::uint8_t {
 [[nodiscard]] PixelKdReduction parse_pixel_kd_reduction(std::string_view name);
 
 struct PixelKdOptions {
-  double tau = 1;                                            ///< temperature, > 0
+  double tau = 1;  ///< temperature, > 0
   PixelKdReduction reduction = PixelKdReduction::kPerPixel;
-  std::int64_t ignore_index = 255;                           ///< only with labels
+  std::int64_t ignore_index = 255;  ///< only with labels
 };
 
 /// Divergence of the student's class distribution from the teacher's, pixel by pixel.

@@ -54,8 +54,8 @@ std::int64_t count_valid(const TensorView& labels, std::int64_t pixels, std::int
 struct Job {
   std::int64_t channels = 0;
   float inverse_tau = 1;
-  float entropy = 1;   // 1: subtract the teacher's entropy (KL); 0: cross-entropy form
-  float slope = 0;     // factor / tau
+  float entropy = 1;  // 1: subtract the teacher's entropy (KL); 0: cross-entropy form
+  float slope = 0;    // factor / tau
 };
 
 /// Loss of the tile's pixels, not yet multiplied by the factor; with `gradient`, `s` becomes the gradient of the student.

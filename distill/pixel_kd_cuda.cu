@@ -52,7 +52,8 @@ __global__ void finish_kernel(const double* partial, unsigned count, Factor fact
 struct PixelSoftmax {
   float inverse, largest, sum;
   template <class T>
-  __device__ PixelSoftmax(const T* row, unsigned channels, unsigned lane, unsigned lanes, float inverse_in) : inverse(inverse_in) {
+  __device__ PixelSoftmax(const T* row, unsigned channels, unsigned lane, unsigned lanes, float inverse_in)
+      : inverse(inverse_in) {
     const float i = inverse;
     const float top = i * row_max(row, channels, lane, lanes);
     largest = top;
@@ -63,8 +64,9 @@ struct PixelSoftmax {
 };
 
 template <class S, class U>
-__global__ void loss_kernel(const S* student, const U* teacher, ops::LabelReader labels, S* gstudent, double* partial, Factor factor,
-                            float inverse_tau, bool cross_entropy, unsigned pixels, unsigned channels, unsigned lanes) {
+__global__ void loss_kernel(const S* student, const U* teacher, ops::LabelReader labels, S* gstudent, double* partial,
+                            Factor factor, float inverse_tau, bool cross_entropy, unsigned pixels, unsigned channels,
+                            unsigned lanes) {
   __shared__ double scratch[32];
   const PixelLane at(pixels, lanes);
   const std::size_t begin = static_cast<std::size_t>(at.pixel) * channels;
@@ -92,8 +94,8 @@ __global__ void loss_kernel(const S* student, const U* teacher, ops::LabelReader
 
 }  // namespace
 
-void pixel_kd_cuda(const TensorView& student, const TensorView& teacher, const TensorView& labels, const TensorView& loss,
-                   const TensorView& gstudent, const PixelKdOptions& options) {
+void pixel_kd_cuda(const TensorView& student, const TensorView& teacher, const TensorView& labels,
+                   const TensorView& loss, const TensorView& gstudent, const PixelKdOptions& options) {
   const std::int64_t count = student.n() * student.h() * student.w();
   LIMBECK_CHECK(count > 0 && count < (std::int64_t{1} << 26), "pixel_kd", "{} pixels, expected 1 to 2^26", count);
   const auto pixels = static_cast<unsigned>(count);
@@ -105,14 +107,16 @@ void pixel_kd_cuda(const TensorView& student, const TensorView& teacher, const T
   const ops::LabelReader y{labels.data, labels.dtype, options.ignore_index};
   launch(count_kernel, count_blocks, kBlock, y, pixels, partial.as<double>());
   launch(sum_kernel, 1, kBlock, partial.as<double>(), count_blocks, valid.as<double>());
-  const Factor factor{pixel_kd_factor(student, 1, options), options.reduction == PixelKdReduction::kPerPixel, valid.as<double>()};
+  const Factor factor{pixel_kd_factor(student, 1, options), options.reduction == PixelKdReduction::kPerPixel,
+                      valid.as<double>()};
   visit_fast_dtype("pixel_kd", student.dtype, [&](auto s) {
     visit_fast_dtype("pixel_kd", teacher.dtype, [&](auto t) {
       using S = decltype(s);
       using U = decltype(t);
       launch(loss_kernel<S, U>, blocks, kBlock, student.ptr<const S>(), teacher.ptr<const U>(), y, gstudent.ptr<S>(),
              partial.as<double>(), factor, static_cast<float>(1 / options.tau),
-             options.reduction == PixelKdReduction::kSkdCrossEntropy, pixels, static_cast<unsigned>(student.c()), lanes);
+             options.reduction == PixelKdReduction::kSkdCrossEntropy, pixels, static_cast<unsigned>(student.c()),
+             lanes);
     });
   });
   launch(finish_kernel, 1, kBlock, partial.as<double>(), blocks, factor, loss.ptr<float>());

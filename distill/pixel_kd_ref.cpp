@@ -67,9 +67,8 @@ void pixel_kd_ref(const TensorView& student, const TensorView& teacher, const Te
                   const TensorView& loss, const TensorView& gstudent, const PixelKdOptions& options) {
   LIMBECK_CHECK(student.dtype == teacher.dtype, "pixel_kd", "the reference takes one type, got {} and {}",
                 limbeck::name_of(student.dtype), limbeck::name_of(teacher.dtype));
-  visit_reference_dtype("pixel_kd", student.dtype, [&](auto tag) {
-    run<decltype(tag)>(student, teacher, labels, loss, gstudent, options);
-  });
+  visit_reference_dtype("pixel_kd", student.dtype,
+                        [&](auto tag) { run<decltype(tag)>(student, teacher, labels, loss, gstudent, options); });
 }
 
 }  // namespace limbeck::distill

@@ -33,10 +33,10 @@ struct AsppOptions {
   std::int64_t out = 256;
   std::array<std::int64_t, 3> rates{6, 12, 18};
   std::int64_t project_kernel = 1;  ///< 3: mmsegmentation's bottleneck
-  bool pooling_first = false;       ///< order of the concatenation: TensorFlow and mmsegmentation put image pooling first
-  bool separable = false;           ///< the three 3x3 branches
+  bool pooling_first = false;  ///< order of the concatenation: TensorFlow and mmsegmentation put image pooling first
+  bool separable = false;      ///< the three 3x3 branches
   double dropout = 0.5;
-  bool drop_channels = false;       ///< dropout of whole channels, otherwise of elements
+  bool drop_channels = false;  ///< dropout of whole channels, otherwise of elements
   nn::BatchNormArgs bn = {};
   nn::Init init = nn::Init::kDefault;
 };

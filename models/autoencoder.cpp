@@ -23,11 +23,13 @@ std::array<CodeStage, 3> stages_of(const AutoencoderOptions& o) {
 
 AutoencoderOptions checked(const AutoencoderOptions& o) {
   if (o.channels < 1 || o.code < 0 || o.code_channels() < 1) {
-    fail<ConfigError>("autoencoder", "{} channels and a code of {}, expected both positive", o.channels, o.code_channels());
+    fail<ConfigError>("autoencoder", "{} channels and a code of {}, expected both positive", o.channels,
+                      o.code_channels());
   }
   for (const std::int64_t s : o.strides) {
     if (s < 1) fail<ConfigError>("autoencoder", "stride {}, expected at least 1", s);
-    if (s != 1 && o.released_code) fail<ConfigError>("autoencoder", "stride {}: the released-code form has stride 1 only", s);
+    if (s != 1 && o.released_code)
+      fail<ConfigError>("autoencoder", "stride {}: the released-code form has stride 1 only", s);
   }
   return o;
 }
@@ -44,7 +46,8 @@ std::array<std::int64_t, 3> autoencoder_strides(std::int64_t ratio) {
     case 4: return {2, 2, 1};
     case 8: return {2, 2, 2};
     default:
-      fail<ConfigError>("autoencoder", "the student's map is {} times coarser than the teacher's, expected 1, 2, 4 or 8", ratio);
+      fail<ConfigError>("autoencoder",
+                        "the student's map is {} times coarser than the teacher's, expected 1, 2, 4 or 8", ratio);
   }
 }
 
@@ -76,12 +79,7 @@ Tensor FeatureEncoder::forward(const Tensor& x) {
 // --- decoder --------------------------------------------------------------------------------------------------------
 
 FeatureDecoder::Layer::Layer(const AutoencoderOptions& o, const CodeStage& s, bool last, Generator& g)
-    : conv({.in = s.out,
-            .out = s.in,
-            .kernel = 3,
-            .stride = s.stride,
-            .padding = 1,
-            .bias = o.released_code || last},
+    : conv({.in = s.out, .out = s.in, .kernel = 3, .stride = s.stride, .padding = 1, .bias = o.released_code || last},
            g) {
   if (o.released_code || !last) bn.emplace(s.in, o.bn);
 }
@@ -104,7 +102,8 @@ Tensor FeatureDecoder::forward(const Tensor& code, std::array<std::int64_t, 2> s
     for (std::size_t d = 0; d < 2; ++d) sizes.at(i + 1).at(d) = strided(sizes.at(i).at(d), options_.strides.at(i));
   }
   LIMBECK_CHECK(code.ndim() == 4 && code.size(2) == sizes[3][0] && code.size(3) == sizes[3][1], "autoencoder",
-                "code {} for a map of {}x{}, expected a code of {}x{}", code.shape(), size[0], size[1], sizes[3][0], sizes[3][1]);
+                "code {} for a map of {}x{}, expected a code of {}x{}", code.shape(), size[0], size[1], sizes[3][0],
+                sizes[3][1]);
   Tensor y = code;
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     Layer& layer = *layers_[i];
@@ -134,16 +133,16 @@ Autoencoder::Result Autoencoder::forward(const Tensor& x) {
 // --- files ----------------------------------------------------------------------------------------------------------
 
 std::map<std::string, std::string> options_to_metadata(const AutoencoderOptions& o) {
-  return {
-      {"autoencoder", o.released_code ? "released-code" : "paper"},
-      {"channels", std::to_string(o.channels)},
-      {"code", std::to_string(o.code_channels())},
-      {"strides", fmt::format("{},{},{}", o.strides[0], o.strides[1], o.strides[2])},
-      {"bn_eps", json_number(o.bn.eps)},
-      {"bn_momentum", json_number(o.bn.momentum)}};
+  return {{"autoencoder", o.released_code ? "released-code" : "paper"},
+          {"channels", std::to_string(o.channels)},
+          {"code", std::to_string(o.code_channels())},
+          {"strides", fmt::format("{},{},{}", o.strides[0], o.strides[1], o.strides[2])},
+          {"bn_eps", json_number(o.bn.eps)},
+          {"bn_momentum", json_number(o.bn.momentum)}};
 }
 
-void save_autoencoder(const Autoencoder& autoencoder, const fs::path& path, const std::map<std::string, std::string>& extra) {
+void save_autoencoder(const Autoencoder& autoencoder, const fs::path& path,
+                      const std::map<std::string, std::string>& extra) {
   auto metadata = options_to_metadata(autoencoder.options());
   metadata.insert(extra.begin(), extra.end());
   std::vector<NamedTensor> tensors;
@@ -174,7 +173,8 @@ AutoencoderOptions options_from(const fs::path& path, const std::map<std::string
   AutoencoderOptions o;
   const std::string form = text("autoencoder");
   if (form != "paper" && form != "released-code") {
-    fail<WeightsError>("autoencoder", "{}: metadata 'autoencoder' is '{}', expected paper or released-code", path.string(), form);
+    fail<WeightsError>("autoencoder", "{}: metadata 'autoencoder' is '{}', expected paper or released-code",
+                       path.string(), form);
   }
   o.released_code = form == "released-code";
   o.channels = number_of<std::int64_t>(path, "channels", text("channels"));

@@ -27,10 +27,10 @@
 namespace limbeck::models {
 
 struct AutoencoderOptions {
-  std::int64_t channels = 256;               ///< of the teacher's map
-  std::int64_t code = 0;                     ///< channels of the code; 0: half of `channels`
+  std::int64_t channels = 256;  ///< of the teacher's map
+  std::int64_t code = 0;        ///< channels of the code; 0: half of `channels`
   std::array<std::int64_t, 3> strides{1, 1, 1};
-  bool released_code = false;                ///< see Note [two forms]
+  bool released_code = false;  ///< see Note [two forms]
   nn::BatchNormArgs bn = {};
 
   [[nodiscard]] std::int64_t code_channels() const noexcept { return code > 0 ? code : channels / 2; }
@@ -104,7 +104,9 @@ class Autoencoder final : public nn::Module {
   [[nodiscard]] Result forward(const Tensor& x);
   [[nodiscard]] Tensor encode(const Tensor& x) { return encoder_(x); }
   /// Shapes: code [N, code, h, w]; returns [N, channels, size]
-  [[nodiscard]] Tensor decode(const Tensor& code, std::array<std::int64_t, 2> size) { return decoder_.forward(code, size); }
+  [[nodiscard]] Tensor decode(const Tensor& code, std::array<std::int64_t, 2> size) {
+    return decoder_.forward(code, size);
+  }
   [[nodiscard]] FeatureEncoder& encoder() noexcept { return encoder_; }
   [[nodiscard]] FeatureDecoder& decoder() noexcept { return decoder_; }
   [[nodiscard]] const AutoencoderOptions& options() const noexcept { return encoder_.options(); }

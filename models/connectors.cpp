@@ -10,7 +10,8 @@ std::int64_t odd(const char* where, std::int64_t kernel) {
 }
 
 nn::ConvArgs conv_args(const ConnectorArgs& a) {
-  if (a.bias && a.batch_norm) fail<ConfigError>("connector", "a bias in front of batch norm has no effect; use bias=false");
+  if (a.bias && a.batch_norm)
+    fail<ConfigError>("connector", "a bias in front of batch norm has no effect; use bias=false");
   return {.in = a.in,
           .out = a.out,
           .kernel = odd("connector", a.kernel),

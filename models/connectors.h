@@ -18,7 +18,7 @@ struct ConnectorArgs {
   std::int64_t kernel = 1;  ///< odd; padding keeps the size
   bool batch_norm = false;
   bool relu = false;
-  bool bias = false;        ///< of the convolution; not together with batch norm
+  bool bias = false;  ///< of the convolution; not together with batch norm
   nn::BatchNormArgs bn = {};
   nn::Init init = nn::Init::kDefault;
 };

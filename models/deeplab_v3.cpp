@@ -54,7 +54,8 @@ std::unique_ptr<HeadConv> make_conv(const ModelSpec& spec, Generator& g) {
   const Variant v = variant_of(spec);
   if (v == Variant::kTfd || v == Variant::kMmseg) return nullptr;
   const std::int64_t width = width_of(v);
-  const HeadConvArgs args{.in = width, .out = width, .separable = spec.separable, .bn = bn_args(spec), .init = init_of(v)};
+  const HeadConvArgs args{
+      .in = width, .out = width, .separable = spec.separable, .bn = bn_args(spec), .init = init_of(v)};
   return std::make_unique<HeadConv>(args, "classifier.1", "classifier.2", g);
 }
 
@@ -72,7 +73,8 @@ DeepLabV3::DeepLabV3(const ModelSpec& spec, std::unique_ptr<Backbone> backbone_i
   if (!spec.aux) return;
   const Variant v = variant_of(spec);
   if (v == Variant::kVf || v == Variant::kTfd) {
-    fail<ConfigError>("deeplabv3", "variant {} has no auxiliary head; use variant tv or mmseg, or aux=false", spec.variant);
+    fail<ConfigError>("deeplabv3", "variant {} has no auxiliary head; use variant tv or mmseg, or aux=false",
+                      spec.variant);
   }
   register_module("aux_classifier", aux_.emplace(aux_args(spec, backbone()), g));
 }

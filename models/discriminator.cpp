@@ -31,7 +31,8 @@ Tensor rows(const Tensor& x) {
 
 void check_size(const Tensor& x) {
   LIMBECK_CHECK(x.ndim() == 4 && x.size(2) >= 64 && x.size(3) >= 64, "discriminator",
-                "score maps {}, expected [N, K, H, W] with H, W >= 64; resize the maps or use a larger crop", x.shape());
+                "score maps {}, expected [N, K, H, W] with H, W >= 64; resize the maps or use a larger crop",
+                x.shape());
 }
 
 /// Both halves through one convolution.
@@ -45,7 +46,8 @@ Dual rows(const Dual& x) { return {rows(x.value), rows(x.tangent)}; }
 /// (a b)' = a' b + a b'
 Dual multiply(const Dual& a, const Dual& b, bool transpose_b) {
   return {ops::matmul(a.value, b.value, false, transpose_b),
-          ops::add(ops::matmul(a.tangent, b.value, false, transpose_b), ops::matmul(a.value, b.tangent, false, transpose_b))};
+          ops::add(ops::matmul(a.tangent, b.value, false, transpose_b),
+                   ops::matmul(a.value, b.tangent, false, transpose_b))};
 }
 
 /// The activation's slope at x, a constant: 1 where x > 0, else kSlope. The step is a ramp that no normal f32 number is on.
@@ -95,7 +97,10 @@ Dual SelfAttention::forward(const Dual& x) {
 }
 
 Discriminator::Discriminator(std::int64_t classes, Generator& g)
-    : preprocess_(classes), attention1_(kWidths[2], g), attention2_(kWidths[3], g), last_({.in = kWidths[3], .out = 1, .kernel = 4}, g) {
+    : preprocess_(classes),
+      attention1_(kWidths[2], g),
+      attention2_(kWidths[3], g),
+      last_({.in = kWidths[3], .out = 1, .kernel = 4}, g) {
   register_module("preprocess", preprocess_);
   std::int64_t in = classes;
   for (const std::int64_t out : kWidths) {
@@ -129,7 +134,8 @@ Dual Discriminator::normalise(const Tensor& x, const Tensor& v) const {
     const bool batch = preprocess_.is_training();
     const Tensor mean = batch ? per_channel(x) : ops::reshape(preprocess_.running_mean(), channels);
     const Tensor centred = ops::sub(x, mean);
-    const Tensor variance = batch ? per_channel(ops::square(centred)) : ops::reshape(preprocess_.running_var(), channels);
+    const Tensor variance =
+        batch ? per_channel(ops::square(centred)) : ops::reshape(preprocess_.running_var(), channels);
     const Tensor deviation = ops::sqrt(ops::add_scalar(variance, preprocess_.eps()));
     hat.value = ops::div(centred, deviation);
     // Mean and deviation of a batch move with x: the part of v along (1, hat) changes nothing.
@@ -141,7 +147,8 @@ Dual Discriminator::normalise(const Tensor& x, const Tensor& v) const {
     hat.tangent = ops::div(hat.tangent, deviation);
   }
   const Tensor weight = ops::reshape(preprocess_.weight(), channels);
-  return {ops::add(ops::mul(hat.value, weight), ops::reshape(preprocess_.bias(), channels)), ops::mul(hat.tangent, weight)};
+  return {ops::add(ops::mul(hat.value, weight), ops::reshape(preprocess_.bias(), channels)),
+          ops::mul(hat.tangent, weight)};
 }
 
 Tensor Discriminator::tangent(const Tensor& x, const Tensor& v) {

@@ -10,7 +10,13 @@ constexpr auto kRelu = ops::Activation::kRelu;
 
 nn::ConvArgs plain_conv(const HeadConvArgs& a) {
   const std::int64_t padding = a.kernel == 3 ? a.rate : 0;
-  return {.in = a.in, .out = a.out, .kernel = a.kernel, .padding = padding, .dilation = a.rate, .bias = false, .init = a.init};
+  return {.in = a.in,
+          .out = a.out,
+          .kernel = a.kernel,
+          .padding = padding,
+          .dilation = a.rate,
+          .bias = false,
+          .init = a.init};
 }
 
 nn::ConvArgs depthwise_conv(const HeadConvArgs& a) {

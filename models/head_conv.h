@@ -46,10 +46,10 @@ struct FcnHeadArgs {
   std::int64_t in = 0;
   std::int64_t width = 0;
   std::int64_t classes = 0;
-  bool conv_bias = false;      ///< the 3x3 has a bias although batch norm follows
-  bool drop_channels = true;   ///< dropout of whole channels, otherwise of elements
+  bool conv_bias = false;     ///< the 3x3 has a bias although batch norm follows
+  bool drop_channels = true;  ///< dropout of whole channels, otherwise of elements
   double dropout = 0.1;
-  bool leaky = false;          ///< leaky ReLU 0.01 instead of ReLU
+  bool leaky = false;  ///< leaky ReLU 0.01 instead of ReLU
   nn::BatchNormArgs bn = {};
   nn::Init init = nn::Init::kDefault;
   nn::Init classifier_init = nn::Init::kDefault;

@@ -13,7 +13,7 @@ struct Row {
 };
 
 // Howard et al., table 1.
-constexpr Row kRows[] = {{64, 1}, {128, 2}, {128, 1}, {256, 2}, {256, 1}, {512, 2}, {512, 1},
+constexpr Row kRows[] = {{64, 1},  {128, 2}, {128, 1}, {256, 2}, {256, 1},  {512, 2}, {512, 1},
                          {512, 1}, {512, 1}, {512, 1}, {512, 1}, {1024, 2}, {1024, 1}};
 constexpr std::size_t kLow = 3;      // features.3
 constexpr std::size_t kMiddle = 11;  // features.11
@@ -27,11 +27,13 @@ MobileNetV1::MobileNetV1(const MobileNetV1Options& o, Generator& g) : options_(o
     fail<ConfigError>("mobilenet_v1", "output stride {}, expected 32, 16, 8 or 4", os);
   }
   if (!(o.width > 0) || o.width_divisor < 1) {
-    fail<ConfigError>("mobilenet_v1", "width multiplier {} and divisor {}, expected both > 0", o.width, o.width_divisor);
+    fail<ConfigError>("mobilenet_v1", "width multiplier {} and divisor {}, expected both > 0", o.width,
+                      o.width_divisor);
   }
   const ops::Activation act = o.relu6 ? ops::Activation::kRelu6 : ops::Activation::kRelu;
   std::int64_t in = make_divisible(32 * o.width, o.width_divisor);
-  stem_.emplace(nn::ConvArgs{.in = 3, .out = in, .kernel = 3, .stride = 2, .padding = 1, .init = kFanOut}, o.bn, act, g);
+  stem_.emplace(nn::ConvArgs{.in = 3, .out = in, .kernel = 3, .stride = 2, .padding = 1, .init = kFanOut}, o.bn, act,
+                g);
   register_module("features.0", *stem_);
   taps_.push_back({"features.0", in, 2});
   std::int64_t current = 2;
@@ -39,10 +41,16 @@ MobileNetV1::MobileNetV1(const MobileNetV1Options& o, Generator& g) : options_(o
   for (const Row& row : kRows) {
     const std::int64_t out = make_divisible(static_cast<double>(row.channels) * o.width, o.width_divisor);
     const bool strided = current < os;
-    const nn::ConvArgs depthwise{.in = in, .out = in, .kernel = 3, .stride = strided ? row.stride : 1, .padding = rate,
-                                 .dilation = rate, .groups = in, .init = kFanOut};
-    layers_.push_back(
-        std::make_unique<Layer>(depthwise, nn::ConvArgs{.in = in, .out = out, .kernel = 1, .init = kFanOut}, act, o.bn, g));
+    const nn::ConvArgs depthwise{.in = in,
+                                 .out = in,
+                                 .kernel = 3,
+                                 .stride = strided ? row.stride : 1,
+                                 .padding = rate,
+                                 .dilation = rate,
+                                 .groups = in,
+                                 .init = kFanOut};
+    layers_.push_back(std::make_unique<Layer>(
+        depthwise, nn::ConvArgs{.in = in, .out = out, .kernel = 1, .init = kFanOut}, act, o.bn, g));
     (strided ? current : rate) *= row.stride;
     const std::string name = fmt::format("features.{}", layers_.size());
     register_module(name + ".0", layers_.back()->depthwise);
@@ -82,7 +90,10 @@ MobileNetV1Options mobilenet_v1_options(const ModelSpec& spec) {
   if (parse_dilation(spec.dilation, Dilation::kTv) != Dilation::kTv) {
     fail<ConfigError>("mobilenet_v1", "dilation pattern '{}', but MobileNetV1 knows tv only", spec.dilation);
   }
-  return {.width = spec.width, .width_divisor = spec.width_divisor, .output_stride = spec.output_stride, .relu6 = spec.relu6,
+  return {.width = spec.width,
+          .width_divisor = spec.width_divisor,
+          .output_stride = spec.output_stride,
+          .relu6 = spec.relu6,
           .bn = bn_args(spec)};
 }
 

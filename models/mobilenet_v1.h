@@ -45,8 +45,8 @@ class MobileNetV1 final : public Backbone {
 
  private:
   struct Layer {
-    Layer(const nn::ConvArgs& depthwise_args, const nn::ConvArgs& pointwise_args, ops::Activation act, nn::BatchNormArgs bn,
-          Generator& g)
+    Layer(const nn::ConvArgs& depthwise_args, const nn::ConvArgs& pointwise_args, ops::Activation act,
+          nn::BatchNormArgs bn, Generator& g)
         : depthwise(depthwise_args, bn, act, g), pointwise(pointwise_args, bn, act, g) {}
     nn::ConvBnAct depthwise;
     nn::ConvBnAct pointwise;

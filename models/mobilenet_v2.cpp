@@ -14,7 +14,7 @@ struct Stage {
 };
 
 // Sandler et al., table 2.
-constexpr Stage kStages[] = {{1, 16, 1, 1}, {6, 24, 2, 2}, {6, 32, 3, 2}, {6, 64, 4, 2},
+constexpr Stage kStages[] = {{1, 16, 1, 1}, {6, 24, 2, 2},  {6, 32, 3, 2}, {6, 64, 4, 2},
                              {6, 96, 3, 1}, {6, 160, 3, 2}, {6, 320, 1, 1}};
 constexpr std::size_t kLow = 3;      // features.3
 constexpr std::size_t kMiddle = 13;  // features.13
@@ -94,11 +94,13 @@ MobileNetV2::MobileNetV2(const MobileNetV2Options& o, Generator& g) : options_(o
     fail<ConfigError>("mobilenet_v2", "output stride {}, expected 32, 16, 8 or 4", os);
   }
   if (!(o.width > 0) || o.width_divisor < 1) {
-    fail<ConfigError>("mobilenet_v2", "width multiplier {} and divisor {}, expected both > 0", o.width, o.width_divisor);
+    fail<ConfigError>("mobilenet_v2", "width multiplier {} and divisor {}, expected both > 0", o.width,
+                      o.width_divisor);
   }
   const ops::Activation act = activation_of(o.relu6);
   std::int64_t in = make_divisible(32 * o.width, o.width_divisor);
-  stem_.emplace(nn::ConvArgs{.in = 3, .out = in, .kernel = 3, .stride = 2, .padding = 1, .init = kFanOut}, o.bn, act, g);
+  stem_.emplace(nn::ConvArgs{.in = 3, .out = in, .kernel = 3, .stride = 2, .padding = 1, .init = kFanOut}, o.bn, act,
+                g);
   register_module("features.0", *stem_);
   taps_.push_back({"features.0", in, 2});
 

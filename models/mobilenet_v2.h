@@ -34,7 +34,7 @@ struct MobileNetV2Options {
   std::int64_t width_divisor = 8;
   std::int64_t output_stride = 32;  ///< 32, 16, 8, 4
   Dilation dilation = Dilation::kTv;
-  bool last_layer = false;          ///< features.18, 320 -> 1280, for classification
+  bool last_layer = false;  ///< features.18, 320 -> 1280, for classification
   bool relu6 = true;
   nn::BatchNormArgs bn = {};
 };
@@ -82,7 +82,7 @@ class MobileNetV2 final : public Backbone {
   std::optional<nn::ConvBnAct> stem_;
   std::vector<std::unique_ptr<InvertedResidual>> blocks_;  // features.1 ..
   std::optional<nn::ConvBnAct> last_;
-  std::vector<TapInfo> taps_;                              // of features.0 ..
+  std::vector<TapInfo> taps_;  // of features.0 ..
 };
 
 /// torchvision's mobilenet_v2: features, global average, dropout 0.2, linear.

@@ -22,27 +22,28 @@ namespace limbeck::models {
 
 /// Which network, and its options. Fields that a network does not have are ignored unless said otherwise.
 struct ModelSpec {
-  std::string name = {};            ///< see model_names() in models/zoo.h
+  std::string name = {};  ///< see model_names() in models/zoo.h
   std::int64_t classes = 21;
-  std::int64_t output_stride = 16;  ///< of the backbone: 32, 16, 8; MobileNetV2 also 4. Classification networks: always 32.
-  double width = 1.0;               ///< width multiplier of MobileNets
-  std::int64_t width_divisor = 8;   ///< its channel counts are multiples of this; 1 for TensorFlow's DeepLab weights
-  bool aux = false;                 ///< deeplabv3, pspnet: auxiliary head on the second last stage
-  double bn_eps = 1e-5;             ///< 1e-3 for weights that come from TensorFlow
+  std::int64_t output_stride =
+      16;              ///< of the backbone: 32, 16, 8; MobileNetV2 also 4. Classification networks: always 32.
+  double width = 1.0;  ///< width multiplier of MobileNets
+  std::int64_t width_divisor = 8;  ///< its channel counts are multiples of this; 1 for TensorFlow's DeepLab weights
+  bool aux = false;                ///< deeplabv3, pspnet: auxiliary head on the second last stage
+  double bn_eps = 1e-5;            ///< 1e-3 for weights that come from TensorFlow
   double bn_momentum = 0.1;
-  bool relu6 = true;                ///< MobileNets: false uses ReLU
+  bool relu6 = true;  ///< MobileNets: false uses ReLU
   /// Dilation pattern where strides were removed: "tv", "v1b", "mmseg", "td" or "jf"; empty: the network's default. See
   /// Note [dilation patterns] in models/resnet.h and models/mobilenet_v2.h, which knows tv and jf.
   std::string dilation = {};
   /// Published form of the head: deeplabv3 tv (default), vf, tfd, mmseg; deeplabv3plus jf (default), vf, tfd, mmseg; pspnet td
   /// (default), td_leaky, mmseg. See models/README.md.
   std::string variant = {};
-  std::string stem = {};            ///< ResNet: "7x7" (default), "deep128", "deep128_floor", "v1c"; see models/resnet.h
-  bool separable = false;           ///< DeepLab heads: 3x3 convolutions become depthwise + pointwise
+  std::string stem = {};   ///< ResNet: "7x7" (default), "deep128", "deep128_floor", "v1c"; see models/resnet.h
+  bool separable = false;  ///< DeepLab heads: 3x3 convolutions become depthwise + pointwise
   /// Extra dilation factors of the three blocks of ResNet's layer4, or the three convolutions of Xception's exit2; zeros: as
   /// the dilation pattern says.
   std::array<std::int64_t, 3> multi_grid{0, 0, 0};
-  double head_dropout = -1.0;       ///< dropout behind ASPP or pyramid; negative: the variant's own; 0: none in the head
+  double head_dropout = -1.0;  ///< dropout behind ASPP or pyramid; negative: the variant's own; 0: none in the head
 
   friend bool operator==(const ModelSpec&, const ModelSpec&) = default;
 };
@@ -105,7 +106,8 @@ class TapSet {
 /// `Layer`: nn::ConvBnAct or HeadConv (models/head_conv.h). `alias`: a second name of the same two taps.
 /// Shapes: x [N, C, H, W]; returns what the layer returns
 template <class Layer>
-[[nodiscard]] Tensor run_tapped(Layer& layer, const Tensor& x, TapSet& taps, std::string_view name, std::string_view alias = {}) {
+[[nodiscard]] Tensor run_tapped(Layer& layer, const Tensor& x, TapSet& taps, std::string_view name,
+                                std::string_view alias = {}) {
   PooledString before(name);  // pooled: steps allocate nothing
   before += ".pre_relu";
   PooledString alias_before(alias);
@@ -159,6 +161,7 @@ struct GroupOptions {
 
 /// Groups for an optimizer: backbone and head, each split into decayed and not decayed; empty groups are left out.
 /// Shapes: any
-[[nodiscard]] std::vector<nn::ParameterGroup> parameter_groups(const nn::Module& model, const GroupOptions& options = {});
+[[nodiscard]] std::vector<nn::ParameterGroup> parameter_groups(const nn::Module& model,
+                                                               const GroupOptions& options = {});
 
 }  // namespace limbeck::models

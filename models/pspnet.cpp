@@ -25,7 +25,9 @@ nn::Init init_of(Variant v) { return v == Variant::kMmseg ? nn::Init::kKaimingNo
 nn::Init classifier_init_of(Variant v) { return v == Variant::kMmseg ? nn::Init::kNormal001 : nn::Init::kDefault; }
 
 /// The leaky ReLU is an op of its own; the layers then end with their batch norm.
-ops::Activation activation_of(Variant v) { return v == Variant::kTdLeaky ? ops::Activation::kNone : ops::Activation::kRelu; }
+ops::Activation activation_of(Variant v) {
+  return v == Variant::kTdLeaky ? ops::Activation::kNone : ops::Activation::kRelu;
+}
 
 FcnHeadArgs aux_args(const ModelSpec& spec, const Backbone& backbone) {
   const Variant v = variant_of(spec);
@@ -53,7 +55,8 @@ PspNet::PspNet(const ModelSpec& spec, std::unique_ptr<Backbone> backbone_in, Gen
   const std::int64_t bins = static_cast<std::int64_t>(kBins.size());
   const ops::Activation act = activation_of(variant_);
   const nn::ConvArgs stage{.in = in, .out = width_, .kernel = 1, .init = init_of(variant_)};
-  const nn::ConvArgs wide{.in = in + bins * width_, .out = width_, .kernel = 3, .padding = 1, .init = init_of(variant_)};
+  const nn::ConvArgs wide{
+      .in = in + bins * width_, .out = width_, .kernel = 3, .padding = 1, .init = init_of(variant_)};
   for (std::size_t i = 0; i < kBins.size(); ++i) {
     stages_.push_back(std::make_unique<nn::ConvBnAct>(stage, bn_args(spec), act, g));
     register_module(fmt::format("classifier.stages.{}", i), *stages_.back());

@@ -47,7 +47,13 @@ BlockPlan plan_block(const ResNetOptions& o, bool bottleneck, std::size_t stage,
 }
 
 nn::ConvArgs conv3x3(std::int64_t in, std::int64_t out, std::int64_t stride, std::int64_t dilation) {
-  return {.in = in, .out = out, .kernel = 3, .stride = stride, .padding = dilation, .dilation = dilation, .bias = false,
+  return {.in = in,
+          .out = out,
+          .kernel = 3,
+          .stride = stride,
+          .padding = dilation,
+          .dilation = dilation,
+          .bias = false,
           .init = kFanOut};
 }
 

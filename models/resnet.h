@@ -45,8 +45,8 @@ enum class Stem : std::uint8_t { k7x7, kDeep128, kDeep128Floor, kV1c };
 [[nodiscard]] Stem parse_stem(const std::string& text);
 
 struct ResNetOptions {
-  int depth = 50;                                ///< 18, 34, 50, 101
-  std::int64_t output_stride = 32;               ///< 32, 16, 8
+  int depth = 50;                   ///< 18, 34, 50, 101
+  std::int64_t output_stride = 32;  ///< 32, 16, 8
   Dilation dilation = Dilation::kTv;
   Stem stem = Stem::k7x7;
   std::array<std::int64_t, 3> multi_grid{0, 0, 0};  ///< zeros: (1,2,4) for jf with Bottleneck, else (1,1,1)
@@ -100,7 +100,8 @@ class ResNet final : public Backbone {
  private:
   using Stage = std::vector<std::unique_ptr<ResidualBlock>>;
   struct StemLayer {
-    StemLayer(const nn::ConvArgs& args, nn::BatchNormArgs bn_args, Generator& g) : conv(args, g), bn(args.out, bn_args) {}
+    StemLayer(const nn::ConvArgs& args, nn::BatchNormArgs bn_args, Generator& g)
+        : conv(args, g), bn(args.out, bn_args) {}
     nn::Conv2d conv;
     nn::BatchNorm2d bn;
   };

@@ -42,8 +42,11 @@ std::unique_ptr<Backbone> make_backbone(const std::string& name, const ModelSpec
   if (name == "mobilenet_v2") return std::make_unique<MobileNetV2>(mobilenet_v2_options(spec), g);
   if (name == "xception41") return std::make_unique<Xception>(xception_options(spec, 41), g);
   if (name == "xception65") return std::make_unique<Xception>(xception_options(spec, 65), g);
-  fail<ConfigError>("model", "unknown backbone '{}'; choose mobilenet_v1, mobilenet_v2, resnet18, resnet34, resnet50, resnet101, "
-                    "xception41 or xception65", name);
+  fail<ConfigError>(
+      "model",
+      "unknown backbone '{}'; choose mobilenet_v1, mobilenet_v2, resnet18, resnet34, resnet50, resnet101, "
+      "xception41 or xception65",
+      name);
 }
 
 SegmentationModel::SegmentationModel(const ModelSpec& spec, std::unique_ptr<Backbone> backbone)

@@ -56,7 +56,9 @@ enum class Dilation : std::uint8_t { kTv, kMmseg, kTd, kJf };
 
 /// The other dropouts of a head (decoder, auxiliary head) are fixed, unless a head dropout of 0 switches all of them off.
 /// Shapes: none
-[[nodiscard]] inline double fixed_dropout(const ModelSpec& spec, double own) { return spec.head_dropout == 0 ? 0.0 : own; }
+[[nodiscard]] inline double fixed_dropout(const ModelSpec& spec, double own) {
+  return spec.head_dropout == 0 ? 0.0 : own;
+}
 
 /// Position of `text` among `words`, the forms a head knows; empty is the first one.
 /// Shapes: none

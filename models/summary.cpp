@@ -94,16 +94,18 @@ std::string summary_table(const Summary& s, int depth) {
   std::string text = fmt::format("{}, input {}\n", s.name, s.input);
   const auto line = [&](std::string_view name, std::string_view type, std::string_view output, std::string_view params,
                         std::string_view macs) {
-    text += fmt::format("{:<{}}  {:<{}}  {:<22}  {:>12}  {:>16}\n", name, name_width, type, type_width, output, params, macs);
+    text += fmt::format("{:<{}}  {:<{}}  {:<22}  {:>12}  {:>16}\n", name, name_width, type, type_width, output, params,
+                        macs);
   };
   line("layer", "type", "output", "params", "MACs");
   for (const nn::LayerRecord& r : rows) {
     line(r.name, r.type, r.output.to_string(), with_commas(r.params), with_commas(r.macs));
   }
-  line("total", fmt::format("{} rows", rows.size()), s.outputs.front().to_string(), with_commas(s.params), with_commas(s.macs));
-  text += fmt::format("{:.2f} M parameters ({:.1f} MB in f32), {:.3f} GMACs; batch norm, pooling and resize count as 0 MACs\n",
-                      static_cast<double>(s.params) * 1e-6, static_cast<double>(s.params) * 4e-6,
-                      static_cast<double>(s.macs) * 1e-9);
+  line("total", fmt::format("{} rows", rows.size()), s.outputs.front().to_string(), with_commas(s.params),
+       with_commas(s.macs));
+  text += fmt::format(
+      "{:.2f} M parameters ({:.1f} MB in f32), {:.3f} GMACs; batch norm, pooling and resize count as 0 MACs\n",
+      static_cast<double>(s.params) * 1e-6, static_cast<double>(s.params) * 4e-6, static_cast<double>(s.macs) * 1e-9);
   return text;
 }
 

@@ -14,12 +14,12 @@ namespace limbeck::models {
 struct Summary {
   std::string name;
   Shape input;
-  std::vector<Shape> outputs;                ///< logits, then aux if there is one
+  std::vector<Shape> outputs;  ///< logits, then aux if there is one
   std::vector<nn::LayerRecord> layers;
-  std::int64_t params = 0;                   ///< trainable numbers
-  std::int64_t macs = 0;                     ///< see Note [MACs] in nn/tracer.h
-  std::int64_t buffers = 0;                  ///< numbers saved but not trained (running statistics)
-  std::int64_t activation_numbers = 0;       ///< sum over the listed layers' outputs
+  std::int64_t params = 0;              ///< trainable numbers
+  std::int64_t macs = 0;                ///< see Note [MACs] in nn/tracer.h
+  std::int64_t buffers = 0;             ///< numbers saved but not trained (running statistics)
+  std::int64_t activation_numbers = 0;  ///< sum over the listed layers' outputs
 };
 
 /// Builds `spec` on the meta device and traces one eval-mode pass.

@@ -55,16 +55,19 @@ std::optional<std::string> renamed(const Prefix& rule, std::string_view name) {
   return out += name.substr(at);
 }
 
-constexpr Prefix kMmsegPsp[] = {
-    {"decode_head.psp_modules.#.1.conv.", "classifier.stages.#.0."}, {"decode_head.psp_modules.#.1.bn.", "classifier.stages.#.1."},
-    {"decode_head.bottleneck.conv.", "classifier.bottleneck.0."},    {"decode_head.bottleneck.bn.", "classifier.bottleneck.1."},
-    {"decode_head.conv_seg.", "classifier.classifier."}};
+constexpr Prefix kMmsegPsp[] = {{"decode_head.psp_modules.#.1.conv.", "classifier.stages.#.0."},
+                                {"decode_head.psp_modules.#.1.bn.", "classifier.stages.#.1."},
+                                {"decode_head.bottleneck.conv.", "classifier.bottleneck.0."},
+                                {"decode_head.bottleneck.bn.", "classifier.bottleneck.1."},
+                                {"decode_head.conv_seg.", "classifier.classifier."}};
 
-constexpr Prefix kMmsegV3[] = {
-    {"decode_head.image_pool.1.conv.", "classifier.0.convs.4.1."},  {"decode_head.image_pool.1.bn.", "classifier.0.convs.4.2."},
-    {"decode_head.aspp_modules.#.conv.", "classifier.0.convs.#.0."}, {"decode_head.aspp_modules.#.bn.", "classifier.0.convs.#.1."},
-    {"decode_head.bottleneck.conv.", "classifier.0.project.0."},    {"decode_head.bottleneck.bn.", "classifier.0.project.1."},
-    {"decode_head.conv_seg.", "classifier.4."}};
+constexpr Prefix kMmsegV3[] = {{"decode_head.image_pool.1.conv.", "classifier.0.convs.4.1."},
+                               {"decode_head.image_pool.1.bn.", "classifier.0.convs.4.2."},
+                               {"decode_head.aspp_modules.#.conv.", "classifier.0.convs.#.0."},
+                               {"decode_head.aspp_modules.#.bn.", "classifier.0.convs.#.1."},
+                               {"decode_head.bottleneck.conv.", "classifier.0.project.0."},
+                               {"decode_head.bottleneck.bn.", "classifier.0.project.1."},
+                               {"decode_head.conv_seg.", "classifier.4."}};
 
 constexpr Prefix kMmsegV3Plus[] = {
     {"decode_head.image_pool.1.conv.", "classifier.aspp.convs.4.1."},
@@ -95,24 +98,35 @@ constexpr Prefix kMmsegAux[] = {{"auxiliary_head.convs.0.conv.", "aux_classifier
 
 constexpr Prefix kMmclsClassifier[] = {{"backbone.", ""}, {"head.fc.", "fc."}};
 
-constexpr Prefix kTdPsp[] = {{"pspmodule.stages.#.1.", "classifier.stages.#.0."}, {"pspmodule.stages.#.2.", "classifier.stages.#.1."},
-                             {"pspmodule.bottleneck.#.", "classifier.bottleneck.#."}, {"head.", "classifier.classifier."},
-                             {"dsn.0.", "aux_classifier.0."}, {"dsn.1.", "aux_classifier.1."}, {"dsn.3.", "aux_classifier.4."}};
+constexpr Prefix kTdPsp[] = {{"pspmodule.stages.#.1.", "classifier.stages.#.0."},
+                             {"pspmodule.stages.#.2.", "classifier.stages.#.1."},
+                             {"pspmodule.bottleneck.#.", "classifier.bottleneck.#."},
+                             {"head.", "classifier.classifier."},
+                             {"dsn.0.", "aux_classifier.0."},
+                             {"dsn.1.", "aux_classifier.1."},
+                             {"dsn.3.", "aux_classifier.4."}};
 
-constexpr Prefix kJfHead[] = {
-    {"aspp.aspp1.atrous_conv.", "classifier.aspp.convs.0.0."}, {"aspp.aspp1.bn.", "classifier.aspp.convs.0.1."},
-    {"aspp.aspp2.atrous_conv.", "classifier.aspp.convs.1.0."}, {"aspp.aspp2.bn.", "classifier.aspp.convs.1.1."},
-    {"aspp.aspp3.atrous_conv.", "classifier.aspp.convs.2.0."}, {"aspp.aspp3.bn.", "classifier.aspp.convs.2.1."},
-    {"aspp.aspp4.atrous_conv.", "classifier.aspp.convs.3.0."}, {"aspp.aspp4.bn.", "classifier.aspp.convs.3.1."},
-    {"aspp.global_avg_pool.#.", "classifier.aspp.convs.4.#."}, {"aspp.conv1.", "classifier.aspp.project.0."},
-    {"aspp.bn1.", "classifier.aspp.project.1."},               {"decoder.conv1.", "classifier.project.0."},
-    {"decoder.bn1.", "classifier.project.1."}};
+constexpr Prefix kJfHead[] = {{"aspp.aspp1.atrous_conv.", "classifier.aspp.convs.0.0."},
+                              {"aspp.aspp1.bn.", "classifier.aspp.convs.0.1."},
+                              {"aspp.aspp2.atrous_conv.", "classifier.aspp.convs.1.0."},
+                              {"aspp.aspp2.bn.", "classifier.aspp.convs.1.1."},
+                              {"aspp.aspp3.atrous_conv.", "classifier.aspp.convs.2.0."},
+                              {"aspp.aspp3.bn.", "classifier.aspp.convs.2.1."},
+                              {"aspp.aspp4.atrous_conv.", "classifier.aspp.convs.3.0."},
+                              {"aspp.aspp4.bn.", "classifier.aspp.convs.3.1."},
+                              {"aspp.global_avg_pool.#.", "classifier.aspp.convs.4.#."},
+                              {"aspp.conv1.", "classifier.aspp.project.0."},
+                              {"aspp.bn1.", "classifier.aspp.project.1."},
+                              {"decoder.conv1.", "classifier.project.0."},
+                              {"decoder.bn1.", "classifier.project.1."}};
 
 constexpr Prefix kJfDecoder[] = {{"decoder.last_conv.#.", "classifier.classifier.#."}};
 
 // Before its dropout layers were added, the decoder counted 0, 1, 3, 4, 6.
-constexpr Prefix kJfOldDecoder[] = {{"decoder.last_conv.0.", "classifier.classifier.0."}, {"decoder.last_conv.1.", "classifier.classifier.1."},
-                                    {"decoder.last_conv.3.", "classifier.classifier.4."}, {"decoder.last_conv.4.", "classifier.classifier.5."},
+constexpr Prefix kJfOldDecoder[] = {{"decoder.last_conv.0.", "classifier.classifier.0."},
+                                    {"decoder.last_conv.1.", "classifier.classifier.1."},
+                                    {"decoder.last_conv.3.", "classifier.classifier.4."},
+                                    {"decoder.last_conv.4.", "classifier.classifier.5."},
                                     {"decoder.last_conv.6.", "classifier.classifier.8."}};
 
 constexpr Prefix kVfV3[] = {{"classifier.classifier.", "classifier."}};
@@ -190,7 +204,8 @@ StateDict with_nested_blocks(StateDict file) {
 StateDict without_wrapper(StateDict file, const StateDict& own, std::string& removed) {
   removed.clear();
   for (const std::string prefix : {"module.", "model.", "net.", "backbone."}) {
-    const bool all = !file.empty() && std::all_of(file.begin(), file.end(), [&](const auto& e) { return e.first.starts_with(prefix); });
+    const bool all = !file.empty() &&
+                     std::all_of(file.begin(), file.end(), [&](const auto& e) { return e.first.starts_with(prefix); });
     if (!all || any_starts_with(own, prefix)) continue;
     StateDict out;
     for (auto& [name, tensor] : file) out.emplace(name.substr(prefix.size()), tensor);
@@ -202,7 +217,8 @@ StateDict without_wrapper(StateDict file, const StateDict& own, std::string& rem
 
 StateDict with_our_names(StateDict file, const StateDict& own, std::vector<std::string>& ignored) {
   for (const Naming& naming : kNamings) {
-    if (any_starts_with(file, naming.in_file) && any_starts_with(own, naming.in_network)) file = translated(naming.table, file, ignored);
+    if (any_starts_with(file, naming.in_file) && any_starts_with(own, naming.in_network))
+      file = translated(naming.table, file, ignored);
   }
   file = with_nested_blocks(std::move(file));
   if (any_starts_with(own, "aux_classifier.") || !any_starts_with(own, "backbone.")) return file;
@@ -216,7 +232,9 @@ StateDict with_our_names(StateDict file, const StateDict& own, std::vector<std::
 
 // --- lists of names ----------------------------------------------------------------------------------------------------
 
-WeightMap WeightMap::read(const std::filesystem::path& path) { return parse(read_file<WeightsError>(path), path.string()); }
+WeightMap WeightMap::read(const std::filesystem::path& path) {
+  return parse(read_file<WeightsError>(path), path.string());
+}
 
 WeightMap WeightMap::parse(const std::string& text, const std::string& source) {
   WeightMap map;
@@ -234,12 +252,15 @@ WeightMap WeightMap::parse(const std::string& text, const std::string& source) {
     const bool two = static_cast<bool>(words >> line.ours) && !(words >> rest);
     if (line.theirs.ends_with(':')) line.theirs.pop_back();
     if (!two || line.theirs.empty()) {
-      fail<WeightsError>("weights", "{}:{}: '{}', expected two names: the one in the weight file, then the network's (or - to leave it out)",
-                         source, number, row);
+      fail<WeightsError>(
+          "weights",
+          "{}:{}: '{}', expected two names: the one in the weight file, then the network's (or - to leave it out)",
+          source, number, row);
     }
     line.pattern = line.theirs.ends_with('*');
     if (line.ours != "-" && line.pattern != line.ours.ends_with('*')) {
-      fail<WeightsError>("weights", "{}:{}: '{}' and '{}': a * must end both names or none", source, number, line.theirs, line.ours);
+      fail<WeightsError>("weights", "{}:{}: '{}' and '{}': a * must end both names or none", source, number,
+                         line.theirs, line.ours);
     }
     if (const auto [at, fresh] = seen.emplace(line.theirs, number); !fresh) {
       fail<WeightsError>("weights", "{}:{}: '{}' is already in line {}", source, number, line.theirs, at->second);
@@ -292,7 +313,8 @@ StateDict WeightMap::rename(const StateDict& file, const std::string& wrapper, s
     out.emplace(std::move(to), tensor);
   }
   for (const Line& line : lines_) {
-    if (!used.contains(line.number)) uses.push_back({line.number, line.theirs + (line.pattern ? "*" : ""), "", line.ours});
+    if (!used.contains(line.number))
+      uses.push_back({line.number, line.theirs + (line.pattern ? "*" : ""), "", line.ours});
   }
   return out;
 }

@@ -30,7 +30,8 @@ namespace limbeck::models {
 /// `file` under the names of `own`, the network, as far as a table of Note [published names] knows them. Other names stay.
 /// Entries that a rule leaves out are added to `ignored`.
 /// Shapes: any
-[[nodiscard]] nn::StateDict with_our_names(nn::StateDict file, const nn::StateDict& own, std::vector<std::string>& ignored);
+[[nodiscard]] nn::StateDict with_our_names(nn::StateDict file, const nn::StateDict& own,
+                                           std::vector<std::string>& ignored);
 
 /// A text file that says which tensor of a weight file goes where. One pair of names per line, "THEIRS OURS" or "THEIRS: OURS";
 /// a * at the end of both stands for any rest of a name; OURS "-" leaves the tensor out; # starts a comment.
@@ -53,7 +54,8 @@ class WeightMap {
   };
   /// Renames the entries of `file`. Lines may be written with or without `wrapper`, a prefix that was removed from all names.
   /// Throws: WeightsError if two tensors would get the same name.
-  [[nodiscard]] nn::StateDict rename(const nn::StateDict& file, const std::string& wrapper, std::vector<Use>& uses) const;
+  [[nodiscard]] nn::StateDict rename(const nn::StateDict& file, const std::string& wrapper,
+                                     std::vector<Use>& uses) const;
   [[nodiscard]] const std::string& source() const noexcept { return source_; }
 
  private:

@@ -25,7 +25,8 @@ bool starts_with_any(const std::string& name, std::initializer_list<const char*>
 /// Rule: which of the file's names belong to an ImageNet classifier that this network does not have. A classifier's
 /// weight is a matrix; "classifier.1.weight" of DeepLabV3 is a 3x3 convolution and is not meant.
 bool is_foreign_classifier(const std::string& name, const StateDict& file, const StateDict& own) {
-  const bool segmentation = std::any_of(own.begin(), own.end(), [](const auto& e) { return e.first.starts_with("backbone."); });
+  const bool segmentation =
+      std::any_of(own.begin(), own.end(), [](const auto& e) { return e.first.starts_with("backbone."); });
   if (!segmentation) return false;
   const auto matrix = [&](const char* weight) {
     const auto found = file.find(weight);
@@ -135,8 +136,8 @@ std::string WeightsReport::to_string(std::size_t most) const {
 namespace {
 
 /// Every line of a map must name something in the file, and lead to something in the network.
-StateDict apply_map(const WeightMap& map, StateDict file, const std::string& wrapper, const StateDict& own, const std::string& source,
-                    std::vector<std::string>& ignored) {
+StateDict apply_map(const WeightMap& map, StateDict file, const std::string& wrapper, const StateDict& own,
+                    const std::string& source, std::vector<std::string>& ignored) {
   std::vector<WeightMap::Use> uses;
   StateDict out = map.rename(file, wrapper, uses);
   std::vector<std::string> known;
@@ -146,14 +147,15 @@ StateDict apply_map(const WeightMap& map, StateDict file, const std::string& wra
       std::vector<std::string> names;
       for (const auto& [name, tensor] : file) names.push_back(name);
       const std::string nearest = nearest_word(use.pattern, names);
-      fail<WeightsError>("weights", "{}:{}: no tensor of {} is called '{}'{}", map.source(), use.line, source, use.pattern,
-                         nearest.empty() ? "" : fmt::format("; did you mean '{}'?", nearest));
+      fail<WeightsError>("weights", "{}:{}: no tensor of {} is called '{}'{}", map.source(), use.line, source,
+                         use.pattern, nearest.empty() ? "" : fmt::format("; did you mean '{}'?", nearest));
     }
     if (use.ours == "-") {
       ignored.push_back(use.theirs);
       continue;
     }
-    const bool folded_bias = use.ours.ends_with(".bias") && !place_of(use.ours.substr(0, use.ours.size() - 4) + "weight", own).empty();
+    const bool folded_bias =
+        use.ours.ends_with(".bias") && !place_of(use.ours.substr(0, use.ours.size() - 4) + "weight", own).empty();
     if (place_of(use.ours, own).empty() && !folded_bias) {
       const std::string nearest = nearest_word(use.ours, known);
       fail<WeightsError>("weights", "{}:{}: the network has no tensor '{}'{}", map.source(), use.line, use.ours,
@@ -188,7 +190,8 @@ WeightsReport load_weights(Model& model, const StateDict& file_in, const std::st
 
   const auto in_backbone = [](const std::string& name) { return name.starts_with("backbone."); };
   const bool has_backbone = std::any_of(own.begin(), own.end(), [&](const auto& e) { return in_backbone(e.first); });
-  const bool bare = has_backbone && std::all_of(tensors.begin(), tensors.end(), [&](const auto& e) { return in_backbone(e.first); });
+  const bool bare =
+      has_backbone && std::all_of(tensors.begin(), tensors.end(), [&](const auto& e) { return in_backbone(e.first); });
   std::vector<std::pair<Tensor, Tensor>> copies;
   bool wrong_shapes = false;
   for (const auto& [name, to] : own) {
@@ -211,7 +214,8 @@ WeightsReport load_weights(Model& model, const StateDict& file_in, const std::st
   }
   const bool names_differ = !report.missing.empty() || !report.unexpected.empty();
   if (copies.empty() || (options.strict && names_differ) || wrong_shapes) {
-    fail<WeightsError>("weights", "{} does not fit {}: {}; nothing was changed", source, model.type(), report.to_string(20));
+    fail<WeightsError>("weights", "{} does not fit {}: {}; nothing was changed", source, model.type(),
+                       report.to_string(20));
   }
   for (const auto& [from, to] : copies) to.copy_(from);
   return report;

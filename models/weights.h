@@ -26,9 +26,10 @@
 namespace limbeck::models {
 
 struct WeightsOptions {
-  bool strict = true;           ///< every backbone (and, if the file has one, head) tensor must be found
-  bool new_classifier = false;  ///< a last layer for another number of classes keeps the network's own values; any other
-                                ///< difference of shapes stays an error
+  bool strict = true;  ///< every backbone (and, if the file has one, head) tensor must be found
+  bool new_classifier =
+      false;  ///< a last layer for another number of classes keeps the network's own values; any other
+              ///< difference of shapes stays an error
   std::optional<WeightMap> map = {};
 };
 
@@ -38,10 +39,10 @@ struct WeightsReport {
   std::vector<std::string> missing;
   std::vector<std::string> unexpected;
   std::vector<std::string> mismatched;
-  std::vector<std::string> ignored;    ///< left out by rule: an ImageNet classifier, an auxiliary head nobody asked for
-  std::vector<std::string> fresh;      ///< head tensors that keep their initial values: the file is a bare backbone, or its
-                                       ///< classifier is for other classes and new_classifier was asked for
-  bool folded = false;                 ///< batch norm came folded into the convolutions
+  std::vector<std::string> ignored;  ///< left out by rule: an ImageNet classifier, an auxiliary head nobody asked for
+  std::vector<std::string> fresh;  ///< head tensors that keep their initial values: the file is a bare backbone, or its
+                                   ///< classifier is for other classes and new_classifier was asked for
+  bool folded = false;             ///< batch norm came folded into the convolutions
   std::map<std::string, std::string> metadata;
 
   /// "262 loaded, 0 missing, 0 unexpected, 0 mismatched, 2 ignored (fc.weight, fc.bias), 12 fresh (...)"

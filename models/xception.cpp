@@ -23,12 +23,10 @@ struct BlockRow {
   std::int64_t stride;
 };
 
-constexpr BlockRow kRows[] = {{"entry1", {128, 128, 128}, Shortcut::kConv, 1, 2},
-                              {"entry2", {256, 256, 256}, Shortcut::kConv, 1, 2},
-                              {"entry3", {728, 728, 728}, Shortcut::kConv, 1, 2},
-                              {"middle", {728, 728, 728}, Shortcut::kIdentity, 0, 1},
-                              {"exit1", {728, 1024, 1024}, Shortcut::kConv, 1, 2},
-                              {"exit2", {1536, 1536, 2048}, Shortcut::kNone, 1, 1}};
+constexpr BlockRow kRows[] = {
+    {"entry1", {128, 128, 128}, Shortcut::kConv, 1, 2},  {"entry2", {256, 256, 256}, Shortcut::kConv, 1, 2},
+    {"entry3", {728, 728, 728}, Shortcut::kConv, 1, 2},  {"middle", {728, 728, 728}, Shortcut::kIdentity, 0, 1},
+    {"exit1", {728, 1024, 1024}, Shortcut::kConv, 1, 2}, {"exit2", {1536, 1536, 2048}, Shortcut::kNone, 1, 1}};
 
 nn::ConvArgs conv3x3(std::int64_t in, std::int64_t out, std::int64_t stride) {
   return {.in = in, .out = out, .kernel = 3, .stride = stride, .padding = 1, .init = kFanOut};
@@ -44,7 +42,14 @@ int middle_blocks(int depth) {
 
 XceptionBlock::Separable::Separable(std::int64_t in, std::int64_t out, std::int64_t stride, std::int64_t rate,
                                     ops::Activation act, nn::BatchNormArgs bn, Generator& g)
-    : depthwise({.in = in, .out = in, .kernel = 3, .stride = stride, .padding = rate, .dilation = rate, .groups = in, .init = kFanOut},
+    : depthwise({.in = in,
+                 .out = in,
+                 .kernel = 3,
+                 .stride = stride,
+                 .padding = rate,
+                 .dilation = rate,
+                 .groups = in,
+                 .init = kFanOut},
                 bn, act, g),
       pointwise({.in = in, .out = out, .kernel = 1, .init = kFanOut}, bn, act, g) {}
 
@@ -60,7 +65,8 @@ XceptionBlock::XceptionBlock(const Args& a, Generator& g) : shortcut_kind_(a.sho
     in = out;
   }
   if (a.shortcut != Shortcut::kConv) return;
-  shortcut_.emplace(nn::ConvArgs{.in = a.in, .out = in, .kernel = 1, .stride = a.stride, .init = kFanOut}, a.bn, kNone, g);
+  shortcut_.emplace(nn::ConvArgs{.in = a.in, .out = in, .kernel = 1, .stride = a.stride, .init = kFanOut}, a.bn, kNone,
+                    g);
   register_module("shortcut", *shortcut_);
 }
 
@@ -96,8 +102,12 @@ Xception::Xception(const XceptionOptions& o, Generator& g) : options_(o) {
   for (const BlockRow& row : kRows) {
     const bool strided = current < os && row.stride > 1;
     const bool last = row.shortcut == Shortcut::kNone;
-    XceptionBlock::Args args{.in = in, .widths = row.widths, .shortcut = row.shortcut, .stride = strided ? row.stride : 1,
-                             .rates = {rate, rate, rate}, .bn = o.bn};
+    XceptionBlock::Args args{.in = in,
+                             .widths = row.widths,
+                             .shortcut = row.shortcut,
+                             .stride = strided ? row.stride : 1,
+                             .rates = {rate, rate, rate},
+                             .bn = o.bn};
     for (std::size_t i = 0; last && grid && i < args.rates.size(); ++i) args.rates.at(i) *= o.multi_grid.at(i);
     const std::string name = row.name;
     const int repeats = row.repeats > 0 ? row.repeats : middle;

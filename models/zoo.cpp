@@ -99,7 +99,8 @@ constexpr Entry kModels[] = {
 }  // namespace
 
 std::shared_ptr<Model> make_model(const ModelSpec& spec, Generator& g) {
-  const auto* found = std::find_if(std::begin(kModels), std::end(kModels), [&](const Entry& e) { return spec.name == e.name; });
+  const auto* found =
+      std::find_if(std::begin(kModels), std::end(kModels), [&](const Entry& e) { return spec.name == e.name; });
   if (found == std::end(kModels)) {
     const std::string nearest = nearest_word(spec.name, model_names());
     std::string list;
@@ -113,7 +114,8 @@ std::shared_ptr<Model> make_model(const ModelSpec& spec, Generator& g) {
   // Beyond these, sizes would overflow before anybody noticed that they are absurd.
   if (spec.classes > 1'000'000) fail<ConfigError>("model", "{} classes, expected at most 1000000", spec.classes);
   if (spec.width > 64 || spec.width_divisor > 1024) {
-    fail<ConfigError>("model", "width {} with divisor {}, expected at most 64 and 1024", spec.width, spec.width_divisor);
+    fail<ConfigError>("model", "width {} with divisor {}, expected at most 64 and 1024", spec.width,
+                      spec.width_divisor);
   }
   std::shared_ptr<Model> model = found->make(spec, found->argument, g);
   model->set_spec(spec);
@@ -127,7 +129,8 @@ std::vector<std::string> model_names() {
 }
 
 bool is_classification(const std::string& name) {
-  return name == "mobilenet_v1" || name == "mobilenet_v2" || (name.starts_with("resnet") && name.find('_') == std::string::npos);
+  return name == "mobilenet_v1" || name == "mobilenet_v2" ||
+         (name.starts_with("resnet") && name.find('_') == std::string::npos);
 }
 
 std::map<std::string, std::string> spec_to_metadata(const ModelSpec& s) {

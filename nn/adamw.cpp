@@ -31,7 +31,8 @@ void run(const AdamWOptions& o, std::int64_t updates, double weight_decay, doubl
 
 }  // namespace
 
-AdamW::AdamW(std::vector<ParameterGroup> groups, AdamWOptions options) : Optimizer(std::move(groups)), options_(options) {
+AdamW::AdamW(std::vector<ParameterGroup> groups, AdamWOptions options)
+    : Optimizer(std::move(groups)), options_(options) {
   LIMBECK_CHECK(options.beta1 >= 0 && options.beta1 < 1 && options.beta2 >= 0 && options.beta2 < 1 && options.eps > 0,
                 "adamw", "beta1 {}, beta2 {}, eps {}; expected betas in [0, 1) and eps > 0", options.beta1,
                 options.beta2, options.eps);
@@ -48,9 +49,10 @@ void AdamW::update(const Entry& entry, const ParameterGroup& group, double lr, c
 void AdamW::update(const DeviceUpdates& updates, const ParameterGroup& group, double lr, std::int64_t count) const {
   const auto t = static_cast<double>(count);
   const auto number = [](double v) { return static_cast<float>(v); };
-  adamw_update_cuda(updates, {number(1.0 - lr * group.weight_decay), number(lr / (1.0 - std::pow(options_.beta1, t))),
-                              number(std::sqrt(1.0 - std::pow(options_.beta2, t))), number(options_.beta1), number(options_.beta2),
-                              number(1.0 - options_.beta1), number(1.0 - options_.beta2), number(options_.eps)});
+  adamw_update_cuda(
+      updates, {number(1.0 - lr * group.weight_decay), number(lr / (1.0 - std::pow(options_.beta1, t))),
+                number(std::sqrt(1.0 - std::pow(options_.beta2, t))), number(options_.beta1), number(options_.beta2),
+                number(1.0 - options_.beta1), number(1.0 - options_.beta2), number(options_.eps)});
 }
 
 }  // namespace limbeck::nn

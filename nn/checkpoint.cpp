@@ -68,8 +68,8 @@ void write_checksums(const fs::path& directory) {
 
 [[noreturn]] void damaged(const fs::path& file, std::string_view field, std::string_view found,
                           std::string_view expected) {
-  fail<WeightsError>("checkpoint", "{}: {}, found {}, expected {}; take another checkpoint", file.string(), field, found,
-                     expected);
+  fail<WeightsError>("checkpoint", "{}: {}, found {}, expected {}; take another checkpoint", file.string(), field,
+                     found, expected);
 }
 
 struct Listed {
@@ -215,7 +215,8 @@ Checkpoint load_checkpoint(const fs::path& directory) {
   for (auto& [name, tensor] : read_tensors(directory / kTrainingFile, nullptr)) {
     const std::size_t slash = name.find('/');
     const auto part = slash == std::string::npos ? c.parts.end() : c.parts.find(name.substr(0, slash));
-    if (part == c.parts.end()) damaged(directory / kTrainingFile, "tensor", "'" + name + "'", "a name PART/NAME of a known part");
+    if (part == c.parts.end())
+      damaged(directory / kTrainingFile, "tensor", "'" + name + "'", "a name PART/NAME of a known part");
     part->second.emplace(name.substr(slash + 1), std::move(tensor));
   }
   return c;

@@ -30,11 +30,11 @@ namespace limbeck::nn {
 struct Checkpoint {
   std::int64_t step = 0;
   StateDict model;
-  std::map<std::string, std::string> model_metadata;   ///< goes into model.safetensors: classes, mean, std, ...
-  std::map<std::string, StateDict> parts;              ///< e.g. {"optimizer", ..}, {"ema", ..}, {"adapters", ..}
-  std::map<std::string, std::int64_t> counters;        ///< epoch, samples seen, ...
-  std::map<std::string, double> numbers;               ///< best mIoU, ...; NaN and infinity are kept
-  std::map<std::string, std::string> texts;            ///< merged config, ...; UTF-8
+  std::map<std::string, std::string> model_metadata;  ///< goes into model.safetensors: classes, mean, std, ...
+  std::map<std::string, StateDict> parts;             ///< e.g. {"optimizer", ..}, {"ema", ..}, {"adapters", ..}
+  std::map<std::string, std::int64_t> counters;       ///< epoch, samples seen, ...
+  std::map<std::string, double> numbers;              ///< best mIoU, ...; NaN and infinity are kept
+  std::map<std::string, std::string> texts;           ///< merged config, ...; UTF-8
   std::map<std::string, Generator> generators;
 };
 

@@ -32,9 +32,8 @@ Gradients gradients_of(std::span<const Tensor> parameters) {
 
 template <class F>
 void visit_chunk(const Gradients& g, const Chunk& chunk, const F& f) {
-  visit_reference_dtype("clip_grad_norm", g.tensors[chunk.tensor].dtype(), [&](auto tag) {
-    f(g.tensors[chunk.tensor].data<decltype(tag)>() + chunk.begin);
-  });
+  visit_reference_dtype("clip_grad_norm", g.tensors[chunk.tensor].dtype(),
+                        [&](auto tag) { f(g.tensors[chunk.tensor].data<decltype(tag)>() + chunk.begin); });
 }
 
 bool on_device(const Gradients& g) { return !g.tensors.empty() && g.tensors.front().device().is_cuda(); }

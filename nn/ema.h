@@ -43,7 +43,7 @@ class Ema {
 
   EmaOptions options_;
   std::vector<std::string> names_;
-  std::vector<Tensor> live_;      // the model's own tensors
+  std::vector<Tensor> live_;  // the model's own tensors
   std::vector<Tensor> average_;
   std::vector<Chunk> chunks_;
   std::int64_t updates_ = 0;

@@ -61,8 +61,8 @@ class FrozenPlan {
   std::vector<std::size_t> last_reader_;   // by value: node after which it is free
   std::vector<bool> handed_out_;           // by value: output or tap
   std::vector<StripBlock> strips_;
-  std::vector<std::ptrdiff_t> strip_of_;   // by node: its block in strips_; negative: runs alone
-  std::vector<Layout> layouts_;            // newest last
+  std::vector<std::ptrdiff_t> strip_of_;  // by node: its block in strips_; negative: runs alone
+  std::vector<Layout> layouts_;           // newest last
   Tensor block_;
 };
 

@@ -36,7 +36,7 @@ struct StripBlock {
 /// y = narrow(filter(widen(x))) + residual, and activations.
 /// Shapes: x [N,C,H,W]; residual as y or undefined; y [N,O,OH,OW]; all dense
 /// Types:  the compute type of the block
-void run_strips(const StripBlock& block, std::span<const ops::PackedConv2d> packed, const Tensor& x, const Tensor& residual,
-                const Tensor& y);
+void run_strips(const StripBlock& block, std::span<const ops::PackedConv2d> packed, const Tensor& x,
+                const Tensor& residual, const Tensor& y);
 
 }  // namespace limbeck::nn

@@ -116,7 +116,8 @@ FoldedWeights fold(const Tensor& weight, const Tensor& bias, const NormTensors& 
 
 FoldedWeights fold(const Conv2d& conv, const BatchNorm2d* bn) {
   if (bn != nullptr) {
-    return fold(conv.weight(), conv.bias(), {bn->weight(), bn->bias(), bn->running_mean(), bn->running_var(), bn->eps()});
+    return fold(conv.weight(), conv.bias(),
+                {bn->weight(), bn->bias(), bn->running_mean(), bn->running_var(), bn->eps()});
   }
   const Tensor bias = conv.bias().defined() ? conv.bias().copy_as(DType::kF32) : Tensor::zeros({conv.weight().size(0)});
   return {conv.weight().copy_as(DType::kF32), bias};

@@ -128,7 +128,8 @@ struct Graph {
 
 /// The same for several results: the first is the output, the others are taps.
 /// Shapes: as capture
-[[nodiscard]] Graph capture_all(const std::function<std::vector<Tensor>(const Tensor&)>& forward, std::int64_t channels = 3);
+[[nodiscard]] Graph capture_all(const std::function<std::vector<Tensor>(const Tensor&)>& forward,
+                                std::int64_t channels = 3);
 
 /// Shape of every value for an input of this shape, entry v for value v.
 /// Shapes: input [N, channels, H, W]

@@ -138,7 +138,8 @@ Graph capture_all(const std::function<std::vector<Tensor>(const Tensor&)>& forwa
     const std::vector<Tensor> results = forward(x);
     LIMBECK_CHECK(!results.empty(), kWhere, "the network has no result");
     recorder.graph.output = recorder.value_of(results[0], "the output");
-    for (std::size_t i = 1; i < results.size(); ++i) recorder.graph.taps.push_back(recorder.value_of(results[i], "a tap"));
+    for (std::size_t i = 1; i < results.size(); ++i)
+      recorder.graph.taps.push_back(recorder.value_of(results[i], "a tap"));
     recorder.graph.channels = channels;
     graphs[p] = std::move(recorder.graph);
     LIMBECK_CHECK(

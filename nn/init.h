@@ -15,11 +15,11 @@ enum class FanMode : std::uint8_t { kFanIn, kFanOut };
 
 /// How a layer's constructor fills its weights.
 enum class Init : std::uint8_t {
-  kDefault,             ///< U(-b, b), b = 1/sqrt(fan_in), weight and bias: the default of torch.nn layers
-  kKaimingNormalFanIn,  ///< N(0, 2/fan_in), bias 0: DeepLab heads
-  kKaimingNormalFanOut, ///< N(0, 2/fan_out), bias 0: torchvision's ResNet and MobileNetV2
-  kNormal001,           ///< N(0, 0.01^2), bias 0: torchvision's MobileNetV2 classifier
-  kZero                 ///< all zero
+  kDefault,              ///< U(-b, b), b = 1/sqrt(fan_in), weight and bias: the default of torch.nn layers
+  kKaimingNormalFanIn,   ///< N(0, 2/fan_in), bias 0: DeepLab heads
+  kKaimingNormalFanOut,  ///< N(0, 2/fan_out), bias 0: torchvision's ResNet and MobileNetV2
+  kNormal001,            ///< N(0, 0.01^2), bias 0: torchvision's MobileNetV2 classifier
+  kZero                  ///< all zero
 };
 
 struct Fans {

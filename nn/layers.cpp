@@ -106,8 +106,9 @@ Tensor ConvTranspose2d::to_size(const Tensor& x, std::array<std::int64_t, 2> siz
     const std::int64_t least =
         (x.size(axis) - 1) * o.stride[d] - 2 * o.padding[d] + o.dilation[d] * (weight_.size(axis) - 1) + 1;
     const std::int64_t most = least + std::max(o.stride[d], o.dilation[d]) - 1;
-    LIMBECK_CHECK(size[d] >= least && size[d] <= most, "conv_transpose2d", "input {} cannot become {}x{}: axis {} reaches {} to {}",
-                  x.shape(), size[0], size[1], axis, least, most);
+    LIMBECK_CHECK(size[d] >= least && size[d] <= most, "conv_transpose2d",
+                  "input {} cannot become {}x{}: axis {} reaches {} to {}", x.shape(), size[0], size[1], axis, least,
+                  most);
     o.output_padding[d] = size[d] - least;
   }
   Tensor y = ops::conv_transpose2d(x, weight_, bias_, o);

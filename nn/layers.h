@@ -98,8 +98,8 @@ class ConvTranspose2d final : public UnaryModule {
 };
 
 struct BatchNormArgs {
-  double eps = 1e-5;       ///< 1e-3 for weights that come from TensorFlow
-  double momentum = 0.1;   ///< share of the new batch in the running statistics
+  double eps = 1e-5;      ///< 1e-3 for weights that come from TensorFlow
+  double momentum = 0.1;  ///< share of the new batch in the running statistics
 };
 
 /// Batch normalisation per channel; see ops::batch_norm. Buffers: running_mean, running_var, num_batches_tracked (i64).
@@ -254,7 +254,7 @@ class Dropout2d final : public UnaryModule {
 struct UpsampleArgs {
   std::array<std::int64_t, 2> size{0, 0};  ///< output height and width; {0, 0}: use `scale`
   std::int64_t scale = 2;
-  bool bilinear = true;                    ///< false: nearest
+  bool bilinear = true;  ///< false: nearest
   bool align_corners = false;
 };
 

@@ -32,16 +32,16 @@ struct NamedModule {
 using StateDict = std::map<std::string, Tensor>;
 
 struct LoadOptions {
-  bool strict = true;                        ///< missing and unexpected names are errors
-  bool allow_shape_mismatch_skip = false;    ///< keep the module's own tensor where shapes differ (a new class count)
+  bool strict = true;                      ///< missing and unexpected names are errors
+  bool allow_shape_mismatch_skip = false;  ///< keep the module's own tensor where shapes differ (a new class count)
 };
 
 /// What load_state_dict did with every name.
 struct LoadReport {
   std::vector<std::string> loaded;
-  std::vector<std::string> missing;      ///< in the module, not in the dictionary
-  std::vector<std::string> unexpected;   ///< in the dictionary, not in the module
-  std::vector<std::string> mismatched;   ///< "name: file [..], model [..]"
+  std::vector<std::string> missing;     ///< in the module, not in the dictionary
+  std::vector<std::string> unexpected;  ///< in the dictionary, not in the module
+  std::vector<std::string> mismatched;  ///< "name: file [..], model [..]"
 
   [[nodiscard]] bool complete() const noexcept { return missing.empty() && unexpected.empty() && mismatched.empty(); }
   /// "314 loaded, 2 missing (a, b), 0 unexpected, 0 mismatched"; at most `most` names per list.

@@ -110,7 +110,8 @@ void Optimizer::update_on_device(Device device, double lr) {
       if (!entry.slots.empty()) u.first.push_back(entry.slots[0].data<float>());
       if (entry.slots.size() > 1) u.second.push_back(entry.slots[1].data<float>());
     }
-    const bool last = i + 1 == entries_.size() || entries_[i + 1].group != entry.group || entries_[i + 1].updates != entry.updates;
+    const bool last =
+        i + 1 == entries_.size() || entries_[i + 1].group != entry.group || entries_[i + 1].updates != entry.updates;
     if (!last || u.param.empty()) continue;
     const ParameterGroup& group = groups_[entry.group];
     update(u, group, lr * group.lr_multiplier, entry.updates);
@@ -154,7 +155,8 @@ void Optimizer::load_state_dict(const StateDict& state) {
   check("steps", {1}, DType::kI64);
   for (const Entry& entry : entries_) {
     check("updates." + entry.name, {1}, DType::kI64);
-    for (const std::string& slot : slot_names_) check(slot + "." + entry.name, entry.param.shape(), entry.param.dtype());
+    for (const std::string& slot : slot_names_)
+      check(slot + "." + entry.name, entry.param.shape(), entry.param.dtype());
   }
   if (problems.empty() && state.size() != expected) {
     problems = fmt::format("; {} entries, expected {}", state.size(), expected);
@@ -166,7 +168,8 @@ void Optimizer::load_state_dict(const StateDict& state) {
   steps_ = number("steps");
   for (Entry& entry : entries_) {
     entry.updates = number("updates." + entry.name);
-    for (std::size_t s = 0; s < slot_names_.size(); ++s) entry.slots[s].copy_(state.at(slot_names_[s] + "." + entry.name));
+    for (std::size_t s = 0; s < slot_names_.size(); ++s)
+      entry.slots[s].copy_(state.at(slot_names_[s] + "." + entry.name));
   }
 }
 

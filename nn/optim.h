@@ -87,7 +87,8 @@ class Optimizer {
   virtual void update(const Entry& entry, const ParameterGroup& group, double lr, const Piece<float>& piece) const = 0;
   virtual void update(const Entry& entry, const ParameterGroup& group, double lr, const Piece<double>& piece) const = 0;
   /// The same for whole parameters on a GPU, all of `group` and with `count` updates including this step.
-  virtual void update(const DeviceUpdates& updates, const ParameterGroup& group, double lr, std::int64_t count) const = 0;
+  virtual void update(const DeviceUpdates& updates, const ParameterGroup& group, double lr,
+                      std::int64_t count) const = 0;
 
  private:
   template <class T>
@@ -107,11 +108,11 @@ class Optimizer {
 /// "sgd" or "adamw".
 struct OptimizerOptions {
   std::string name = "sgd";
-  double momentum = 0.9;    ///< sgd
-  bool nesterov = false;    ///< sgd
-  double beta1 = 0.9;       ///< adamw
-  double beta2 = 0.999;     ///< adamw
-  double eps = 1e-8;        ///< adamw
+  double momentum = 0.9;  ///< sgd
+  bool nesterov = false;  ///< sgd
+  double beta1 = 0.9;     ///< adamw
+  double beta2 = 0.999;   ///< adamw
+  double eps = 1e-8;      ///< adamw
 };
 
 /// Shapes: any

@@ -18,7 +18,8 @@ void check(const ScheduleOptions& o, std::int64_t step) {
   require(o.base_lr >= 0 && o.min_lr >= 0, fmt::format("base_lr {} and min_lr {}, expected >= 0", o.base_lr, o.min_lr));
   require(o.total_steps >= 1, fmt::format("total_steps {}, expected >= 1", o.total_steps));
   require(o.warmup_steps >= 0 && o.warmup_ratio >= 0 && o.warmup_ratio <= 1,
-          fmt::format("warmup_steps {} and warmup_ratio {}, expected >= 0 and within [0, 1]", o.warmup_steps, o.warmup_ratio));
+          fmt::format("warmup_steps {} and warmup_ratio {}, expected >= 0 and within [0, 1]", o.warmup_steps,
+                      o.warmup_ratio));
   require(std::is_sorted(o.milestones.begin(), o.milestones.end()), "milestones must ascend");
 }
 
@@ -27,8 +28,7 @@ double without_warmup(const ScheduleOptions& o, std::int64_t step) {
   switch (o.kind) {
     case ScheduleKind::kConstant: return o.base_lr;
     case ScheduleKind::kPoly: return (o.base_lr - o.min_lr) * std::pow(1.0 - p, o.power) + o.min_lr;
-    case ScheduleKind::kCosine:
-      return (o.base_lr - o.min_lr) * 0.5 * (1.0 + std::cos(std::numbers::pi * p)) + o.min_lr;
+    case ScheduleKind::kCosine: return (o.base_lr - o.min_lr) * 0.5 * (1.0 + std::cos(std::numbers::pi * p)) + o.min_lr;
     case ScheduleKind::kStep: {
       const auto passed = std::upper_bound(o.milestones.begin(), o.milestones.end(), step) - o.milestones.begin();
       return o.base_lr * std::pow(o.gamma, static_cast<double>(passed));

@@ -18,13 +18,13 @@ enum class ScheduleKind : std::uint8_t { kConstant, kPoly, kCosine, kStep };
 struct ScheduleOptions {
   ScheduleKind kind = ScheduleKind::kPoly;
   double base_lr = 0.01;
-  std::int64_t total_steps = 1;             ///< poly, cosine: the rate is min_lr from here on
-  double power = 0.9;                       ///< poly
-  double min_lr = 0.0;                      ///< poly, cosine
-  std::vector<std::int64_t> milestones = {};     ///< step: ascending; the rate is multiplied by gamma at each
-  double gamma = 0.1;                       ///< step
+  std::int64_t total_steps = 1;               ///< poly, cosine: the rate is min_lr from here on
+  double power = 0.9;                         ///< poly
+  double min_lr = 0.0;                        ///< poly, cosine
+  std::vector<std::int64_t> milestones = {};  ///< step: ascending; the rate is multiplied by gamma at each
+  double gamma = 0.1;                         ///< step
   std::int64_t warmup_steps = 0;
-  double warmup_ratio = 1e-3;               ///< factor of step 0
+  double warmup_ratio = 1e-3;  ///< factor of step 0
 };
 
 /// Learning rate of step `step`, counted from 0.

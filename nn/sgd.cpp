@@ -51,8 +51,8 @@ void Sgd::update(const Entry&, const ParameterGroup& group, double lr, const Pie
 }
 
 void Sgd::update(const DeviceUpdates& updates, const ParameterGroup& group, double lr, std::int64_t) const {
-  sgd_update_cuda(updates, {static_cast<float>(lr), static_cast<float>(group.weight_decay), static_cast<float>(options_.momentum),
-                            options_.nesterov});
+  sgd_update_cuda(updates, {static_cast<float>(lr), static_cast<float>(group.weight_decay),
+                            static_cast<float>(options_.momentum), options_.nesterov});
 }
 
 }  // namespace limbeck::nn

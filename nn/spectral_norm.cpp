@@ -35,11 +35,13 @@ void iterate(const Tensor& matrix, const Tensor& u, const Tensor& v, int iterati
 }  // namespace
 
 Tensor spectral_normalize(const Tensor& weight, const Tensor& u, const Tensor& v, int iterations, double eps) {
-  LIMBECK_CHECK(weight.ndim() >= 2 && weight.numel() > 0, "spectral_norm", "weight {}, expected [O, ...]", weight.shape());
+  LIMBECK_CHECK(weight.ndim() >= 2 && weight.numel() > 0, "spectral_norm", "weight {}, expected [O, ...]",
+                weight.shape());
   const std::int64_t rows = weight.size(0);
   const std::int64_t columns = weight.numel() / rows;
   LIMBECK_CHECK(u.shape() == Shape{rows} && v.shape() == Shape{columns}, "spectral_norm",
-                "u {} and v {} for a weight {}, expected [{}] and [{}]", u.shape(), v.shape(), weight.shape(), rows, columns);
+                "u {} and v {} for a weight {}, expected [{}] and [{}]", u.shape(), v.shape(), weight.shape(), rows,
+                columns);
   const AutocastGuard full(false);
   const Tensor matrix = ops::reshape(weight, {rows, columns});
   if (!weight.device().is_meta()) iterate(matrix.detach(), u, v, iterations, eps);

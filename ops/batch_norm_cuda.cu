@@ -73,8 +73,8 @@ struct PerChannel {
   __device__ bool defined() const { return data != nullptr; }
 };
 
-__global__ void running_kernel(const double* moments, double momentum, double unbias, PerChannel<float> mean, PerChannel<float> var,
-                               unsigned channels) {
+__global__ void running_kernel(const double* moments, double momentum, double unbias, PerChannel<float> mean,
+                               PerChannel<float> var, unsigned channels) {
   const unsigned c = blockIdx.x * kBlock + threadIdx.x;
   if (c >= channels) return;
   const auto m = static_cast<double>(mean[c]);
@@ -98,11 +98,13 @@ __global__ void coefficients_kernel(PerChannel<const M> mean, PerChannel<const M
   k[kResidue * channels + c] = static_cast<float>(residue);
   k[kInvStd * channels + c] = static_cast<float>(inv_std);
   k[kScale * channels + c] = static_cast<float>(scale);
-  k[kShift * channels + c] = static_cast<float>((beta.defined() ? static_cast<double>(beta[c]) : 0.0) - residue * scale);
+  k[kShift * channels + c] =
+      static_cast<float>((beta.defined() ? static_cast<double>(beta[c]) : 0.0) - residue * scale);
 }
 
 template <int V, class T>
-__global__ void apply_kernel(const T* x, const T* residual, const float* k, Activation act, T* y, unsigned channels, unsigned count) {
+__global__ void apply_kernel(const T* x, const T* residual, const float* k, Activation act, T* y, unsigned channels,
+                             unsigned count) {
   for (unsigned i = first(); i < count; i += step()) {
     const std::size_t at = static_cast<std::size_t>(i) * V;
     const Coefficients<V> q(k, channels, i % (channels / V) * V);
@@ -121,8 +123,8 @@ __global__ void apply_kernel(const T* x, const T* residual, const float* k, Acti
 
 /// gy times the slope of the activation, from y where it is defined, else from x.
 template <int V, class T>
-__device__ inline void masked_gradient(const T* gy, const T* y, const float (&x)[V], const Coefficients<V>& q, Activation act,
-                                       std::size_t at, float (&g)[V]) {
+__device__ inline void masked_gradient(const T* gy, const T* y, const float (&x)[V], const Coefficients<V>& q,
+                                       Activation act, std::size_t at, float (&g)[V]) {
   load<V>(gy + at, g);
   if (act == Activation::kNone) return;
   float value[V];
@@ -231,11 +233,14 @@ void batch_norm_moments_cuda(const TensorView& x, const TensorView& moments) {
   const std::int64_t rows = x.numel() / x.shape[1];
   visit_fast_dtype("batch_norm", x.dtype, [&](auto tag) {
     using T = decltype(tag);
-    visit_lanes<T>(x.shape[1], [&](auto lanes) {
-      constexpr int V = decltype(lanes)::value;
-      reduce_columns(Moments<V, T>{x.ptr<const T>(), moments.ptr<double>(), channels, static_cast<unsigned>(rows)}, 1, rows,
-                     x.shape[1] / V);
-    }, x.ptr<const T>());
+    visit_lanes<T>(
+        x.shape[1],
+        [&](auto lanes) {
+          constexpr int V = decltype(lanes)::value;
+          reduce_columns(Moments<V, T>{x.ptr<const T>(), moments.ptr<double>(), channels, static_cast<unsigned>(rows)},
+                         1, rows, x.shape[1] / V);
+        },
+        x.ptr<const T>());
   });
 }
 
@@ -251,8 +256,9 @@ void batch_norm_coefficients_cuda(const TensorView& mean, const TensorView& var,
   const auto channels = static_cast<unsigned>(mean.shape[0]);
   const auto run = [&](auto tag) {
     using M = decltype(tag);
-    launch(coefficients_kernel<M>, ceil_div(channels, kBlock), kBlock, PerChannel<const M>(mean), PerChannel<const M>(var),
-           PerChannel<const float>(gamma), PerChannel<const float>(beta), eps, k.ptr<float>(), channels);
+    launch(coefficients_kernel<M>, ceil_div(channels, kBlock), kBlock, PerChannel<const M>(mean),
+           PerChannel<const M>(var), PerChannel<const float>(gamma), PerChannel<const float>(beta), eps, k.ptr<float>(),
+           channels);
   };
   if (mean.dtype == DType::kF64) {
     run(double{});
@@ -265,25 +271,32 @@ void batch_norm_apply_cuda(const TensorView& x, const TensorView& residual, cons
                            const TensorView& y) {
   visit_fast_dtype("batch_norm", x.dtype, [&](auto tag) {
     using T = decltype(tag);
-    visit_lanes<T>(x.shape[1], [&](auto lanes) {
-      constexpr int V = decltype(lanes)::value;
-      const unsigned count = vector_count(x, V);
-      launch(apply_kernel<V, T>, grid_for(count), kBlock, x.ptr<const T>(), residual.ptr<const T>(), k.ptr<const float>(), act,
-             y.ptr<T>(), channels_of(x), count);
-    }, x.ptr<const T>(), residual.ptr<const T>(), k.ptr<const float>(), y.ptr<const T>());
+    visit_lanes<T>(
+        x.shape[1],
+        [&](auto lanes) {
+          constexpr int V = decltype(lanes)::value;
+          const unsigned count = vector_count(x, V);
+          launch(apply_kernel<V, T>, grid_for(count), kBlock, x.ptr<const T>(), residual.ptr<const T>(),
+                 k.ptr<const float>(), act, y.ptr<T>(), channels_of(x), count);
+        },
+        x.ptr<const T>(), residual.ptr<const T>(), k.ptr<const float>(), y.ptr<const T>());
   });
 }
 
-void batch_norm_sums_cuda(const TensorView& gy, const TensorView& x, const TensorView& y, const TensorView& k, Activation act,
-                          const TensorView& masked, const TensorView& sums) {
+void batch_norm_sums_cuda(const TensorView& gy, const TensorView& x, const TensorView& y, const TensorView& k,
+                          Activation act, const TensorView& masked, const TensorView& sums) {
   const std::int64_t rows = x.numel() / x.shape[1];
   visit_fast_dtype("batch_norm", x.dtype, [&](auto tag) {
     using T = decltype(tag);
-    visit_lanes<T>(x.shape[1], [&](auto lanes) {
-      constexpr int V = decltype(lanes)::value;
-      reduce_columns(Sums<V, T>{gy.ptr<const T>(), x.ptr<const T>(), y.ptr<const T>(), k.ptr<const float>(), act, masked.ptr<T>(),
-                                sums.ptr<double>(), channels_of(x)}, 1, rows, x.shape[1] / V);
-    }, gy.ptr<const T>(), x.ptr<const T>(), y.ptr<const T>(), masked.ptr<const T>(), k.ptr<const float>());
+    visit_lanes<T>(
+        x.shape[1],
+        [&](auto lanes) {
+          constexpr int V = decltype(lanes)::value;
+          reduce_columns(Sums<V, T>{gy.ptr<const T>(), x.ptr<const T>(), y.ptr<const T>(), k.ptr<const float>(), act,
+                                    masked.ptr<T>(), sums.ptr<double>(), channels_of(x)},
+                         1, rows, x.shape[1] / V);
+        },
+        gy.ptr<const T>(), x.ptr<const T>(), y.ptr<const T>(), masked.ptr<const T>(), k.ptr<const float>());
   });
 }
 
@@ -291,23 +304,31 @@ void batch_norm_gradient_cuda(const TensorView& gy, const TensorView& x, const T
                               Activation act, const TensorView& sums, double count, const TensorView& gx) {
   visit_fast_dtype("batch_norm", gy.dtype, [&](auto tag) {
     using T = decltype(tag);
-    visit_lanes<T>(gy.shape[1], [&](auto lanes) {
-      constexpr int V = decltype(lanes)::value;
-      const unsigned vectors = vector_count(gy, V);
-      launch(gradient_kernel<V, T>, grid_for(vectors), kBlock, gy.ptr<const T>(), x.ptr<const T>(), y.ptr<const T>(),
-             k.ptr<const float>(), act, sums.ptr<const double>(), count, gx.ptr<T>(), channels_of(gy), vectors);
-    }, gy.ptr<const T>(), x.ptr<const T>(), y.ptr<const T>(), k.ptr<const float>(), gx.ptr<const T>());
+    visit_lanes<T>(
+        gy.shape[1],
+        [&](auto lanes) {
+          constexpr int V = decltype(lanes)::value;
+          const unsigned vectors = vector_count(gy, V);
+          launch(gradient_kernel<V, T>, grid_for(vectors), kBlock, gy.ptr<const T>(), x.ptr<const T>(),
+                 y.ptr<const T>(), k.ptr<const float>(), act, sums.ptr<const double>(), count, gx.ptr<T>(),
+                 channels_of(gy), vectors);
+        },
+        gy.ptr<const T>(), x.ptr<const T>(), y.ptr<const T>(), k.ptr<const float>(), gx.ptr<const T>());
   });
 }
 
 void batch_norm_mask_cuda(const TensorView& gy, const TensorView& y, Activation act, const TensorView& g) {
   visit_fast_dtype("batch_norm", gy.dtype, [&](auto tag) {
     using T = decltype(tag);
-    visit_lanes<T>(gy.numel(), [&](auto lanes) {
-      constexpr int V = decltype(lanes)::value;
-      const unsigned vectors = vector_count(gy, V);
-      launch(mask_kernel<V, T>, grid_for(vectors), kBlock, gy.ptr<const T>(), y.ptr<const T>(), act, g.ptr<T>(), vectors);
-    }, gy.ptr<const T>(), y.ptr<const T>(), g.ptr<const T>());
+    visit_lanes<T>(
+        gy.numel(),
+        [&](auto lanes) {
+          constexpr int V = decltype(lanes)::value;
+          const unsigned vectors = vector_count(gy, V);
+          launch(mask_kernel<V, T>, grid_for(vectors), kBlock, gy.ptr<const T>(), y.ptr<const T>(), act, g.ptr<T>(),
+                 vectors);
+        },
+        gy.ptr<const T>(), y.ptr<const T>(), g.ptr<const T>());
   });
 }
 

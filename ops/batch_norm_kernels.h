@@ -94,8 +94,8 @@ inline constexpr KernelTable<BatchNormMomentsFn> kBatchNormMoments{"batch_norm",
 // C numbers in, C numbers out: the plain loop is the fast one.
 inline constexpr KernelTable<BatchNormRunningFn> kBatchNormRunning{"batch_norm", batch_norm_running_ref,
                                                                    batch_norm_running_ref, batch_norm_running_cuda};
-inline constexpr KernelTable<BatchNormCoefficientsFn> kBatchNormCoefficients{"batch_norm", batch_norm_coefficients_ref,
-                                                                             batch_norm_coefficients_ref, batch_norm_coefficients_cuda};
+inline constexpr KernelTable<BatchNormCoefficientsFn> kBatchNormCoefficients{
+    "batch_norm", batch_norm_coefficients_ref, batch_norm_coefficients_ref, batch_norm_coefficients_cuda};
 inline constexpr KernelTable<BatchNormApplyFn> kBatchNormApply{"batch_norm", batch_norm_apply_ref, batch_norm_apply_cpu,
                                                                batch_norm_apply_cuda};
 inline constexpr KernelTable<BatchNormSumsFn> kBatchNormSums{"batch_norm", batch_norm_sums_ref, batch_norm_sums_cpu,

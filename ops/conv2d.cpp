@@ -48,8 +48,9 @@ Shape conv2d_output_shape(const char* where, const Shape& x, const Shape& w, con
     LIMBECK_CHECK(w[2 + a] >= 1, where, "got a weight of shape {}, expected a kernel of at least one tap", w);
     const std::int64_t reach = options.dilation[a] * (w[2 + a] - 1) + 1;
     const std::int64_t room = x[2 + a] + 2 * options.padding[a] - reach;
-    LIMBECK_CHECK(room >= 0, where, "the kernel {} does not fit into the input {} ({}); enlarge the input or the padding",
-                  w, x, options.to_string());
+    LIMBECK_CHECK(room >= 0, where,
+                  "the kernel {} does not fit into the input {} ({}); enlarge the input or the padding", w, x,
+                  options.to_string());
     y[2 + a] = room / options.stride[a] + 1;
   }
   LIMBECK_CHECK(y.numel() > 0 && x.numel() > 0, where, "got an empty input {} or weight {}", x, w);

@@ -41,7 +41,8 @@ struct Conv2dOptions {
 /// Checks the arguments of a convolution and returns the shape of its result.
 /// Shapes:   as conv2d
 /// Throws:   as conv2d; messages begin with [where].
-[[nodiscard]] Shape conv2d_output_shape(const char* where, const Shape& x, const Shape& w, const Conv2dOptions& options);
+[[nodiscard]] Shape conv2d_output_shape(const char* where, const Shape& x, const Shape& w,
+                                        const Conv2dOptions& options);
 
 /// True if every channel is its own group with one filter, so that the depthwise kernels apply.
 /// Shapes:   x [N,C,H,W]; w [C,1,KH,KW]

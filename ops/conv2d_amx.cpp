@@ -175,7 +175,9 @@ class PixelGatherer {
  private:
   using Position = GatherPlan::Position;
   [[nodiscard]] Position position(std::int64_t pixel) const { return plan_.position(pixel); }
-  [[nodiscard]] std::int64_t source(const Position& p, std::int64_t tap) const { return plan_.source(p, tap, channels_); }
+  [[nodiscard]] std::int64_t source(const Position& p, std::int64_t tap) const {
+    return plan_.source(p, tap, channels_);
+  }
   [[nodiscard]] std::uint32_t used(std::int64_t chunk) const {
     const std::int64_t left = depth_ - chunk * kChunk;
     return left >= kChunk ? ~0U : (1U << static_cast<unsigned>(left)) - 1U;

@@ -35,11 +35,14 @@ struct ChannelSum {
 void channel_sum_cuda(const TensorView& gy, const TensorView& gbias) {
   visit_fast_dtype("conv2d", gy.dtype, [&](auto tag) {
     using T = decltype(tag);
-    visit_lanes<T>(gy.c(), [&](auto lanes) {
-      constexpr int V = decltype(lanes)::value;
-      reduce_columns(ChannelSum<V, T>{gy.ptr<const T>(), gbias.ptr<float>(), static_cast<unsigned>(gy.c())}, 1,
-                     gy.n() * gy.h() * gy.w(), gy.c() / V);
-    }, gy.ptr<const T>(), gbias.ptr<const float>());
+    visit_lanes<T>(
+        gy.c(),
+        [&](auto lanes) {
+          constexpr int V = decltype(lanes)::value;
+          reduce_columns(ChannelSum<V, T>{gy.ptr<const T>(), gbias.ptr<float>(), static_cast<unsigned>(gy.c())}, 1,
+                         gy.n() * gy.h() * gy.w(), gy.c() / V);
+        },
+        gy.ptr<const T>(), gbias.ptr<const float>());
   });
 }
 

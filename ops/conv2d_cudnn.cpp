@@ -44,7 +44,8 @@ struct Problem {
     put(static_cast<std::int64_t>(direction) * 16 + static_cast<std::int64_t>(dtype));
     for (const Shape* s : {&x, &w}) std::for_each(s->begin(), s->end(), put);
     put(y[1]);
-    for (const auto* pair : {&options.stride, &options.padding, &options.dilation}) std::for_each(pair->begin(), pair->end(), put);
+    for (const auto* pair : {&options.stride, &options.padding, &options.dilation})
+      std::for_each(pair->begin(), pair->end(), put);
     put(options.groups);
     return k;
   }
@@ -55,8 +56,9 @@ class ConvolutionDescriptor {
   explicit ConvolutionDescriptor(const Conv2dOptions& o) {
     const auto number = [](std::int64_t v) { return static_cast<int>(v); };
     LIMBECK_CUDNN(cudnnCreateConvolutionDescriptor, &descriptor_);
-    LIMBECK_CUDNN(cudnnSetConvolution2dDescriptor, descriptor_, number(o.padding[0]), number(o.padding[1]), number(o.stride[0]),
-                  number(o.stride[1]), number(o.dilation[0]), number(o.dilation[1]), CUDNN_CROSS_CORRELATION, CUDNN_DATA_FLOAT);
+    LIMBECK_CUDNN(cudnnSetConvolution2dDescriptor, descriptor_, number(o.padding[0]), number(o.padding[1]),
+                  number(o.stride[0]), number(o.stride[1]), number(o.dilation[0]), number(o.dilation[1]),
+                  CUDNN_CROSS_CORRELATION, CUDNN_DATA_FLOAT);
     LIMBECK_CUDNN(cudnnSetConvolutionGroupCount, descriptor_, number(o.groups));
   }
   ConvolutionDescriptor(const ConvolutionDescriptor&) = delete;
@@ -90,24 +92,24 @@ struct Plan {
       case Direction::kForward: {
         std::array<cudnnConvolutionFwdAlgoPerf_t, CUDNN_CONVOLUTION_FWD_ALGO_COUNT> ranking{};
         int count = 0;
-        LIMBECK_CUDNN(cudnnGetConvolutionForwardAlgorithm_v7, cudnn_handle(), x.get(), w.get(), convolution.get(), y.get(),
-                      static_cast<int>(ranking.size()), &count, ranking.data());
+        LIMBECK_CUDNN(cudnnGetConvolutionForwardAlgorithm_v7, cudnn_handle(), x.get(), w.get(), convolution.get(),
+                      y.get(), static_cast<int>(ranking.size()), &count, ranking.data());
         choose(p, std::span(ranking.data(), static_cast<std::size_t>(count)));
         break;
       }
       case Direction::kData: {
         std::array<cudnnConvolutionBwdDataAlgoPerf_t, CUDNN_CONVOLUTION_BWD_DATA_ALGO_COUNT> ranking{};
         int count = 0;
-        LIMBECK_CUDNN(cudnnGetConvolutionBackwardDataAlgorithm_v7, cudnn_handle(), w.get(), y.get(), convolution.get(), x.get(),
-                      static_cast<int>(ranking.size()), &count, ranking.data());
+        LIMBECK_CUDNN(cudnnGetConvolutionBackwardDataAlgorithm_v7, cudnn_handle(), w.get(), y.get(), convolution.get(),
+                      x.get(), static_cast<int>(ranking.size()), &count, ranking.data());
         choose(p, std::span(ranking.data(), static_cast<std::size_t>(count)));
         break;
       }
       case Direction::kWeights: {
         std::array<cudnnConvolutionBwdFilterAlgoPerf_t, CUDNN_CONVOLUTION_BWD_FILTER_ALGO_COUNT> ranking{};
         int count = 0;
-        LIMBECK_CUDNN(cudnnGetConvolutionBackwardFilterAlgorithm_v7, cudnn_handle(), x.get(), y.get(), convolution.get(), w.get(),
-                      static_cast<int>(ranking.size()), &count, ranking.data());
+        LIMBECK_CUDNN(cudnnGetConvolutionBackwardFilterAlgorithm_v7, cudnn_handle(), x.get(), y.get(),
+                      convolution.get(), w.get(), static_cast<int>(ranking.size()), &count, ranking.data());
         choose(p, std::span(ranking.data(), static_cast<std::size_t>(count)));
         break;
       }
@@ -183,15 +185,15 @@ void conv2d_forward_cuda(const TensorView& x, const TensorView& w, const TensorV
                 plan.workspace, beta, plan.y.get(), y.data);
 }
 
-void conv2d_backward_data_cuda(const TensorView& gy, const TensorView& w, const TensorView& bias, const Conv2dOptions& options,
-                               const TensorView& gx) {
+void conv2d_backward_data_cuda(const TensorView& gy, const TensorView& w, const TensorView& bias,
+                               const Conv2dOptions& options, const TensorView& gx) {
   const Plan& plan = plan_for({Direction::kData, gy.dtype, gx.shape, w.shape, gy.shape, options});
   const As weights(w, gy.dtype);
   const Scratch workspace(plan.workspace);
   const float* beta = start_from(bias, gx);
-  LIMBECK_CUDNN(cudnnConvolutionBackwardData, cudnn_handle(), &kOne, plan.w.get(), weights.data(), plan.y.get(), gy.data,
-                plan.convolution.get(), static_cast<cudnnConvolutionBwdDataAlgo_t>(plan.algorithm), workspace.as<void>(),
-                plan.workspace, beta, plan.x.get(), gx.data);
+  LIMBECK_CUDNN(cudnnConvolutionBackwardData, cudnn_handle(), &kOne, plan.w.get(), weights.data(), plan.y.get(),
+                gy.data, plan.convolution.get(), static_cast<cudnnConvolutionBwdDataAlgo_t>(plan.algorithm),
+                workspace.as<void>(), plan.workspace, beta, plan.x.get(), gx.data);
 }
 
 void conv2d_backward_weights_cuda(const TensorView& x, const TensorView& gy, const Conv2dOptions& options,
@@ -202,8 +204,8 @@ void conv2d_backward_weights_cuda(const TensorView& x, const TensorView& gy, con
   const Scratch narrow(direct ? 0 : static_cast<std::size_t>(gw.numel()) * size_of(x.dtype));
   void* target = direct ? gw.data : narrow.as<void>();
   LIMBECK_CUDNN(cudnnConvolutionBackwardFilter, cudnn_handle(), &kOne, plan.x.get(), x.data, plan.y.get(), gy.data,
-                plan.convolution.get(), static_cast<cudnnConvolutionBwdFilterAlgo_t>(plan.algorithm), workspace.as<void>(),
-                plan.workspace, &kZero, plan.w.get(), target);
+                plan.convolution.get(), static_cast<cudnnConvolutionBwdFilterAlgo_t>(plan.algorithm),
+                workspace.as<void>(), plan.workspace, &kZero, plan.w.get(), target);
   if (!direct) copy_view(current_device(), {target, x.dtype, gw.shape, default_strides(gw.shape)}, gw);
 }
 

@@ -66,7 +66,8 @@ void tiles_forward(const TensorView& x, const void* packed, const Shape& w, cons
 void tiles_backward_data(const TensorView& gy, const void* packed, const Shape& w, const TensorView& bias,
                          const Conv2dOptions& options, const TensorView& gx);
 /// Shapes:   as Conv2dBackwardWeightsFn
-void tiles_backward_weights(const TensorView& x, const TensorView& gy, const Conv2dOptions& options, const TensorView& gw);
+void tiles_backward_weights(const TensorView& x, const TensorView& gy, const Conv2dOptions& options,
+                            const TensorView& gw);
 
 // --- AMX --------------------------------------------------------------------------------------------------------------
 
@@ -89,8 +90,8 @@ void amx_forward(const TensorView& x, const void* packed, const Shape& w, const 
 
 /// Bytes of the weights in the layout that the forward primitive for this input wants.
 /// Shapes:   x [N,I,H,W]; w [O,I/G,KH,KW]; y [N,O,OH,OW]
-[[nodiscard]] std::size_t onednn_packed_bytes(const Shape& x, const Shape& w, const Shape& y, const ConvEpilogue& epilogue,
-                                              const Conv2dOptions& options, DType dtype);
+[[nodiscard]] std::size_t onednn_packed_bytes(const Shape& x, const Shape& w, const Shape& y,
+                                              const ConvEpilogue& epilogue, const Conv2dOptions& options, DType dtype);
 /// Reorders f32 weights to that layout and type.
 /// Shapes:   as onednn_packed_bytes
 void onednn_pack(const Shape& x, const TensorView& w, const Shape& y, const ConvEpilogue& epilogue,
@@ -99,8 +100,8 @@ void onednn_pack(const Shape& x, const TensorView& w, const Shape& y, const Conv
 void onednn_forward(const TensorView& x, const void* packed, const Shape& w, const ConvEpilogue& epilogue,
                     const Conv2dOptions& options, const TensorView& y);
 /// Shapes:   as Conv2dBackwardDataFn
-void onednn_backward_data(const TensorView& gy, const TensorView& w, const TensorView& bias, const Conv2dOptions& options,
-                          const TensorView& gx);
+void onednn_backward_data(const TensorView& gy, const TensorView& w, const TensorView& bias,
+                          const Conv2dOptions& options, const TensorView& gx);
 /// Shapes:   as Conv2dBackwardWeightsFn
 void onednn_backward_weights(const TensorView& x, const TensorView& gy, const Conv2dOptions& options,
                              const TensorView& gw);

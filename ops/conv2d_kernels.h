@@ -57,12 +57,11 @@ void check_conv_parameters(const char* where, const Tensor& x, const Tensor& w, 
 
 inline constexpr KernelTable<Conv2dForwardFn> kConv2dForward{"conv2d", conv2d_forward_ref, conv2d_forward_cpu,
                                                              conv2d_forward_cuda};
-inline constexpr KernelTable<Conv2dBackwardDataFn> kConv2dBackwardData{"conv2d backward (data)",
-                                                                       conv2d_backward_data_ref,
-                                                                       conv2d_backward_data_cpu, conv2d_backward_data_cuda};
-inline constexpr KernelTable<Conv2dBackwardWeightsFn> kConv2dBackwardWeights{"conv2d backward (weights)",
-                                                                             conv2d_backward_weights_ref,
-                                                                             conv2d_backward_weights_cpu, conv2d_backward_weights_cuda};
+inline constexpr KernelTable<Conv2dBackwardDataFn> kConv2dBackwardData{
+    "conv2d backward (data)", conv2d_backward_data_ref, conv2d_backward_data_cpu, conv2d_backward_data_cuda};
+inline constexpr KernelTable<Conv2dBackwardWeightsFn> kConv2dBackwardWeights{
+    "conv2d backward (weights)", conv2d_backward_weights_ref, conv2d_backward_weights_cpu,
+    conv2d_backward_weights_cuda};
 inline constexpr KernelTable<ChannelSumFn> kChannelSum{"conv2d backward (bias)", channel_sum_ref, channel_sum_cpu,
                                                        channel_sum_cuda};
 

@@ -157,8 +157,8 @@ void onednn_backward_data(const TensorView& gy, const TensorView& w, const Tenso
     const auto hint = forward_desc(gx.shape, w.shape, gy.shape, options, gy.dtype, false, attr);
     const Desc gxd = onednn::dense_desc(gx.shape, gy.dtype);
     const Desc gyd = onednn::dense_desc(gy.shape, gy.dtype);
-    const auto pd = compat::conv_backward_data(onednn::engine(), gxd, weight_any(w.shape, options.groups, gy.dtype), gyd,
-                                               geometry_of(gx.shape, w.shape, gy.shape, options), attr, hint);
+    const auto pd = compat::conv_backward_data(onednn::engine(), gxd, weight_any(w.shape, options.groups, gy.dtype),
+                                               gyd, geometry_of(gx.shape, w.shape, gy.shape, options), attr, hint);
     return CachedConv{
         Primitive(pd, {{DNNL_ARG_DIFF_DST, gyd}, {DNNL_ARG_WEIGHTS, pd.weights_desc()}, {DNNL_ARG_DIFF_SRC, gxd}}),
         pd.weights_desc(), weight_dense(w.shape, options.groups)};
@@ -180,13 +180,12 @@ void onednn_backward_weights(const TensorView& x, const TensorView& gy, const Co
     const auto hint = forward_desc(x.shape, gw.shape, gy.shape, options, x.dtype, false, attr);
     const Desc xd = onednn::dense_desc(x.shape, x.dtype);
     const Desc gyd = onednn::dense_desc(gy.shape, x.dtype);
-    const auto pd = compat::conv_backward_weights(onednn::engine(), xd, weight_any(gw.shape, options.groups, DType::kF32),
-                                                  Desc(), gyd, geometry_of(x.shape, gw.shape, gy.shape, options), attr,
-                                                  hint);
-    return CachedConv{Primitive(pd, {{DNNL_ARG_SRC, xd},
-                                     {DNNL_ARG_DIFF_DST, gyd},
-                                     {DNNL_ARG_DIFF_WEIGHTS, pd.diff_weights_desc()}}),
-                      pd.diff_weights_desc(), weight_dense(gw.shape, options.groups)};
+    const auto pd =
+        compat::conv_backward_weights(onednn::engine(), xd, weight_any(gw.shape, options.groups, DType::kF32), Desc(),
+                                      gyd, geometry_of(x.shape, gw.shape, gy.shape, options), attr, hint);
+    return CachedConv{
+        Primitive(pd, {{DNNL_ARG_SRC, xd}, {DNNL_ARG_DIFF_DST, gyd}, {DNNL_ARG_DIFF_WEIGHTS, pd.diff_weights_desc()}}),
+        pd.diff_weights_desc(), weight_dense(gw.shape, options.groups)};
   });
   const Workspace packed(conv.weights.get_size());
   conv.primitive.run(

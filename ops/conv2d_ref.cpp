@@ -58,9 +58,10 @@ void conv2d_forward_ref(const TensorView& x, const TensorView& w, const TensorVi
   visit_reference_dtype("conv2d", x.dtype, [&](auto zero) {
     using T = decltype(zero);
     fill_bias<T>(bias, y);
-    for_each_product(x, w, y, options, [&](auto n, auto o, auto p, auto q, auto ig, auto i, auto r, auto s, auto h, auto v) {
-      y.at<T>(n, o, p, q) += w.at<T>(o, ig, r, s) * x.at<T>(n, i, h, v);
-    });
+    for_each_product(x, w, y, options,
+                     [&](auto n, auto o, auto p, auto q, auto ig, auto i, auto r, auto s, auto h, auto v) {
+                       y.at<T>(n, o, p, q) += w.at<T>(o, ig, r, s) * x.at<T>(n, i, h, v);
+                     });
   });
 }
 
@@ -69,9 +70,10 @@ void conv2d_backward_data_ref(const TensorView& gy, const TensorView& w, const T
   visit_reference_dtype("conv2d", gy.dtype, [&](auto zero) {
     using T = decltype(zero);
     fill_bias<T>(bias, gx);
-    for_each_product(gx, w, gy, options, [&](auto n, auto o, auto p, auto q, auto ig, auto i, auto r, auto s, auto h, auto v) {
-      gx.at<T>(n, i, h, v) += w.at<T>(o, ig, r, s) * gy.at<T>(n, o, p, q);
-    });
+    for_each_product(gx, w, gy, options,
+                     [&](auto n, auto o, auto p, auto q, auto ig, auto i, auto r, auto s, auto h, auto v) {
+                       gx.at<T>(n, i, h, v) += w.at<T>(o, ig, r, s) * gy.at<T>(n, o, p, q);
+                     });
   });
 }
 
@@ -80,9 +82,10 @@ void conv2d_backward_weights_ref(const TensorView& x, const TensorView& gy, cons
   visit_reference_dtype("conv2d", x.dtype, [&](auto zero) {
     using T = decltype(zero);
     fill_bias<T>(TensorView{}, gw);
-    for_each_product(x, gw, gy, options, [&](auto n, auto o, auto p, auto q, auto ig, auto i, auto r, auto s, auto h, auto v) {
-      gw.at<T>(o, ig, r, s) += x.at<T>(n, i, h, v) * gy.at<T>(n, o, p, q);
-    });
+    for_each_product(x, gw, gy, options,
+                     [&](auto n, auto o, auto p, auto q, auto ig, auto i, auto r, auto s, auto h, auto v) {
+                       gw.at<T>(o, ig, r, s) += x.at<T>(n, i, h, v) * gy.at<T>(n, o, p, q);
+                     });
   });
 }
 

@@ -27,7 +27,8 @@ std::int32_t source_of(const GatherGeometry& g, std::size_t axis, std::int64_t o
   return i >= 0 && i < size ? static_cast<std::int32_t>(i) : -1;
 }
 
-std::vector<std::int32_t> axis_table(const GatherGeometry& g, std::size_t axis, std::int64_t results, std::int64_t sources) {
+std::vector<std::int32_t> axis_table(const GatherGeometry& g, std::size_t axis, std::int64_t results,
+                                     std::int64_t sources) {
   std::vector<std::int32_t> table;
   for (std::int64_t k = 0; k < g.kernel[axis]; ++k) {
     for (std::int64_t o = 0; o < results; ++o) table.push_back(source_of(g, axis, o, k, sources));
@@ -111,7 +112,9 @@ class Gatherer {
  private:
   using Position = GatherPlan::Position;
   [[nodiscard]] Position position(std::int64_t pixel) const { return plan_.position(pixel); }
-  [[nodiscard]] std::int64_t source(const Position& p, std::int64_t tap) const { return plan_.source(p, tap, job_.source_pixel); }
+  [[nodiscard]] std::int64_t source(const Position& p, std::int64_t tap) const {
+    return plan_.source(p, tap, job_.source_pixel);
+  }
 
   /// Reads the rows in place. False if that is impossible: a merged step partly outside, or a padded one at the very end.
   [[nodiscard]] bool run(const TileSpan& span, ReadyTile<T>& out) const {
@@ -141,7 +144,8 @@ class Gatherer {
     out.segment_count = 0;
     std::array<Position, tile::kRows> positions;
     const auto rows = static_cast<std::size_t>(span.rows);
-    for (std::size_t i = 0; i < rows; ++i) positions[i] = position(plan_.pixel(span.first + static_cast<std::int64_t>(i)));
+    for (std::size_t i = 0; i < rows; ++i)
+      positions[i] = position(plan_.pixel(span.first + static_cast<std::int64_t>(i)));
     std::int64_t used = 0;  // k values gathered so far
     for (std::int64_t step = 0; step < steps_; ++step) {
       bool any = false;
@@ -236,7 +240,8 @@ class TileCutter {
     const std::int64_t b = plan_.pixel(i);
     const std::int64_t width = plan_.geometry.width;
     return b == a + step_ && b / width == a / width &&
-           columns_.class_of[static_cast<std::size_t>(a % width)] == columns_.class_of[static_cast<std::size_t>(b % width)];
+           columns_.class_of[static_cast<std::size_t>(a % width)] ==
+               columns_.class_of[static_cast<std::size_t>(b % width)];
   }
   void gather(std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; i += tile::kRows) add(i, std::min<std::int64_t>(end, i + tile::kRows), false);
@@ -256,8 +261,8 @@ class TileCutter {
 GatherPlan::GatherPlan(const GatherGeometry& g) : geometry(g) {
   source_row = axis_table(g, 0, g.height, g.source_height);
   source_column = axis_table(g, 1, g.width, g.source_width);
-  one_tap = g.kernel[0] * g.kernel[1] == 1 && g.stride[0] == 1 && g.stride[1] == 1 && g.padding[0] == 0 &&
-            g.padding[1] == 0;
+  one_tap =
+      g.kernel[0] * g.kernel[1] == 1 && g.stride[0] == 1 && g.stride[1] == 1 && g.padding[0] == 0 && g.padding[1] == 0;
   if (one_tap) return;
 
   const AxisClasses rows(source_row, g.height);
@@ -300,8 +305,8 @@ GatherGeometry conv_geometry(const Shape& x, const Shape& w, const Shape& y, con
                              bool transposed) {
   const Shape& result = transposed ? x : y;
   const Shape& source = transposed ? y : x;
-  return {x[0], result[2], result[3], source[2], source[3], {w[2], w[3]}, options.stride, options.padding,
-          options.dilation, transposed ? 1 : 0};
+  return {x[0],         result[2],      result[3],       source[2],        source[3],
+          {w[2], w[3]}, options.stride, options.padding, options.dilation, transposed ? 1 : 0};
 }
 
 template <class T>

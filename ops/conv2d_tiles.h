@@ -54,9 +54,9 @@ struct GatherPlan {
   GatherGeometry geometry{};
   std::vector<std::int32_t> source_row;  ///< [kernel row][result row], -1 outside
   std::vector<std::int32_t> source_column;
-  std::vector<std::int32_t> order;       ///< result pixels in the order of visits; empty: natural
-  std::vector<TileSpan> tiles;           ///< empty if one_tap
-  bool one_tap = false;                  ///< row m of the operand is simply source pixel m
+  std::vector<std::int32_t> order;  ///< result pixels in the order of visits; empty: natural
+  std::vector<TileSpan> tiles;      ///< empty if one_tap
+  bool one_tap = false;             ///< row m of the operand is simply source pixel m
 
   explicit GatherPlan(const GatherGeometry& g);
   [[nodiscard]] std::int64_t pixels() const { return geometry.images * geometry.height * geometry.width; }
@@ -77,7 +77,8 @@ struct GatherPlan {
   /// Offset of the source pixel that `tap` reads, in a map of `stride` numbers per pixel, or -1.
   [[nodiscard]] std::int64_t source(const Position& p, std::int64_t tap, std::int64_t stride) const {
     const std::int64_t r = source_row[static_cast<std::size_t>(tap / geometry.kernel[1] * geometry.height + p.row)];
-    const std::int64_t c = source_column[static_cast<std::size_t>(tap % geometry.kernel[1] * geometry.width + p.column)];
+    const std::int64_t c =
+        source_column[static_cast<std::size_t>(tap % geometry.kernel[1] * geometry.width + p.column)];
     return r < 0 || c < 0 ? -1 : ((p.image + r) * geometry.source_width + c) * stride;
   }
 };

@@ -22,12 +22,12 @@ using simd::Bits;
 using simd::Half;
 using simd::kLanes;
 
-constexpr std::int64_t kChunk = 256;         // pixels
-constexpr std::int64_t kPartPixels = 512;    // fewest pixels of a part
+constexpr std::int64_t kChunk = 256;       // pixels
+constexpr std::int64_t kPartPixels = 512;  // fewest pixels of a part
 constexpr std::int64_t kMostParts = 32;
 constexpr std::int64_t kPartsMemory = std::int64_t{4} << 20;  // floats
 constexpr std::int64_t kWantedTasks = 16;
-constexpr std::int64_t kMostRowTiles = 8;    // of a filter group
+constexpr std::int64_t kMostRowTiles = 8;  // of a filter group
 
 /// Copies `count` neighbouring values of each row (null: zeros), `width` >= count of them, as [row][width].
 void pack(const float* const* rows, std::int64_t row_count, std::int64_t count, std::int64_t width, float* out) {
@@ -75,7 +75,9 @@ struct WeightJob {
 
   [[nodiscard]] const GatherGeometry& geometry() const { return plan.geometry; }
   /// Taps that are copied together (Note [merged taps] of ops/conv2d_tiles.h), and the number of such groups.
-  [[nodiscard]] std::int64_t taps_per_step() const { return merges_taps(geometry(), channels) ? geometry().kernel[1] : 1; }
+  [[nodiscard]] std::int64_t taps_per_step() const {
+    return merges_taps(geometry(), channels) ? geometry().kernel[1] : 1;
+  }
   [[nodiscard]] std::int64_t steps() const { return geometry().kernel[0] * geometry().kernel[1] / taps_per_step(); }
   [[nodiscard]] std::int64_t columns() const { return channels * taps_per_step(); }
   [[nodiscard]] std::int64_t pixels() const { return plan.pixels(); }
@@ -190,7 +192,8 @@ void gather_weights(const GatherPlan& plan, const T* x, std::int64_t x_pixel, st
   const WeightJob<T> job{plan, x, x_pixel, channels, gy, gy_pixel, filters};
   const std::int64_t size = filters * job.steps() * job.columns();
   const std::int64_t pixels = job.pixels();
-  const std::int64_t parts = std::clamp<std::int64_t>(std::min(pixels / kPartPixels, kPartsMemory / size), 1, kMostParts);
+  const std::int64_t parts =
+      std::clamp<std::int64_t>(std::min(pixels / kPartPixels, kPartsMemory / size), 1, kMostParts);
   const std::int64_t tiles = (filters + tile::kRows - 1) / tile::kRows;
   std::int64_t group_tiles = kMostRowTiles;
   while (group_tiles > 1 && parts * ((tiles + group_tiles - 1) / group_tiles) < kWantedTasks) group_tiles /= 2;
@@ -198,7 +201,8 @@ void gather_weights(const GatherPlan& plan, const T* x, std::int64_t x_pixel, st
 
   const Workspace partial(parts > 1 ? static_cast<std::size_t>(parts * size) * sizeof(float) : 0);
   parallel_tasks_with(
-      parts * groups, [&] { return ChunkBuffers<T>(group_tiles * tile::kRows, job.taps_per_step() > 1 ? job.columns() : 0); },
+      parts * groups,
+      [&] { return ChunkBuffers<T>(group_tiles * tile::kRows, job.taps_per_step() > 1 ? job.columns() : 0); },
       [&](const ChunkBuffers<T>& memory, std::int64_t task) {
         const std::int64_t part = task / groups;
         const std::int64_t f0 = task % groups * group_tiles * tile::kRows;

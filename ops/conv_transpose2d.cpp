@@ -21,8 +21,8 @@ struct ConvTranspose2dNode final : ConvNode {
  protected:
   void input_gradient(const Tensor& g, const Tensor& w, const Tensor& gx) const override {
     if (one_filter_per_channel(g, w, options)) {
-      kDepthwiseForward(g.device(), g.dtype(), g.view(), w.view(), TensorView{}, TensorView{}, Activation::kNone, options,
-                        gx.view());
+      kDepthwiseForward(g.device(), g.dtype(), g.view(), w.view(), TensorView{}, TensorView{}, Activation::kNone,
+                        options, gx.view());
     } else {
       kConv2dForward(g.device(), g.dtype(), g.view(), w.view(), TensorView{}, options, gx.view());
     }
@@ -39,18 +39,20 @@ struct ConvTranspose2dNode final : ConvNode {
 Shape output_shape(const Shape& x, const Shape& w, const ConvTranspose2dOptions& o) {
   LIMBECK_CHECK(x.size() == 4, kName, "got an input of shape {}, expected [N,C,H,W]", x);
   LIMBECK_CHECK(w.size() == 4, kName, "got a weight of shape {}, expected [I,O/groups,KH,KW]", w);
-  LIMBECK_CHECK(o.groups >= 1 && w[0] % o.groups == 0, kName, "{} input channels of weight {} do not divide into {} groups",
-                w[0], w, o.groups);
+  LIMBECK_CHECK(o.groups >= 1 && w[0] % o.groups == 0, kName,
+                "{} input channels of weight {} do not divide into {} groups", w[0], w, o.groups);
   LIMBECK_CHECK(x[1] == w[0], kName, "input {} has {} channels, but weight {} expects {}", x, x[1], w, w[0]);
   Shape y{x[0], w[1] * o.groups, 0, 0};
   for (std::size_t a = 0; a < 2; ++a) {
     LIMBECK_CHECK(o.stride[a] >= 1 && o.dilation[a] >= 1 && o.padding[a] >= 0, kName,
                   "got stride {}, dilation {}, padding {}; expected at least 1, 1, 0", o.stride[a], o.dilation[a],
                   o.padding[a]);
-    LIMBECK_CHECK(o.output_padding[a] >= 0 && (o.output_padding[a] < o.stride[a] || o.output_padding[a] < o.dilation[a]),
-                  kName, "got output_padding {}, expected less than the stride {} or the dilation {}",
-                  o.output_padding[a], o.stride[a], o.dilation[a]);
-    y[2 + a] = (x[2 + a] - 1) * o.stride[a] - 2 * o.padding[a] + o.dilation[a] * (w[2 + a] - 1) + o.output_padding[a] + 1;
+    LIMBECK_CHECK(
+        o.output_padding[a] >= 0 && (o.output_padding[a] < o.stride[a] || o.output_padding[a] < o.dilation[a]), kName,
+        "got output_padding {}, expected less than the stride {} or the dilation {}", o.output_padding[a], o.stride[a],
+        o.dilation[a]);
+    y[2 + a] =
+        (x[2 + a] - 1) * o.stride[a] - 2 * o.padding[a] + o.dilation[a] * (w[2 + a] - 1) + o.output_padding[a] + 1;
     LIMBECK_CHECK(y[2 + a] >= 1, kName, "input {} and weight {} with padding {} leave nothing of the result", x, w,
                   o.padding[a]);
   }

@@ -69,7 +69,8 @@ Shape complete_shape(const Tensor& x, Shape shape) {
   std::int64_t known = 1;
   std::size_t open = shape.size();
   for (std::size_t d = 0; d < shape.size(); ++d) {
-    LIMBECK_CHECK(shape[d] >= -1, "reshape", "got size {} in shape {}, expected at least 0, or one -1", shape[d], asked);
+    LIMBECK_CHECK(shape[d] >= -1, "reshape", "got size {} in shape {}, expected at least 0, or one -1", shape[d],
+                  asked);
     if (shape[d] == -1) {
       LIMBECK_CHECK(open == shape.size(), "reshape", "got more than one -1 in shape {}", asked);
       open = d;
@@ -191,8 +192,8 @@ Tensor autocast(CastPolicy policy, const Tensor& x) {
 PooledVector<Tensor> autocast_widest(std::span<const Tensor> tensors) {
   PooledVector<Tensor> out(tensors.begin(), tensors.end());
   if (!AutocastGuard::enabled()) return out;
-  const bool any_f32 = std::any_of(out.begin(), out.end(),
-                                   [](const Tensor& t) { return t.defined() && t.dtype() == DType::kF32; });
+  const bool any_f32 =
+      std::any_of(out.begin(), out.end(), [](const Tensor& t) { return t.defined() && t.dtype() == DType::kF32; });
   if (!any_f32) return out;
   for (Tensor& t : out) {
     if (t.defined() && t.dtype() == DType::kBF16) t = cast(t, DType::kF32);

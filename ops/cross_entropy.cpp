@@ -48,10 +48,11 @@ void check(const Tensor& logits, const Tensor& labels, const CrossEntropyOptions
 
 void fail_label(std::int64_t n, std::int64_t h, std::int64_t w, std::int64_t label, std::int64_t classes,
                 std::int64_t ignore_index) {
-  fail<DataError>(kOp,
-                  "pixel (n={}, h={}, w={}) has label {}, expected 0..{} ({} classes) or {} (ignored); map the labels to "
-                  "train ids, or check the number of classes",
-                  n, h, w, label, classes - 1, classes, ignore_index);
+  fail<DataError>(
+      kOp,
+      "pixel (n={}, h={}, w={}) has label {}, expected 0..{} ({} classes) or {} (ignored); map the labels to "
+      "train ids, or check the number of classes",
+      n, h, w, label, classes - 1, classes, ignore_index);
 }
 
 Tensor cross_entropy(const Tensor& logits, const Tensor& labels, const CrossEntropyOptions& options) {

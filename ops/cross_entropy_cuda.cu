@@ -21,13 +21,14 @@ struct Labels : LabelReader {
 };
 
 struct Census {
-  double weight;           // of the labels that count
-  long long first_outside; // pixel with a label outside of the classes; -1: none
+  double weight;            // of the labels that count
+  long long first_outside;  // pixel with a label outside of the classes; -1: none
 };
 
 __device__ inline Census join(Census a, Census b) {
   a.weight += b.weight;
-  if (a.first_outside < 0 || (b.first_outside >= 0 && b.first_outside < a.first_outside)) a.first_outside = b.first_outside;
+  if (a.first_outside < 0 || (b.first_outside >= 0 && b.first_outside < a.first_outside))
+    a.first_outside = b.first_outside;
   return a;
 }
 

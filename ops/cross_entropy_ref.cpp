@@ -43,7 +43,8 @@ void run(const TensorView& logits, const TensorView& labels, const TensorView& c
   for_pixels([&](std::int64_t n, std::int64_t h, std::int64_t w, std::int64_t y) {
     const bool valid = y != args.ignore_index;
     double largest = static_cast<double>(logits.at<T>(n, 0, h, w));
-    for (std::int64_t k = 1; k < classes; ++k) largest = std::max(largest, static_cast<double>(logits.at<T>(n, k, h, w)));
+    for (std::int64_t k = 1; k < classes; ++k)
+      largest = std::max(largest, static_cast<double>(logits.at<T>(n, k, h, w)));
     double sum = 0;
     for (std::int64_t k = 0; k < classes; ++k) sum += std::exp(static_cast<double>(logits.at<T>(n, k, h, w)) - largest);
     double targets = 0;
@@ -67,9 +68,8 @@ void run(const TensorView& logits, const TensorView& labels, const TensorView& c
 
 void cross_entropy_ref(const TensorView& logits, const TensorView& labels, const TensorView& class_weights,
                        const TensorView& loss, const TensorView& glogits, const CrossEntropyArgs& args) {
-  visit_reference_dtype("cross_entropy", logits.dtype, [&](auto tag) {
-    run<decltype(tag)>(logits, labels, class_weights, loss, glogits, args);
-  });
+  visit_reference_dtype("cross_entropy", logits.dtype,
+                        [&](auto tag) { run<decltype(tag)>(logits, labels, class_weights, loss, glogits, args); });
 }
 
 }  // namespace limbeck::ops

@@ -21,7 +21,7 @@ namespace {
 using simd::kLanes;
 using simd::Vec;
 
-constexpr std::size_t kMostTaps = 256;  // of one kernel; larger ones take the reference
+constexpr std::size_t kMostTaps = 256;       // of one kernel; larger ones take the reference
 constexpr std::int64_t kRowGrain = 1 << 13;  // elements of work below which a thread is not worth its start
 
 template <class T>
@@ -49,10 +49,10 @@ std::pair<std::int64_t, std::int64_t> inside(std::int64_t first, std::int64_t st
 template <class X, class Y = X>
 struct RowPass {
   std::int64_t channels, step, other_width;
-  Y* y;                    // pixel t is y + t * y_step
-  std::int64_t y_step;     // in elements
-  const float* bias;       // [C] or null
-  const Y* residual;       // as y, or null
+  Y* y;                 // pixel t is y + t * y_step
+  std::int64_t y_step;  // in elements
+  const float* bias;    // [C] or null
+  const Y* residual;    // as y, or null
   Activation act;
 };
 
@@ -134,8 +134,9 @@ void check_taps(const TensorView& w) {
 }
 
 template <class X, class Y>
-void forward(const TensorView& x, const float* weights, const Shape& w, const TensorView& bias, const TensorView& residual,
-             Activation act, const Conv2dOptions& o, const DepthwiseRows& rows, const TensorView& y) {
+void forward(const TensorView& x, const float* weights, const Shape& w, const TensorView& bias,
+             const TensorView& residual, Activation act, const Conv2dOptions& o, const DepthwiseRows& rows,
+             const TensorView& y) {
   const std::int64_t channels = x.c();
   const std::int64_t row_size = y.w() * channels;
   parallel_for(y.n() * y.h(), std::max<std::int64_t>(1, kRowGrain / row_size), [&](auto begin, auto end) {
@@ -152,9 +153,14 @@ void forward(const TensorView& x, const float* weights, const Shape& w, const Te
           list.add(weights + (r * w[3] + s) * channels, source, s * o.dilation[1] - o.padding[1]);
         }
       }
-      const RowPass<X, Y> pass{channels, o.stride[1], x.w(), y.ptr<Y>() + row * row_size, channels,
+      const RowPass<X, Y> pass{channels,
+                               o.stride[1],
+                               x.w(),
+                               y.ptr<Y>() + row * row_size,
+                               channels,
                                bias.defined() ? bias.ptr<float>() : nullptr,
-                               residual.defined() ? residual.ptr<Y>() + row * row_size : nullptr, act};
+                               residual.defined() ? residual.ptr<Y>() + row * row_size : nullptr,
+                               act};
       run_row(pass, list, y.w());
     }
   });
@@ -184,8 +190,13 @@ void backward_data(const TensorView& gy, const TensorView& w, const TensorView& 
             list.add(weights.as<float>() + (r * w.w() + s) * channels, source, left / o.stride[1]);
           }
         }
-        const RowPass<T> pass{channels, 1, gy.w(), gx.ptr<T>() + row * row_size + phase * channels,
-                              o.stride[1] * channels, bias.defined() ? bias.ptr<float>() : nullptr, nullptr,
+        const RowPass<T> pass{channels,
+                              1,
+                              gy.w(),
+                              gx.ptr<T>() + row * row_size + phase * channels,
+                              o.stride[1] * channels,
+                              bias.defined() ? bias.ptr<float>() : nullptr,
+                              nullptr,
                               Activation::kNone};
         run_row(pass, list, (gx.w() - phase + o.stride[1] - 1) / o.stride[1]);
       }
@@ -235,7 +246,8 @@ void sum_taps(const SumTap<T>* taps, const T* gy, std::int64_t begin, std::int64
   for (std::int64_t q = begin; q < end; q += kSegment) {
     const std::int64_t stop = std::min(end, q + kSegment);
     std::int64_t c = 0;
-    for (; c + kLanes <= channels; c += kLanes) sum_vector<T, Taps, false>(taps, gy, q, stop, step, channels, c, kLanes);
+    for (; c + kLanes <= channels; c += kLanes)
+      sum_vector<T, Taps, false>(taps, gy, q, stop, step, channels, c, kLanes);
     if (c < channels) sum_vector<T, Taps, true>(taps, gy, q, stop, step, channels, c, channels - c);
   }
 }
@@ -309,9 +321,8 @@ void backward_weights(const TensorView& x, const TensorView& gy, const Conv2dOpt
 
 }  // namespace
 
-void depthwise_forward_cpu(const TensorView& x, const TensorView& w, const TensorView& bias,
-                           const TensorView& residual, Activation act, const Conv2dOptions& options,
-                           const TensorView& y) {
+void depthwise_forward_cpu(const TensorView& x, const TensorView& w, const TensorView& bias, const TensorView& residual,
+                           Activation act, const Conv2dOptions& options, const TensorView& y) {
   const Workspace packed(static_cast<std::size_t>(w.numel()) * sizeof(float));
   depthwise_pack(w, packed.as<float>());
   depthwise_rows(x, packed.as<float>(), w.shape, bias, residual, act, options, {0, x.h(), 0}, y);
@@ -322,8 +333,9 @@ void depthwise_pack(const TensorView& w, float* packed) {
   reorder_weights(w, packed);
 }
 
-void depthwise_rows(const TensorView& x, const float* packed, const Shape& w, const TensorView& bias, const TensorView& residual,
-                    Activation act, const Conv2dOptions& options, const DepthwiseRows& rows, const TensorView& y) {
+void depthwise_rows(const TensorView& x, const float* packed, const Shape& w, const TensorView& bias,
+                    const TensorView& residual, Activation act, const Conv2dOptions& options, const DepthwiseRows& rows,
+                    const TensorView& y) {
   visit_fast_dtype("depthwise_conv2d", x.dtype, [&](auto x_zero) {
     visit_fast_dtype("depthwise_conv2d", y.dtype, [&](auto y_zero) {
       forward<decltype(x_zero), decltype(y_zero)>(x, packed, w, bias, residual, act, options, rows, y);
@@ -334,17 +346,15 @@ void depthwise_rows(const TensorView& x, const float* packed, const Shape& w, co
 void depthwise_backward_data_cpu(const TensorView& gy, const TensorView& w, const TensorView& bias,
                                  const Conv2dOptions& options, const TensorView& gx) {
   check_taps(w);
-  visit_fast_dtype("depthwise_conv2d", gy.dtype, [&](auto zero) {
-    backward_data<decltype(zero)>(gy, w, bias, options, gx);
-  });
+  visit_fast_dtype("depthwise_conv2d", gy.dtype,
+                   [&](auto zero) { backward_data<decltype(zero)>(gy, w, bias, options, gx); });
 }
 
 void depthwise_backward_weights_cpu(const TensorView& x, const TensorView& gy, const Conv2dOptions& options,
                                     const TensorView& gw) {
   check_taps(gw);
-  visit_fast_dtype("depthwise_conv2d", x.dtype, [&](auto zero) {
-    backward_weights<decltype(zero)>(x, gy, options, gw);
-  });
+  visit_fast_dtype("depthwise_conv2d", x.dtype,
+                   [&](auto zero) { backward_weights<decltype(zero)>(x, gy, options, gw); });
 }
 
 }  // namespace limbeck::ops

@@ -15,22 +15,33 @@ struct ConvShape {
   unsigned channels;
 
   ConvShape(const TensorView& x, const TensorView& w, const TensorView& y, const Conv2dOptions& o)
-      : height(static_cast<int>(x.h())), width(static_cast<int>(x.w())), out_height(static_cast<int>(y.h())),
-        out_width(static_cast<int>(y.w())), kernel_h(static_cast<int>(w.h())), kernel_w(static_cast<int>(w.w())),
-        stride_h(static_cast<int>(o.stride[0])), stride_w(static_cast<int>(o.stride[1])),
-        padding_h(static_cast<int>(o.padding[0])), padding_w(static_cast<int>(o.padding[1])),
-        dilation_h(static_cast<int>(o.dilation[0])), dilation_w(static_cast<int>(o.dilation[1])),
+      : height(static_cast<int>(x.h())),
+        width(static_cast<int>(x.w())),
+        out_height(static_cast<int>(y.h())),
+        out_width(static_cast<int>(y.w())),
+        kernel_h(static_cast<int>(w.h())),
+        kernel_w(static_cast<int>(w.w())),
+        stride_h(static_cast<int>(o.stride[0])),
+        stride_w(static_cast<int>(o.stride[1])),
+        padding_h(static_cast<int>(o.padding[0])),
+        padding_w(static_cast<int>(o.padding[1])),
+        dilation_h(static_cast<int>(o.dilation[0])),
+        dilation_w(static_cast<int>(o.dilation[1])),
         channels(static_cast<unsigned>(x.c())) {
     LIMBECK_CHECK(x.numel() < (std::int64_t{1} << 31) && y.numel() < (std::int64_t{1} << 31), "depthwise_conv2d",
                   "maps of shapes {} and {} have too many elements", x.shape, y.shape);
   }
   __device__ std::size_t input(unsigned image, int h, int w) const {
     return ((static_cast<std::size_t>(image) * static_cast<unsigned>(height) + static_cast<unsigned>(h)) *
-                static_cast<unsigned>(width) + static_cast<unsigned>(w)) * channels;
+                static_cast<unsigned>(width) +
+            static_cast<unsigned>(w)) *
+           channels;
   }
   __device__ std::size_t output(unsigned image, int h, int w) const {
     return ((static_cast<std::size_t>(image) * static_cast<unsigned>(out_height) + static_cast<unsigned>(h)) *
-                static_cast<unsigned>(out_width) + static_cast<unsigned>(w)) * channels;
+                static_cast<unsigned>(out_width) +
+            static_cast<unsigned>(w)) *
+           channels;
   }
 };
 
@@ -41,8 +52,8 @@ __global__ void pack_kernel(const float* w, float* packed, unsigned taps, unsign
 
 /// K: size of the kernel along both axes, so that its loops unroll; 0: any.
 template <int V, int K, class T>
-__global__ void forward_kernel(ConvShape s, const T* x, const float* w, const float* bias, const T* residual, Activation act, T* y,
-                               unsigned items) {
+__global__ void forward_kernel(ConvShape s, const T* x, const float* w, const float* bias, const T* residual,
+                               Activation act, T* y, unsigned items) {
   const int kernel_h = K > 0 ? K : s.kernel_h;
   const int kernel_w = K > 0 ? K : s.kernel_w;
   const unsigned vectors = s.channels / V;
@@ -81,7 +92,8 @@ __global__ void forward_kernel(ConvShape s, const T* x, const float* w, const fl
 }
 
 template <int V, int K, class T>
-__global__ void backward_data_kernel(ConvShape s, const T* gy, const float* w, const float* bias, T* gx, unsigned items) {
+__global__ void backward_data_kernel(ConvShape s, const T* gy, const float* w, const float* bias, T* gx,
+                                     unsigned items) {
   const int kernel_h = K > 0 ? K : s.kernel_h;
   const int kernel_w = K > 0 ? K : s.kernel_w;
   const unsigned vectors = s.channels / V;
@@ -155,7 +167,8 @@ struct WeightGradient {
   __device__ void finish(const Acc& a, unsigned stack, unsigned v) const {
     const auto taps = static_cast<unsigned>(s.kernel_h * s.kernel_w);
     for (int q = 0; q < R; ++q) {
-      for (int j = 0; j < V; ++j) gw[(v * V + static_cast<unsigned>(j)) * taps + stack * R + static_cast<unsigned>(q)] = a.tap[q][j];
+      for (int j = 0; j < V; ++j)
+        gw[(v * V + static_cast<unsigned>(j)) * taps + stack * R + static_cast<unsigned>(q)] = a.tap[q][j];
     }
   }
 };
@@ -164,7 +177,8 @@ struct WeightGradient {
 class PackedWeights {
  public:
   explicit PackedWeights(const TensorView& w) : memory_(static_cast<std::size_t>(w.numel()) * sizeof(float)) {
-    launch(pack_kernel, grid_for(w.numel()), kBlock, w.ptr<const float>(), memory_.as<float>(), w.h() * w.w(), w.shape[0]);
+    launch(pack_kernel, grid_for(w.numel()), kBlock, w.ptr<const float>(), memory_.as<float>(), w.h() * w.w(),
+           w.shape[0]);
   }
   [[nodiscard]] const float* data() const { return memory_.as<const float>(); }
 
@@ -182,39 +196,46 @@ void visit_kernel_size(const TensorView& w, F&& f) {
 
 }  // namespace
 
-void depthwise_forward_cuda(const TensorView& x, const TensorView& w, const TensorView& bias, const TensorView& residual,
-                            Activation act, const Conv2dOptions& options, const TensorView& y) {
+void depthwise_forward_cuda(const TensorView& x, const TensorView& w, const TensorView& bias,
+                            const TensorView& residual, Activation act, const Conv2dOptions& options,
+                            const TensorView& y) {
   const ConvShape s(x, w, y, options);
   const PackedWeights packed(w);
   visit_fast_dtype("depthwise_conv2d", x.dtype, [&](auto tag) {
     using T = decltype(tag);
-    visit_lanes<T>(x.c(), [&](auto lanes) {
-      visit_kernel_size(w, [&](auto size) {
-        constexpr int V = decltype(lanes)::value;
-        constexpr int K = decltype(size)::value;
-        const auto items = static_cast<unsigned>(y.numel() / V);
-        launch(forward_kernel<V, K, T>, grid_for(items), kBlock, s, x.ptr<const T>(), packed.data(), bias.ptr<const float>(),
-               residual.ptr<const T>(), act, y.ptr<T>(), items);
-      });
-    }, x.ptr<const T>(), residual.ptr<const T>(), y.ptr<const T>(), bias.ptr<const float>());
+    visit_lanes<T>(
+        x.c(),
+        [&](auto lanes) {
+          visit_kernel_size(w, [&](auto size) {
+            constexpr int V = decltype(lanes)::value;
+            constexpr int K = decltype(size)::value;
+            const auto items = static_cast<unsigned>(y.numel() / V);
+            launch(forward_kernel<V, K, T>, grid_for(items), kBlock, s, x.ptr<const T>(), packed.data(),
+                   bias.ptr<const float>(), residual.ptr<const T>(), act, y.ptr<T>(), items);
+          });
+        },
+        x.ptr<const T>(), residual.ptr<const T>(), y.ptr<const T>(), bias.ptr<const float>());
   });
 }
 
-void depthwise_backward_data_cuda(const TensorView& gy, const TensorView& w, const TensorView& bias, const Conv2dOptions& options,
-                                  const TensorView& gx) {
+void depthwise_backward_data_cuda(const TensorView& gy, const TensorView& w, const TensorView& bias,
+                                  const Conv2dOptions& options, const TensorView& gx) {
   const ConvShape s(gx, w, gy, options);
   const PackedWeights packed(w);
   visit_fast_dtype("depthwise_conv2d", gy.dtype, [&](auto tag) {
     using T = decltype(tag);
-    visit_lanes<T>(gx.c(), [&](auto lanes) {
-      visit_kernel_size(w, [&](auto size) {
-        constexpr int V = decltype(lanes)::value;
-        constexpr int K = decltype(size)::value;
-        const auto items = static_cast<unsigned>(gx.numel() / V);
-        launch(backward_data_kernel<V, K, T>, grid_for(items), kBlock, s, gy.ptr<const T>(), packed.data(), bias.ptr<const float>(),
-               gx.ptr<T>(), items);
-      });
-    }, gy.ptr<const T>(), gx.ptr<const T>(), bias.ptr<const float>());
+    visit_lanes<T>(
+        gx.c(),
+        [&](auto lanes) {
+          visit_kernel_size(w, [&](auto size) {
+            constexpr int V = decltype(lanes)::value;
+            constexpr int K = decltype(size)::value;
+            const auto items = static_cast<unsigned>(gx.numel() / V);
+            launch(backward_data_kernel<V, K, T>, grid_for(items), kBlock, s, gy.ptr<const T>(), packed.data(),
+                   bias.ptr<const float>(), gx.ptr<T>(), items);
+          });
+        },
+        gy.ptr<const T>(), gx.ptr<const T>(), bias.ptr<const float>());
   });
 }
 
@@ -224,17 +245,20 @@ void depthwise_backward_weights_cuda(const TensorView& x, const TensorView& gy, 
   const std::int64_t pixels = gy.n() * gy.h() * gy.w();
   visit_fast_dtype("depthwise_conv2d", x.dtype, [&](auto tag) {
     using T = decltype(tag);
-    visit_lanes<T>(x.c(), [&](auto lanes) {
-      constexpr int V = decltype(lanes)::value;
-      const auto run = [&](auto row) {
-        constexpr int R = decltype(row)::value;
-        reduce_columns(WeightGradient<V, R, T>{s, x.ptr<const T>(), gy.ptr<const T>(), gw.ptr<float>()}, gw.h() * gw.w() / R, pixels,
-                       x.c() / V);
-      };
-      if (gw.w() == 3) return run(std::integral_constant<int, 3>{});
-      if (gw.w() == 5) return run(std::integral_constant<int, 5>{});
-      run(std::integral_constant<int, 1>{});
-    }, x.ptr<const T>(), gy.ptr<const T>());
+    visit_lanes<T>(
+        x.c(),
+        [&](auto lanes) {
+          constexpr int V = decltype(lanes)::value;
+          const auto run = [&](auto row) {
+            constexpr int R = decltype(row)::value;
+            reduce_columns(WeightGradient<V, R, T>{s, x.ptr<const T>(), gy.ptr<const T>(), gw.ptr<float>()},
+                           gw.h() * gw.w() / R, pixels, x.c() / V);
+          };
+          if (gw.w() == 3) return run(std::integral_constant<int, 3>{});
+          if (gw.w() == 5) return run(std::integral_constant<int, 5>{});
+          run(std::integral_constant<int, 1>{});
+        },
+        x.ptr<const T>(), gy.ptr<const T>());
   });
 }
 

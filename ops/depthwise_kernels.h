@@ -23,12 +23,10 @@ using DepthwiseBackwardDataFn = void(const TensorView& gy, const TensorView& w, 
 using DepthwiseBackwardWeightsFn = void(const TensorView& x, const TensorView& gy, const Conv2dOptions& options,
                                         const TensorView& gw);
 
-void depthwise_forward_ref(const TensorView& x, const TensorView& w, const TensorView& bias,
-                           const TensorView& residual, Activation act, const Conv2dOptions& options,
-                           const TensorView& y);
-void depthwise_forward_cpu(const TensorView& x, const TensorView& w, const TensorView& bias,
-                           const TensorView& residual, Activation act, const Conv2dOptions& options,
-                           const TensorView& y);
+void depthwise_forward_ref(const TensorView& x, const TensorView& w, const TensorView& bias, const TensorView& residual,
+                           Activation act, const Conv2dOptions& options, const TensorView& y);
+void depthwise_forward_cpu(const TensorView& x, const TensorView& w, const TensorView& bias, const TensorView& residual,
+                           Activation act, const Conv2dOptions& options, const TensorView& y);
 void depthwise_forward_cuda(const TensorView& x, const TensorView& w, const TensorView& bias,
                             const TensorView& residual, Activation act, const Conv2dOptions& options,
                             const TensorView& y);
@@ -48,9 +46,11 @@ void depthwise_backward_weights_cuda(const TensorView& x, const TensorView& gy, 
 inline constexpr KernelTable<DepthwiseForwardFn> kDepthwiseForward{"depthwise_conv2d", depthwise_forward_ref,
                                                                    depthwise_forward_cpu, depthwise_forward_cuda};
 inline constexpr KernelTable<DepthwiseBackwardDataFn> kDepthwiseBackwardData{
-    "depthwise_conv2d backward (data)", depthwise_backward_data_ref, depthwise_backward_data_cpu, depthwise_backward_data_cuda};
+    "depthwise_conv2d backward (data)", depthwise_backward_data_ref, depthwise_backward_data_cpu,
+    depthwise_backward_data_cuda};
 inline constexpr KernelTable<DepthwiseBackwardWeightsFn> kDepthwiseBackwardWeights{
-    "depthwise_conv2d backward (weights)", depthwise_backward_weights_ref, depthwise_backward_weights_cpu, depthwise_backward_weights_cuda};
+    "depthwise_conv2d backward (weights)", depthwise_backward_weights_ref, depthwise_backward_weights_cpu,
+    depthwise_backward_weights_cuda};
 
 // --- for packed convolutions ----------------------------------------------------------------------------------------
 
@@ -67,7 +67,8 @@ struct DepthwiseRows {
 void depthwise_pack(const TensorView& w, float* packed);
 /// Some rows of the forward pass; the view x holds all rows that they read. Element types of x and y may differ.
 /// Shapes:   x [N,C,h,W]; w is the shape of the weights; residual, y [N,C,oh,OW]
-void depthwise_rows(const TensorView& x, const float* packed, const Shape& w, const TensorView& bias, const TensorView& residual,
-                    Activation act, const Conv2dOptions& options, const DepthwiseRows& rows, const TensorView& y);
+void depthwise_rows(const TensorView& x, const float* packed, const Shape& w, const TensorView& bias,
+                    const TensorView& residual, Activation act, const Conv2dOptions& options, const DepthwiseRows& rows,
+                    const TensorView& y);
 
 }  // namespace limbeck::ops

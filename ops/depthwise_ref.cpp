@@ -38,14 +38,12 @@ void for_each_element(const TensorView& y, const Body& body) {
 
 }  // namespace
 
-void depthwise_forward_ref(const TensorView& x, const TensorView& w, const TensorView& bias,
-                           const TensorView& residual, Activation act, const Conv2dOptions& options,
-                           const TensorView& y) {
+void depthwise_forward_ref(const TensorView& x, const TensorView& w, const TensorView& bias, const TensorView& residual,
+                           Activation act, const Conv2dOptions& options, const TensorView& y) {
   visit_reference_dtype("depthwise_conv2d", x.dtype, [&](auto zero) {
     using T = decltype(zero);
-    for_each_element(y, [&](auto n, auto c, auto p, auto q) {
-      y.at<T>(n, c, p, q) = bias.defined() ? bias.at<T>(c) : T(0);
-    });
+    for_each_element(
+        y, [&](auto n, auto c, auto p, auto q) { y.at<T>(n, c, p, q) = bias.defined() ? bias.at<T>(c) : T(0); });
     for_each_product(x, w, y, options, [&](auto n, auto c, auto p, auto q, auto r, auto s, auto h, auto v) {
       y.at<T>(n, c, p, q) += w.at<T>(c, 0, r, s) * x.at<T>(n, c, h, v);
     });
@@ -60,9 +58,8 @@ void depthwise_backward_data_ref(const TensorView& gy, const TensorView& w, cons
                                  const Conv2dOptions& options, const TensorView& gx) {
   visit_reference_dtype("depthwise_conv2d", gy.dtype, [&](auto zero) {
     using T = decltype(zero);
-    for_each_element(gx, [&](auto n, auto c, auto p, auto q) {
-      gx.at<T>(n, c, p, q) = bias.defined() ? bias.at<T>(c) : T(0);
-    });
+    for_each_element(
+        gx, [&](auto n, auto c, auto p, auto q) { gx.at<T>(n, c, p, q) = bias.defined() ? bias.at<T>(c) : T(0); });
     for_each_product(gx, w, gy, options, [&](auto n, auto c, auto p, auto q, auto r, auto s, auto h, auto v) {
       gx.at<T>(n, c, h, v) += w.at<T>(c, 0, r, s) * gy.at<T>(n, c, p, q);
     });

@@ -160,9 +160,8 @@ void dropout_cpu(const TensorView& x, const TensorView& y, const DropoutArgs& ar
     const auto* xp = x.ptr<T>();
     auto* yp = y.ptr<T>();
     if (x.shape.size() != 4) {
-      parallel_for(x.numel(), kGrain, [&](std::int64_t first, std::int64_t last) {
-        drop_row_major(draw, xp, yp, first, last);
-      });
+      parallel_for(x.numel(), kGrain,
+                   [&](std::int64_t first, std::int64_t last) { drop_row_major(draw, xp, yp, first, last); });
       return;
     }
     const std::int64_t area = x.h() * x.w();

@@ -73,19 +73,28 @@ __global__ void dropout_kernel(const T* x, T* y, Mask mask, unsigned vectors) {
 void dropout_cuda(const TensorView& x, const TensorView& y, const DropoutArgs& args) {
   if (x.numel() == 0) return;
   LIMBECK_CHECK(x.numel() < (std::int64_t{1} << 32), "dropout", "{} elements are more than a kernel counts", x.numel());
-  Mask mask{args.generator.offset(), args.generator.stream(), args.generator.seed(), args.threshold(),
-            static_cast<float>(args.scale()), 1, 0, args.whole_channels};
+  Mask mask{args.generator.offset(),
+            args.generator.stream(),
+            args.generator.seed(),
+            args.threshold(),
+            static_cast<float>(args.scale()),
+            1,
+            0,
+            args.whole_channels};
   if (x.shape.size() == 4) {
     mask.channels = static_cast<unsigned>(x.c());
     mask.area = static_cast<unsigned>(x.h() * x.w());
   }
   visit_fast_dtype("dropout", x.dtype, [&](auto tag) {
     using T = decltype(tag);
-    visit_lanes<T>(x.numel(), [&](auto lanes) {
-      constexpr int V = decltype(lanes)::value;
-      const auto vectors = static_cast<unsigned>(x.numel() / V);
-      launch(dropout_kernel<V, T>, grid_for(vectors), kBlock, x.ptr<const T>(), y.ptr<T>(), mask, vectors);
-    }, x.ptr<const T>(), y.ptr<const T>());
+    visit_lanes<T>(
+        x.numel(),
+        [&](auto lanes) {
+          constexpr int V = decltype(lanes)::value;
+          const auto vectors = static_cast<unsigned>(x.numel() / V);
+          launch(dropout_kernel<V, T>, grid_for(vectors), kBlock, x.ptr<const T>(), y.ptr<T>(), mask, vectors);
+        },
+        x.ptr<const T>(), y.ptr<const T>());
   });
 }
 

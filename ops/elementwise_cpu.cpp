@@ -103,8 +103,8 @@ void unary_backward_cpu(const TensorView& saved, const TensorView& gy, const Ten
   const auto a = static_cast<float>(args.a);
   const auto b = static_cast<float>(args.b);
   visit_fast_dtype(Op::name, gy.dtype, [&](auto tag) {
-    map_views<decltype(tag)>(
-        [a, b](float s, float g) { return g * Op::template slope<VectorMath, float>(s, a, b); }, gx, saved, gy);
+    map_views<decltype(tag)>([a, b](float s, float g) { return g * Op::template slope<VectorMath, float>(s, a, b); },
+                             gx, saved, gy);
   });
 }
 
@@ -137,7 +137,8 @@ void add_in_place_cpu(const TensorView& x, const TensorView& y, double alpha) {
 
 void scale_cpu(const TensorView& x, const TensorView& factor, const TensorView& y) {
   const float scale = *factor.ptr<float>();
-  visit_fast_dtype("scale", y.dtype, [&](auto tag) { map_views<decltype(tag)>([scale](float v) { return scale * v; }, y, x); });
+  visit_fast_dtype("scale", y.dtype,
+                   [&](auto tag) { map_views<decltype(tag)>([scale](float v) { return scale * v; }, y, x); });
 }
 
 #define LIMBECK_INSTANTIATE(Op)                                                        \
@@ -146,9 +147,10 @@ void scale_cpu(const TensorView& x, const TensorView& factor, const TensorView& 
 LIMBECK_UNARY_OPS(LIMBECK_INSTANTIATE)
 #undef LIMBECK_INSTANTIATE
 
-#define LIMBECK_INSTANTIATE(Op)                                                          \
-  template void binary_cpu<Op>(const TensorView&, const TensorView&, const TensorView&); \
-  template void binary_backward_cpu<Op>(const TensorView&, const TensorView&, const TensorView&, const TensorView&, int);
+#define LIMBECK_INSTANTIATE(Op)                                                                                     \
+  template void binary_cpu<Op>(const TensorView&, const TensorView&, const TensorView&);                            \
+  template void binary_backward_cpu<Op>(const TensorView&, const TensorView&, const TensorView&, const TensorView&, \
+                                        int);
 LIMBECK_BINARY_OPS(LIMBECK_INSTANTIATE)
 #undef LIMBECK_INSTANTIATE
 

@@ -127,7 +127,8 @@ void binary_cuda(const TensorView& a, const TensorView& b, const TensorView& y) 
 }
 
 template <class Op>
-void binary_backward_cuda(const TensorView& gy, const TensorView& a, const TensorView& b, const TensorView& g, int side) {
+void binary_backward_cuda(const TensorView& gy, const TensorView& a, const TensorView& b, const TensorView& g,
+                          int side) {
   visit_fast_dtype(Op::name, gy.dtype, [&](auto tag) {
     if (side == 0) {
       map<decltype(tag)>(GradA<Op>{}, g, gy, a, b);
@@ -138,7 +139,8 @@ void binary_backward_cuda(const TensorView& gy, const TensorView& a, const Tenso
 }
 
 void add_in_place_cuda(const TensorView& x, const TensorView& y, double alpha) {
-  visit_fast_dtype("add_", y.dtype, [&](auto tag) { map<decltype(tag)>(AddScaled{static_cast<float>(alpha)}, y, x, y); });
+  visit_fast_dtype("add_", y.dtype,
+                   [&](auto tag) { map<decltype(tag)>(AddScaled{static_cast<float>(alpha)}, y, x, y); });
 }
 
 void scale_cuda(const TensorView& x, const TensorView& factor, const TensorView& y) {
@@ -151,9 +153,10 @@ void scale_cuda(const TensorView& x, const TensorView& factor, const TensorView&
 LIMBECK_UNARY_OPS(LIMBECK_INSTANTIATE)
 #undef LIMBECK_INSTANTIATE
 
-#define LIMBECK_INSTANTIATE(Op)                                                           \
-  template void binary_cuda<Op>(const TensorView&, const TensorView&, const TensorView&); \
-  template void binary_backward_cuda<Op>(const TensorView&, const TensorView&, const TensorView&, const TensorView&, int);
+#define LIMBECK_INSTANTIATE(Op)                                                                                      \
+  template void binary_cuda<Op>(const TensorView&, const TensorView&, const TensorView&);                            \
+  template void binary_backward_cuda<Op>(const TensorView&, const TensorView&, const TensorView&, const TensorView&, \
+                                         int);
 LIMBECK_BINARY_OPS(LIMBECK_INSTANTIATE)
 #undef LIMBECK_INSTANTIATE
 

@@ -25,6 +25,9 @@ struct UnaryArgs {
 /// by the next op anyway, while the input could be freed.
 enum class Saved : std::uint8_t { kNothing, kInput, kOutput };
 
+// A functor is a table of one-line formulas; clang-format would give each formula five lines.
+// clang-format off
+
 // --- unary: value(x) and slope(s) = dy/dx, s being the saved tensor's element -------------------------------------
 
 struct Neg {
@@ -221,6 +224,8 @@ struct Minimum {
   template <class T> static constexpr T grad_a(T g, T a, T b) { return Maximum::grad_a(g, b, a); }
   template <class T> static constexpr T grad_b(T g, T a, T b) { return Maximum::grad_a(g, a, b); }
 };
+
+// clang-format on
 
 /// Every binary op; kernels instantiate themselves with it.
 #define LIMBECK_BINARY_OPS(X) X(Add) X(Sub) X(Mul) X(Div) X(Maximum) X(Minimum)

@@ -30,24 +30,31 @@ using AddInPlaceFn = void(const TensorView& x, const TensorView& y, double alpha
 /// Shapes:   x, y the same; factor 0-d, f32 (f64 with f64)
 using ScaleFn = void(const TensorView& x, const TensorView& factor, const TensorView& y);
 
-template <class Op> void unary_ref(const TensorView& x, const TensorView& y, const UnaryArgs& args);
-template <class Op> void unary_cpu(const TensorView& x, const TensorView& y, const UnaryArgs& args);
+template <class Op>
+void unary_ref(const TensorView& x, const TensorView& y, const UnaryArgs& args);
+template <class Op>
+void unary_cpu(const TensorView& x, const TensorView& y, const UnaryArgs& args);
 template <class Op>
 void unary_backward_ref(const TensorView& saved, const TensorView& gy, const TensorView& gx, const UnaryArgs& args);
 template <class Op>
 void unary_backward_cpu(const TensorView& saved, const TensorView& gy, const TensorView& gx, const UnaryArgs& args);
-template <class Op> void binary_ref(const TensorView& a, const TensorView& b, const TensorView& y);
-template <class Op> void binary_cpu(const TensorView& a, const TensorView& b, const TensorView& y);
+template <class Op>
+void binary_ref(const TensorView& a, const TensorView& b, const TensorView& y);
+template <class Op>
+void binary_cpu(const TensorView& a, const TensorView& b, const TensorView& y);
 template <class Op>
 void binary_backward_ref(const TensorView& gy, const TensorView& a, const TensorView& b, const TensorView& g, int side);
 template <class Op>
 void binary_backward_cpu(const TensorView& gy, const TensorView& a, const TensorView& b, const TensorView& g, int side);
-template <class Op> void unary_cuda(const TensorView& x, const TensorView& y, const UnaryArgs& args);
+template <class Op>
+void unary_cuda(const TensorView& x, const TensorView& y, const UnaryArgs& args);
 template <class Op>
 void unary_backward_cuda(const TensorView& saved, const TensorView& gy, const TensorView& gx, const UnaryArgs& args);
-template <class Op> void binary_cuda(const TensorView& a, const TensorView& b, const TensorView& y);
 template <class Op>
-void binary_backward_cuda(const TensorView& gy, const TensorView& a, const TensorView& b, const TensorView& g, int side);
+void binary_cuda(const TensorView& a, const TensorView& b, const TensorView& y);
+template <class Op>
+void binary_backward_cuda(const TensorView& gy, const TensorView& a, const TensorView& b, const TensorView& g,
+                          int side);
 void add_in_place_ref(const TensorView& x, const TensorView& y, double alpha);
 void add_in_place_cpu(const TensorView& x, const TensorView& y, double alpha);
 void add_in_place_cuda(const TensorView& x, const TensorView& y, double alpha);
@@ -65,8 +72,7 @@ inline constexpr KernelTable<BinaryFn> kBinary{Op::name, binary_ref<Op>, binary_
 template <class Op>
 inline constexpr KernelTable<BinaryBackwardFn> kBinaryBackward{Op::name, binary_backward_ref<Op>,
                                                                binary_backward_cpu<Op>, binary_backward_cuda<Op>};
-inline constexpr KernelTable<AddInPlaceFn> kAddInPlace{"add_", add_in_place_ref, add_in_place_cpu,
-                                                         add_in_place_cuda};
+inline constexpr KernelTable<AddInPlaceFn> kAddInPlace{"add_", add_in_place_ref, add_in_place_cpu, add_in_place_cuda};
 inline constexpr KernelTable<ScaleFn> kScaleBy{"scale", scale_ref, scale_cpu, scale_cuda};
 
 }  // namespace limbeck::ops

@@ -8,11 +8,26 @@ namespace {
 
 /// Functions of the C++ library, in the type of the argument.
 struct LibraryMath {
-  template <class T> static T exp(T x) { return std::exp(x); }
-  template <class T> static T log(T x) { return std::log(x); }
-  template <class T> static T sqrt(T x) { return std::sqrt(x); }
-  template <class T> static T tanh(T x) { return std::tanh(x); }
-  template <class T> static T pow(T x, T a) { return std::pow(x, a); }
+  template <class T>
+  static T exp(T x) {
+    return std::exp(x);
+  }
+  template <class T>
+  static T log(T x) {
+    return std::log(x);
+  }
+  template <class T>
+  static T sqrt(T x) {
+    return std::sqrt(x);
+  }
+  template <class T>
+  static T tanh(T x) {
+    return std::tanh(x);
+  }
+  template <class T>
+  static T pow(T x, T a) {
+    return std::pow(x, a);
+  }
 };
 
 /// Element number `index` in logical row-major order.
@@ -88,15 +103,16 @@ void scale_ref(const TensorView& x, const TensorView& factor, const TensorView& 
   });
 }
 
-#define LIMBECK_INSTANTIATE(Op)                                                             \
-  template void unary_ref<Op>(const TensorView&, const TensorView&, const UnaryArgs&);      \
+#define LIMBECK_INSTANTIATE(Op)                                                        \
+  template void unary_ref<Op>(const TensorView&, const TensorView&, const UnaryArgs&); \
   template void unary_backward_ref<Op>(const TensorView&, const TensorView&, const TensorView&, const UnaryArgs&);
 LIMBECK_UNARY_OPS(LIMBECK_INSTANTIATE)
 #undef LIMBECK_INSTANTIATE
 
-#define LIMBECK_INSTANTIATE(Op)                                                             \
-  template void binary_ref<Op>(const TensorView&, const TensorView&, const TensorView&);    \
-  template void binary_backward_ref<Op>(const TensorView&, const TensorView&, const TensorView&, const TensorView&, int);
+#define LIMBECK_INSTANTIATE(Op)                                                                                     \
+  template void binary_ref<Op>(const TensorView&, const TensorView&, const TensorView&);                            \
+  template void binary_backward_ref<Op>(const TensorView&, const TensorView&, const TensorView&, const TensorView&, \
+                                        int);
 LIMBECK_BINARY_OPS(LIMBECK_INSTANTIATE)
 #undef LIMBECK_INSTANTIATE
 

@@ -47,7 +47,8 @@ struct MapShape {
 };
 
 template <int V, class T>
-__global__ void bilinear_kernel(MapShape in, MapShape out, const Tap* rows, const Tap* columns, const T* x, T* y, unsigned items) {
+__global__ void bilinear_kernel(MapShape in, MapShape out, const Tap* rows, const Tap* columns, const T* x, T* y,
+                                unsigned items) {
   const unsigned vectors = out.channels / V;
   for (unsigned i = first(); i < items; i += step()) {
     const unsigned c = i % vectors * V;
@@ -80,8 +81,9 @@ __device__ inline float share(const Tap& tap, unsigned i) {
 }
 
 template <int V, class T>
-__global__ void bilinear_backward_kernel(MapShape in, MapShape out, const Tap* rows, const Tap* columns, const unsigned* row_begin,
-                                         const unsigned* column_begin, const T* gy, T* gx, unsigned items) {
+__global__ void bilinear_backward_kernel(MapShape in, MapShape out, const Tap* rows, const Tap* columns,
+                                         const unsigned* row_begin, const unsigned* column_begin, const T* gy, T* gx,
+                                         unsigned items) {
   const unsigned vectors = in.channels / V;
   for (unsigned i = first(); i < items; i += step()) {
     const unsigned c = i % vectors * V;
@@ -126,8 +128,10 @@ __global__ void nearest_backward_kernel(MapShape in, MapShape out, const T* gy, 
     const unsigned h = i / vectors / in.width % in.height;
     const unsigned image = i / vectors / in.width / in.height;
     float sum[V] = {};
-    for (std::int64_t oh = nearest_first(h, in.height, out.height); oh < nearest_first(h + 1, in.height, out.height); ++oh) {
-      for (std::int64_t ow = nearest_first(w, in.width, out.width); ow < nearest_first(w + 1, in.width, out.width); ++ow) {
+    for (std::int64_t oh = nearest_first(h, in.height, out.height); oh < nearest_first(h + 1, in.height, out.height);
+         ++oh) {
+      for (std::int64_t ow = nearest_first(w, in.width, out.width); ow < nearest_first(w + 1, in.width, out.width);
+           ++ow) {
         float g[V];
         load<V>(gy + out.at(image, static_cast<unsigned>(oh), static_cast<unsigned>(ow)) + c, g);
         for (int j = 0; j < V; ++j) sum[j] += g[j];
@@ -148,7 +152,9 @@ class Tables {
   Tables(const TensorView& in, const TensorView& out, bool align_corners)
       : memory_(static_cast<std::size_t>(out.h() + out.w()) * sizeof(Tap) +
                 static_cast<std::size_t>(in.h() + in.w() + 2) * sizeof(unsigned)),
-        rows(memory_.as<Tap>()), columns(rows + out.h()), row_begin(reinterpret_cast<unsigned*>(columns + out.w())),
+        rows(memory_.as<Tap>()),
+        columns(rows + out.h()),
+        row_begin(reinterpret_cast<unsigned*>(columns + out.w())),
         column_begin(row_begin + in.h() + 1) {
     launch(taps_kernel, grid_for(out.h()), kBlock, ResizeAxis{in.h(), out.h(), align_corners}, rows);
     launch(taps_kernel, grid_for(out.w()), kBlock, ResizeAxis{in.w(), out.w(), align_corners}, columns);
@@ -174,12 +180,15 @@ void resize_bilinear_cuda(const TensorView& x, bool align_corners, const TensorV
   const Tables tables(x, y, align_corners);
   visit_fast_dtype("resize_bilinear", x.dtype, [&](auto tag) {
     using T = decltype(tag);
-    visit_lanes<T>(x.c(), [&](auto lanes) {
-      constexpr int V = decltype(lanes)::value;
-      const auto items = static_cast<unsigned>(y.numel() / V);
-      launch(bilinear_kernel<V, T>, grid_for(items), kBlock, shape_of(x), shape_of(y), tables.rows, tables.columns,
-             x.ptr<const T>(), y.ptr<T>(), items);
-    }, x.ptr<const T>(), y.ptr<const T>());
+    visit_lanes<T>(
+        x.c(),
+        [&](auto lanes) {
+          constexpr int V = decltype(lanes)::value;
+          const auto items = static_cast<unsigned>(y.numel() / V);
+          launch(bilinear_kernel<V, T>, grid_for(items), kBlock, shape_of(x), shape_of(y), tables.rows, tables.columns,
+                 x.ptr<const T>(), y.ptr<T>(), items);
+        },
+        x.ptr<const T>(), y.ptr<const T>());
   });
 }
 
@@ -188,19 +197,23 @@ void resize_bilinear_backward_cuda(const TensorView& gy, bool align_corners, con
   tables.find_begins(gx, gy);
   visit_fast_dtype("resize_bilinear", gy.dtype, [&](auto tag) {
     using T = decltype(tag);
-    visit_lanes<T>(gy.c(), [&](auto lanes) {
-      constexpr int V = decltype(lanes)::value;
-      const auto items = static_cast<unsigned>(gx.numel() / V);
-      launch(bilinear_backward_kernel<V, T>, grid_for(items), kBlock, shape_of(gx), shape_of(gy), tables.rows, tables.columns,
-             tables.row_begin, tables.column_begin, gy.ptr<const T>(), gx.ptr<T>(), items);
-    }, gy.ptr<const T>(), gx.ptr<const T>());
+    visit_lanes<T>(
+        gy.c(),
+        [&](auto lanes) {
+          constexpr int V = decltype(lanes)::value;
+          const auto items = static_cast<unsigned>(gx.numel() / V);
+          launch(bilinear_backward_kernel<V, T>, grid_for(items), kBlock, shape_of(gx), shape_of(gy), tables.rows,
+                 tables.columns, tables.row_begin, tables.column_begin, gy.ptr<const T>(), gx.ptr<T>(), items);
+        },
+        gy.ptr<const T>(), gx.ptr<const T>());
   });
 }
 
 void resize_nearest_cuda(const TensorView& x, const TensorView& y) {
   const auto run = [&](auto element) {
     using E = decltype(element);
-    launch(nearest_kernel<E>, grid_for(y.numel()), kBlock, shape_of(x), shape_of(y), x.ptr<const E>(), y.ptr<E>(), y.numel());
+    launch(nearest_kernel<E>, grid_for(y.numel()), kBlock, shape_of(x), shape_of(y), x.ptr<const E>(), y.ptr<E>(),
+           y.numel());
   };
   switch (size_of(x.dtype)) {
     case 1: return run(std::uint8_t{});
@@ -213,12 +226,15 @@ void resize_nearest_cuda(const TensorView& x, const TensorView& y) {
 void resize_nearest_backward_cuda(const TensorView& gy, const TensorView& gx) {
   visit_fast_dtype("resize_nearest", gy.dtype, [&](auto tag) {
     using T = decltype(tag);
-    visit_lanes<T>(gy.c(), [&](auto lanes) {
-      constexpr int V = decltype(lanes)::value;
-      const auto items = static_cast<unsigned>(gx.numel() / V);
-      launch(nearest_backward_kernel<V, T>, grid_for(items), kBlock, shape_of(gx), shape_of(gy), gy.ptr<const T>(), gx.ptr<T>(),
-             items);
-    }, gy.ptr<const T>(), gx.ptr<const T>());
+    visit_lanes<T>(
+        gy.c(),
+        [&](auto lanes) {
+          constexpr int V = decltype(lanes)::value;
+          const auto items = static_cast<unsigned>(gx.numel() / V);
+          launch(nearest_backward_kernel<V, T>, grid_for(items), kBlock, shape_of(gx), shape_of(gy), gy.ptr<const T>(),
+                 gx.ptr<T>(), items);
+        },
+        gy.ptr<const T>(), gx.ptr<const T>());
   });
 }
 

@@ -33,10 +33,10 @@ void check_cublas(cublasStatus_t status, const char* call) {
   fail(current_op(), "{} on {}: {}", call, current_device().to_string(), text(status));
 }
 
-#define LIMBECK_CUBLASLT(name, ...)                                             \
-  do {                                                                          \
-    static auto* const function = cublaslt().function<decltype(name)>(#name);   \
-    check_cublas(function(__VA_ARGS__), #name);                                 \
+#define LIMBECK_CUBLASLT(name, ...)                                           \
+  do {                                                                        \
+    static auto* const function = cublaslt().function<decltype(name)>(#name); \
+    check_cublas(function(__VA_ARGS__), #name);                               \
   } while (false)
 
 cublasLtHandle_t handle() {
@@ -97,14 +97,16 @@ class Layout {
                      static_cast<std::uint64_t>(o.columns), o.ld);
     if (batches == 1) return;
     const auto count = static_cast<std::int32_t>(batches);
-    LIMBECK_CUBLASLT(cublasLtMatrixLayoutSetAttribute, layout_, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof count);
-    LIMBECK_CUBLASLT(cublasLtMatrixLayoutSetAttribute, layout_, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &o.batch_stride,
-                     sizeof o.batch_stride);
+    LIMBECK_CUBLASLT(cublasLtMatrixLayoutSetAttribute, layout_, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count,
+                     sizeof count);
+    LIMBECK_CUBLASLT(cublasLtMatrixLayoutSetAttribute, layout_, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET,
+                     &o.batch_stride, sizeof o.batch_stride);
   }
   Layout(const Layout&) = delete;
   Layout& operator=(const Layout&) = delete;
   ~Layout() {
-    static auto* const destroy = cublaslt().function<decltype(cublasLtMatrixLayoutDestroy)>("cublasLtMatrixLayoutDestroy");
+    static auto* const destroy =
+        cublaslt().function<decltype(cublasLtMatrixLayoutDestroy)>("cublasLtMatrixLayoutDestroy");
     destroy(layout_);
   }
   [[nodiscard]] cublasLtMatrixLayout_t get() const noexcept { return layout_; }
@@ -145,14 +147,15 @@ Key key_of(const Operand& a, const Operand& b, const Operand& c, std::int64_t ba
   key.numbers[i++] = current_device().index;
   key.numbers[i++] = batches;
   for (const Operand* o : {&a, &b, &c}) {
-    for (const std::int64_t v : {o->rows, o->columns, o->ld, o->batch_stride, std::int64_t{o->alignment()}}) key.numbers[i++] = v;
+    for (const std::int64_t v : {o->rows, o->columns, o->ld, o->batch_stride, std::int64_t{o->alignment()}})
+      key.numbers[i++] = v;
     key.numbers[i++] = static_cast<std::int64_t>(o->dtype) * 2 + (o->transpose ? 1 : 0);
   }
   return key;
 }
 
-cublasLtMatmulAlgo_t choose(const Operand& a, const Operand& b, const Operand& c, const Description& description, const Layout& la,
-                            const Layout& lb, const Layout& lc) {
+cublasLtMatmulAlgo_t choose(const Operand& a, const Operand& b, const Operand& c, const Description& description,
+                            const Layout& la, const Layout& lb, const Layout& lc) {
   cublasLtMatmulPreference_t preference = nullptr;
   LIMBECK_CUBLASLT(cublasLtMatmulPreferenceCreate, &preference);
   const auto set = [&](cublasLtMatmulPreferenceAttributes_t what, const auto& value) {
@@ -168,11 +171,12 @@ cublasLtMatmulAlgo_t choose(const Operand& a, const Operand& b, const Operand& c
   set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, c.alignment());
   cublasLtMatmulHeuristicResult_t result{};
   int count = 0;
-  LIMBECK_CUBLASLT(cublasLtMatmulAlgoGetHeuristic, handle(), description.get(), la.get(), lb.get(), lc.get(), lc.get(), preference, 1,
-                   &result, &count);
+  LIMBECK_CUBLASLT(cublasLtMatmulAlgoGetHeuristic, handle(), description.get(), la.get(), lb.get(), lc.get(), lc.get(),
+                   preference, 1, &result, &count);
   LIMBECK_CUBLASLT(cublasLtMatmulPreferenceDestroy, preference);
-  LIMBECK_CHECK(count > 0 && result.state == CUBLAS_STATUS_SUCCESS, "matmul", "cuBLASLt offers no algorithm for a product of {} x {} x {}",
-                c.columns, c.rows, a.transpose ? a.rows : a.columns);
+  LIMBECK_CHECK(count > 0 && result.state == CUBLAS_STATUS_SUCCESS, "matmul",
+                "cuBLASLt offers no algorithm for a product of {} x {} x {}", c.columns, c.rows,
+                a.transpose ? a.rows : a.columns);
   return result.algo;
 }
 
@@ -205,8 +209,8 @@ void matmul_cuda(const TensorView& a_view, const TensorView& b_view, const Tenso
     algorithm = algorithms->get(key_of(a, b, c, batches), [&] { return choose(a, b, c, description, la, lb, lc); });
   }
   const Scratch workspace(kWorkspace);
-  LIMBECK_CUBLASLT(cublasLtMatmul, handle(), description.get(), &one, a.data, la.get(), b.data, lb.get(), &beta, c.data, lc.get(),
-                   c_view.data, lc.get(), &algorithm, workspace.as<void>(), kWorkspace, stream());
+  LIMBECK_CUBLASLT(cublasLtMatmul, handle(), description.get(), &one, a.data, la.get(), b.data, lb.get(), &beta, c.data,
+                   lc.get(), c_view.data, lc.get(), &algorithm, workspace.as<void>(), kWorkspace, stream());
 }
 
 }  // namespace limbeck::ops

@@ -12,10 +12,10 @@ using namespace onednn;  // NOLINT(google-build-using-namespace): one backend pe
 
 /// Shape, types and layouts of one product; the whole identity of a primitive.
 struct MatmulKey {
-  std::array<std::int64_t, 3> a_shape, b_shape;      // batch (1 without), rows, columns
+  std::array<std::int64_t, 3> a_shape, b_shape;  // batch (1 without), rows, columns
   std::array<std::int64_t, 3> a_strides, b_strides;
   std::int64_t batched;
-  std::int64_t input_type, output_type, bias_type;   // DType; bias -1: none
+  std::int64_t input_type, output_type, bias_type;  // DType; bias -1: none
 };
 
 /// Strides as oneDNN wants them: those of dimensions of size 1 are free for us, but checked by it.
@@ -102,7 +102,10 @@ void matmul_onednn(const TensorView& a_in, const TensorView& b_in, const TensorV
     return Primitive(pd, {{DNNL_ARG_SRC, ad}, {DNNL_ARG_WEIGHTS, bd}, {DNNL_ARG_BIAS, bias_desc}, {DNNL_ARG_DST, cd}});
   });
   if (bias.defined()) {
-    product.run({{DNNL_ARG_SRC, a.view.data}, {DNNL_ARG_WEIGHTS, b.view.data}, {DNNL_ARG_BIAS, bias.data}, {DNNL_ARG_DST, c.data}});
+    product.run({{DNNL_ARG_SRC, a.view.data},
+                 {DNNL_ARG_WEIGHTS, b.view.data},
+                 {DNNL_ARG_BIAS, bias.data},
+                 {DNNL_ARG_DST, c.data}});
   } else {
     product.run({{DNNL_ARG_SRC, a.view.data}, {DNNL_ARG_WEIGHTS, b.view.data}, {DNNL_ARG_DST, c.data}});
   }

@@ -25,10 +25,22 @@ using View = const TensorView&;
 }  // namespace
 
 // elementwise
-template <class Op> void unary_cuda(View, View, const UnaryArgs&) { missing(Op::name); }
-template <class Op> void unary_backward_cuda(View, View, View, const UnaryArgs&) { missing(Op::name); }
-template <class Op> void binary_cuda(View, View, View) { missing(Op::name); }
-template <class Op> void binary_backward_cuda(View, View, View, View, int) { missing(Op::name); }
+template <class Op>
+void unary_cuda(View, View, const UnaryArgs&) {
+  missing(Op::name);
+}
+template <class Op>
+void unary_backward_cuda(View, View, View, const UnaryArgs&) {
+  missing(Op::name);
+}
+template <class Op>
+void binary_cuda(View, View, View) {
+  missing(Op::name);
+}
+template <class Op>
+void binary_backward_cuda(View, View, View, View, int) {
+  missing(Op::name);
+}
 void add_in_place_cuda(View, View, double) { missing("add_"); }
 void scale_cuda(View, View, View) { missing("scale"); }
 #define LIMBECK_INSTANTIATE(Op)                               \
@@ -36,8 +48,8 @@ void scale_cuda(View, View, View) { missing("scale"); }
   template void unary_backward_cuda<Op>(View, View, View, const UnaryArgs&);
 LIMBECK_UNARY_OPS(LIMBECK_INSTANTIATE)
 #undef LIMBECK_INSTANTIATE
-#define LIMBECK_INSTANTIATE(Op)                      \
-  template void binary_cuda<Op>(View, View, View);   \
+#define LIMBECK_INSTANTIATE(Op)                    \
+  template void binary_cuda<Op>(View, View, View); \
   template void binary_backward_cuda<Op>(View, View, View, View, int);
 LIMBECK_BINARY_OPS(LIMBECK_INSTANTIATE)
 #undef LIMBECK_INSTANTIATE
@@ -57,7 +69,9 @@ void batch_norm_running_cuda(View, double, double, View, View) { missing("batch_
 void batch_norm_coefficients_cuda(View, View, View, View, double, View) { missing("batch_norm_coefficients"); }
 void batch_norm_apply_cuda(View, View, View, Activation, View) { missing("batch_norm_apply"); }
 void batch_norm_sums_cuda(View, View, View, View, Activation, View, View) { missing("batch_norm_sums"); }
-void batch_norm_gradient_cuda(View, View, View, View, Activation, View, double, View) { missing("batch_norm_gradient"); }
+void batch_norm_gradient_cuda(View, View, View, View, Activation, View, double, View) {
+  missing("batch_norm_gradient");
+}
 void batch_norm_mask_cuda(View, View, Activation, View) { missing("batch_norm_mask"); }
 
 // softmax
@@ -83,7 +97,9 @@ void resize_nearest_cuda(View, View) { missing("resize_nearest"); }
 void resize_nearest_backward_cuda(View, View) { missing("resize_nearest_backward"); }
 
 // depthwise
-void depthwise_forward_cuda(View, View, View, View, Activation, const Conv2dOptions&, View) { missing("depthwise_forward"); }
+void depthwise_forward_cuda(View, View, View, View, Activation, const Conv2dOptions&, View) {
+  missing("depthwise_forward");
+}
 void depthwise_backward_data_cuda(View, View, View, const Conv2dOptions&, View) { missing("depthwise_backward_data"); }
 void depthwise_backward_weights_cuda(View, View, const Conv2dOptions&, View) { missing("depthwise_backward_weights"); }
 

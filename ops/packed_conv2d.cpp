@@ -111,7 +111,9 @@ Tensor PackedConv2d::reference(const Tensor& x, const Tensor& residual, const Sh
   return cast(y, compute_);
 }
 
-bool PackedConv2d::depthwise() const noexcept { return options_.groups > 1 && w_.size(1) == 1 && w_.size(0) == options_.groups; }
+bool PackedConv2d::depthwise() const noexcept {
+  return options_.groups > 1 && w_.size(1) == 1 && w_.size(0) == options_.groups;
+}
 
 void PackedConv2d::pack_depthwise() const {
   if (depthwise_.defined()) return;
@@ -121,7 +123,8 @@ void PackedConv2d::pack_depthwise() const {
 
 void PackedConv2d::run_depthwise(const TensorView& x, const TensorView& residual, const DepthwiseRows& rows,
                                  const TensorView& y) const {
-  depthwise_rows(x, static_cast<const float*>(depthwise_.raw_data()), w_.shape(), view_or_none(b_), residual, act_, options_, rows, y);
+  depthwise_rows(x, static_cast<const float*>(depthwise_.raw_data()), w_.shape(), view_or_none(b_), residual, act_,
+                 options_, rows, y);
 }
 
 bool PackedConv2d::takes_rows() const noexcept {
@@ -141,7 +144,8 @@ void PackedConv2d::pack_rows() const {
   }
 }
 
-void PackedConv2d::run_rows(const TensorView& x, const TensorView& residual, const DepthwiseRows& rows, const TensorView& y) const {
+void PackedConv2d::run_rows(const TensorView& x, const TensorView& residual, const DepthwiseRows& rows,
+                            const TensorView& y) const {
   if (depthwise()) {
     run_depthwise(x, residual, rows, y);
   } else if (amx()) {

@@ -17,7 +17,7 @@ namespace limbeck::ops {
 /// Shapes:   none
 enum class F32Math : std::uint8_t {
   kExact,  ///< f32 multiply-adds
-  kParts   ///< every number as the sum of two bf16 numbers, which hold 16 of its 24 bits; sums are f32. Two to five times faster
+  kParts  ///< every number as the sum of two bf16 numbers, which hold 16 of its 24 bits; sums are f32. Two to five times faster
 };
 
 /// What LIMBECK_F32 in the environment says, "exact" or "parts"; parts if it is not set. Read at every call.
@@ -71,17 +71,18 @@ class PackedConv2d {
   void pack_amx() const;
   void pack_tiles() const;
   void run_amx(const TensorView& x, const TensorView& residual, const TensorView& y) const;
-  void run_depthwise(const TensorView& x, const TensorView& residual, const DepthwiseRows& rows, const TensorView& y) const;
+  void run_depthwise(const TensorView& x, const TensorView& residual, const DepthwiseRows& rows,
+                     const TensorView& y) const;
   void run_tiles(const TensorView& x, const TensorView& residual, const TensorView& y) const;
   void run_onednn(const TensorView& x, const TensorView& residual, const TensorView& y) const;
 
-  Tensor w_, b_;                 // as given; for the reference kernels and for packing
+  Tensor w_, b_;  // as given; for the reference kernels and for packing
   // Packed bytes, made at the first call that needs them: which one that is depends on the size of the input.
   mutable Tensor depthwise_;
   mutable Tensor amx_;
   mutable Tensor tiles_;
   mutable Tensor winograd_;
-  mutable Tensor onednn_;        // for inputs of onednn_shape_
+  mutable Tensor onednn_;  // for inputs of onednn_shape_
   mutable Shape onednn_shape_;
   mutable bool onednn_residual_ = false;
   Conv2dOptions options_;

@@ -29,11 +29,15 @@ struct PoolShape {
 
   __device__ std::size_t input(unsigned image, std::int64_t h, std::int64_t w) const {
     return ((static_cast<std::size_t>(image) * static_cast<std::size_t>(rows.in) + static_cast<std::size_t>(h)) *
-                static_cast<std::size_t>(columns.in) + static_cast<std::size_t>(w)) * channels;
+                static_cast<std::size_t>(columns.in) +
+            static_cast<std::size_t>(w)) *
+           channels;
   }
   __device__ std::size_t output(unsigned image, std::int64_t h, std::int64_t w) const {
     return ((static_cast<std::size_t>(image) * static_cast<std::size_t>(rows.out) + static_cast<std::size_t>(h)) *
-                static_cast<std::size_t>(columns.out) + static_cast<std::size_t>(w)) * channels;
+                static_cast<std::size_t>(columns.out) +
+            static_cast<std::size_t>(w)) *
+           channels;
   }
 };
 
@@ -75,7 +79,8 @@ __global__ void max_backward_kernel(PoolShape s, const T* gy, const I* indices, 
     for (std::int64_t oh = s.rows.first_cover(at.h); oh <= s.rows.last_cover(at.h); ++oh) {
       for (std::int64_t ow = s.columns.first_cover(at.w); ow <= s.columns.last_cover(at.w); ++ow) {
         const std::size_t out = s.output(at.image, oh, ow) + at.v * V;
-        const auto here = static_cast<int>((at.h - s.rows.origin(oh)) * s.columns.kernel + (at.w - s.columns.origin(ow)));
+        const auto here =
+            static_cast<int>((at.h - s.rows.origin(oh)) * s.columns.kernel + (at.w - s.columns.origin(ow)));
         float g[V];
         load<V>(gy + out, g);
         for (int j = 0; j < V; ++j) sum[j] += static_cast<int>(indices[out + j]) == here ? g[j] : 0.0F;
@@ -188,29 +193,35 @@ void max_pool_cuda(const TensorView& x, const PoolAxis& rows, const PoolAxis& co
                    const TensorView& indices) {
   visit_fast_dtype("max_pool2d", x.dtype, [&](auto tag) {
     using T = decltype(tag);
-    visit_lanes<T>(x.c(), [&](auto lanes) {
-      constexpr int V = decltype(lanes)::value;
-      const PoolShape s = make_shape(rows, columns, y, V);
-      visit_indices(indices, [&](auto* where) {
-        using I = std::remove_pointer_t<decltype(where)>;
-        launch(max_kernel<V, T, I>, grid_for(s.items), kBlock, s, x.ptr<const T>(), y.ptr<T>(), where);
-      });
-    }, x.ptr<const T>(), y.ptr<const T>());
+    visit_lanes<T>(
+        x.c(),
+        [&](auto lanes) {
+          constexpr int V = decltype(lanes)::value;
+          const PoolShape s = make_shape(rows, columns, y, V);
+          visit_indices(indices, [&](auto* where) {
+            using I = std::remove_pointer_t<decltype(where)>;
+            launch(max_kernel<V, T, I>, grid_for(s.items), kBlock, s, x.ptr<const T>(), y.ptr<T>(), where);
+          });
+        },
+        x.ptr<const T>(), y.ptr<const T>());
   });
 }
 
-void max_pool_backward_cuda(const TensorView& gy, const TensorView& indices, const PoolAxis& rows, const PoolAxis& columns,
-                            const TensorView& gx) {
+void max_pool_backward_cuda(const TensorView& gy, const TensorView& indices, const PoolAxis& rows,
+                            const PoolAxis& columns, const TensorView& gx) {
   visit_fast_dtype("max_pool2d", gy.dtype, [&](auto tag) {
     using T = decltype(tag);
-    visit_lanes<T>(gy.c(), [&](auto lanes) {
-      constexpr int V = decltype(lanes)::value;
-      const PoolShape s = make_shape(rows, columns, gx, V);
-      visit_indices(indices, [&](auto* where) {
-        using I = std::remove_pointer_t<decltype(where)>;
-        launch(max_backward_kernel<V, T, I>, grid_for(s.items), kBlock, s, gy.ptr<const T>(), where, gx.ptr<T>());
-      });
-    }, gy.ptr<const T>(), gx.ptr<const T>());
+    visit_lanes<T>(
+        gy.c(),
+        [&](auto lanes) {
+          constexpr int V = decltype(lanes)::value;
+          const PoolShape s = make_shape(rows, columns, gx, V);
+          visit_indices(indices, [&](auto* where) {
+            using I = std::remove_pointer_t<decltype(where)>;
+            launch(max_backward_kernel<V, T, I>, grid_for(s.items), kBlock, s, gy.ptr<const T>(), where, gx.ptr<T>());
+          });
+        },
+        gy.ptr<const T>(), gx.ptr<const T>());
   });
 }
 
@@ -221,26 +232,32 @@ void avg_pool_cuda(const TensorView& x, const PoolAxis& rows, const PoolAxis& co
   const std::int64_t windows = y.n() * y.h() * y.w();
   visit_fast_dtype("avg_pool2d", x.dtype, [&](auto tag) {
     using T = decltype(tag);
-    visit_lanes<T>(x.c(), [&](auto lanes) {
-      constexpr int V = decltype(lanes)::value;
-      const PoolShape s = make_shape(rows, columns, y, V);
-      if (height * width >= kLargeWindow && windows <= 65535) {
-        reduce_columns(WindowMean<V, T>{s, x.ptr<const T>(), y.ptr<T>()}, windows, height * width, x.c() / V);
-      } else {
-        launch(avg_kernel<V, T>, grid_for(s.items), kBlock, s, x.ptr<const T>(), y.ptr<T>());
-      }
-    }, x.ptr<const T>(), y.ptr<const T>());
+    visit_lanes<T>(
+        x.c(),
+        [&](auto lanes) {
+          constexpr int V = decltype(lanes)::value;
+          const PoolShape s = make_shape(rows, columns, y, V);
+          if (height * width >= kLargeWindow && windows <= 65535) {
+            reduce_columns(WindowMean<V, T>{s, x.ptr<const T>(), y.ptr<T>()}, windows, height * width, x.c() / V);
+          } else {
+            launch(avg_kernel<V, T>, grid_for(s.items), kBlock, s, x.ptr<const T>(), y.ptr<T>());
+          }
+        },
+        x.ptr<const T>(), y.ptr<const T>());
   });
 }
 
 void avg_pool_backward_cuda(const TensorView& gy, const PoolAxis& rows, const PoolAxis& columns, const TensorView& gx) {
   visit_fast_dtype("avg_pool2d", gy.dtype, [&](auto tag) {
     using T = decltype(tag);
-    visit_lanes<T>(gy.c(), [&](auto lanes) {
-      constexpr int V = decltype(lanes)::value;
-      const PoolShape s = make_shape(rows, columns, gx, V);
-      launch(avg_backward_kernel<V, T>, grid_for(s.items), kBlock, s, gy.ptr<const T>(), gx.ptr<T>());
-    }, gy.ptr<const T>(), gx.ptr<const T>());
+    visit_lanes<T>(
+        gy.c(),
+        [&](auto lanes) {
+          constexpr int V = decltype(lanes)::value;
+          const PoolShape s = make_shape(rows, columns, gx, V);
+          launch(avg_backward_kernel<V, T>, grid_for(s.items), kBlock, s, gy.ptr<const T>(), gx.ptr<T>());
+        },
+        gy.ptr<const T>(), gx.ptr<const T>());
   });
 }
 

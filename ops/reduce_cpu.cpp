@@ -17,11 +17,17 @@ namespace {
 
 struct SumOp {
   static constexpr float start = 0.0F;
-  template <class A> static A combine(A a, A b) { return a + b; }
+  template <class A>
+  static A combine(A a, A b) {
+    return a + b;
+  }
 };
 struct MaxOp {
   static constexpr float start = -std::numeric_limits<float>::infinity();
-  template <class A> static A combine(A a, A b) { return b > a || b != b ? b : a; }  // keeps a NaN
+  template <class A>
+  static A combine(A a, A b) {
+    return b > a || b != b ? b : a;
+  }  // keeps a NaN
 };
 
 /// Reduction of `n` elements that are `stride` apart: float within a run, double across runs.
@@ -103,8 +109,8 @@ void reduce_tile(const T* x, std::int64_t row_step, std::int64_t first, std::int
     for (std::int64_t r = begin; r < std::min(last, begin + kRun); ++r) {
       const T* row = x + r * row_step;
 #pragma omp simd
-      for (std::int64_t c = 0; c < width; ++c) run[static_cast<std::size_t>(c)] =
-          Op::combine(run[static_cast<std::size_t>(c)], static_cast<float>(row[c]));
+      for (std::int64_t c = 0; c < width; ++c)
+        run[static_cast<std::size_t>(c)] = Op::combine(run[static_cast<std::size_t>(c)], static_cast<float>(row[c]));
     }
     for (std::int64_t c = 0; c < width; ++c) {
       total[c] = Op::combine(total[c], static_cast<double>(run[static_cast<std::size_t>(c)]));
@@ -149,16 +155,17 @@ void reduce_columns(const LoopNest<2>& nest, const T* x, To* y, double scale) {
 template <class Op, class T, class To>
 void reduce_any(const TensorView& x, const TensorView& y, double scale) {
   const ReduceLoop loop(y);
-  parallel_for(loop.results(), std::max<std::int64_t>(1, kGrain / loop.terms()), [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      const T* p = x.ptr<T>() + loop.result(x, i);
-      double total = Op::start;
-      for (std::int64_t k = 0; k < loop.terms(); ++k) {
-        total = Op::combine(total, static_cast<double>(static_cast<float>(p[loop.term(x, k)])));
-      }
-      store(y.ptr<To>() + loop.result(y, i), scale, total);
-    }
-  });
+  parallel_for(loop.results(), std::max<std::int64_t>(1, kGrain / loop.terms()),
+               [&](std::int64_t begin, std::int64_t end) {
+                 for (std::int64_t i = begin; i < end; ++i) {
+                   const T* p = x.ptr<T>() + loop.result(x, i);
+                   double total = Op::start;
+                   for (std::int64_t k = 0; k < loop.terms(); ++k) {
+                     total = Op::combine(total, static_cast<double>(static_cast<float>(p[loop.term(x, k)])));
+                   }
+                   store(y.ptr<To>() + loop.result(y, i), scale, total);
+                 }
+               });
 }
 
 template <class Op, class T, class To>

@@ -76,14 +76,18 @@ struct Sum {
   static constexpr float neutral = 0.0F;
   __device__ float term(float x, float) const { return x; }
   template <class T>
-  __device__ T join(T a, T b) const { return a + b; }
+  __device__ T join(T a, T b) const {
+    return a + b;
+  }
 };
 struct Largest {
   using Wide = float;
   static constexpr float neutral = -INFINITY;
   __device__ float term(float x, float) const { return x; }
   template <class T>
-  __device__ T join(T a, T b) const { return b > a || b != b ? b : a; }
+  __device__ T join(T a, T b) const {
+    return b > a || b != b ? b : a;
+  }
 };
 /// Elements that equal the result y.
 struct Ties {
@@ -91,7 +95,9 @@ struct Ties {
   static constexpr float neutral = 0.0F;
   __device__ float term(float x, float y) const { return x == y ? 1.0F : 0.0F; }
   template <class T>
-  __device__ T join(T a, T b) const { return a + b; }
+  __device__ T join(T a, T b) const {
+    return a + b;
+  }
 };
 
 /// partial[split][result]. `group` threads (1 or 32) share one result and split.
@@ -150,14 +156,15 @@ void reduce(const Plan& plan, const T* x, const R* reference, double scale, Y* y
   const unsigned group = neighbours && plan.results.total >= kWarp ? 1 : kWarp;
   // A split handles at least 64 terms per thread; together they make at most about 2^18 threads.
   const std::int64_t useful = plan.terms.total / (64 * group);
-  const std::int64_t most = std::max<std::int64_t>((1 << 18) / (static_cast<std::int64_t>(plan.results.total) * group), 1);
+  const std::int64_t most =
+      std::max<std::int64_t>((1 << 18) / (static_cast<std::int64_t>(plan.results.total) * group), 1);
   const auto splits = static_cast<unsigned>(std::clamp<std::int64_t>(useful, 1, most));
   const std::int64_t items = static_cast<std::int64_t>(plan.results.total) * splits;
   const Scratch partial(static_cast<std::size_t>(items) * sizeof(typename Op::Wide));
   auto* p = partial.as<typename Op::Wide>();
   launch(reduce_kernel<Op, T, R>, ceil_div(items * group, kBlock), kBlock, Op{}, plan, group, splits, x, reference, p);
-  launch(finish_kernel<Op, Y>, ceil_div(std::int64_t{plan.results.total} * kWarp, kBlock), kBlock, Op{}, plan, splits, scale,
-         p, y);
+  launch(finish_kernel<Op, Y>, ceil_div(std::int64_t{plan.results.total} * kWarp, kBlock), kBlock, Op{}, plan, splits,
+         scale, p, y);
 }
 
 template <class T>
@@ -171,7 +178,8 @@ __global__ void amax_backward_kernel(Plan plan, const T* x, const T* y, const T*
     const float largest = to_float(y[offset(plan.results, kY, result)]);
     const float value = to_float(x[offset(plan.results, kX, result) + offset(plan.terms, kX, term)]);
     const float share = to_float(gy[offset(plan.results, kGy, result)]) / ties[result];
-    gx[offset(plan.results, kGx, result) + offset(plan.terms, kGx, term)] = from_float<T>(value == largest ? share : 0.0F);
+    gx[offset(plan.results, kGx, result) + offset(plan.terms, kGx, term)] =
+        from_float<T>(value == largest ? share : 0.0F);
   }
 }
 
@@ -227,12 +235,12 @@ void amax_backward_cuda(const TensorView& x, const TensorView& y, const TensorVi
   const Scratch ties(results * sizeof(float));
   visit_fast_dtype("amax", x.dtype, [&](auto tag) {
     using T = decltype(tag);
-    launch(reduce_kernel<Ties, T, T>, ceil_div(plan.results.total * std::int64_t{kWarp}, kBlock), kBlock, Ties{}, plan, kWarp, 1U,
-           x.ptr<const T>(), y.ptr<const T>(), partial.as<float>());
-    launch(finish_kernel<Ties, float>, ceil_div(plan.results.total * std::int64_t{kWarp}, kBlock), kBlock, Ties{}, by_number, 1U,
-           1.0, partial.as<const float>(), ties.as<float>());
-    launch(amax_backward_kernel<T>, grid_for(x.numel()), kBlock, plan, x.ptr<const T>(), y.ptr<const T>(), gy.ptr<const T>(),
-           ties.as<const float>(), gx.ptr<T>());
+    launch(reduce_kernel<Ties, T, T>, ceil_div(plan.results.total * std::int64_t{kWarp}, kBlock), kBlock, Ties{}, plan,
+           kWarp, 1U, x.ptr<const T>(), y.ptr<const T>(), partial.as<float>());
+    launch(finish_kernel<Ties, float>, ceil_div(plan.results.total * std::int64_t{kWarp}, kBlock), kBlock, Ties{},
+           by_number, 1U, 1.0, partial.as<const float>(), ties.as<float>());
+    launch(amax_backward_kernel<T>, grid_for(x.numel()), kBlock, plan, x.ptr<const T>(), y.ptr<const T>(),
+           gy.ptr<const T>(), ties.as<const float>(), gx.ptr<T>());
   });
 }
 
@@ -240,7 +248,8 @@ void argmax_cuda(const TensorView& x, const TensorView& y, std::size_t) {
   const Plan plan = make_plan({&x, &y, &y, &x});
   visit_fast_dtype("argmax", x.dtype, [&](auto tag) {
     using T = decltype(tag);
-    launch(argmax_kernel<T>, ceil_div(plan.results.total, kBlock), kBlock, plan, x.ptr<const T>(), y.ptr<std::int64_t>());
+    launch(argmax_kernel<T>, ceil_div(plan.results.total, kBlock), kBlock, plan, x.ptr<const T>(),
+           y.ptr<std::int64_t>());
   });
 }
 

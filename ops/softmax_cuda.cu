@@ -25,8 +25,8 @@ __global__ void channel_kernel(const T* x, T* y, unsigned pixels, unsigned chann
 }
 
 template <class T>
-__global__ void channel_backward_kernel(const T* y, const T* gy, T* gx, unsigned pixels, unsigned channels, unsigned lanes,
-                                        bool logarithm) {
+__global__ void channel_backward_kernel(const T* y, const T* gy, T* gx, unsigned pixels, unsigned channels,
+                                        unsigned lanes, bool logarithm) {
   const PixelLane at(pixels, lanes);
   const std::size_t begin = static_cast<std::size_t>(at.pixel) * channels;
   const T* values = y + begin;
@@ -103,12 +103,14 @@ struct SpatialDot {
   __device__ void merge(Acc& a, const Acc& b) const {
     for (int j = 0; j < V; ++j) a.sum[j] += b.sum[j];
   }
-  __device__ void finish(const Acc& a, unsigned image, unsigned v) const { store<V>(sum + image * channels + v * V, a.sum); }
+  __device__ void finish(const Acc& a, unsigned image, unsigned v) const {
+    store<V>(sum + image * channels + v * V, a.sum);
+  }
 };
 
 template <int V, class T>
-__global__ void spatial_kernel(const T* x, const float* largest, const float* sum, T* y, unsigned rows, unsigned channels,
-                               unsigned vectors, bool logarithm) {
+__global__ void spatial_kernel(const T* x, const float* largest, const float* sum, T* y, unsigned rows,
+                               unsigned channels, unsigned vectors, bool logarithm) {
   for (unsigned i = first(); i < vectors; i += step()) {
     const unsigned per_row = channels / V;
     const unsigned image = i / per_row / rows;
@@ -128,8 +130,8 @@ __global__ void spatial_kernel(const T* x, const float* largest, const float* su
 }
 
 template <int V, class T>
-__global__ void spatial_backward_kernel(const T* y, const T* gy, const float* sum, T* gx, unsigned rows, unsigned channels,
-                                        unsigned vectors, bool logarithm) {
+__global__ void spatial_backward_kernel(const T* y, const T* gy, const float* sum, T* gx, unsigned rows,
+                                        unsigned channels, unsigned vectors, bool logarithm) {
   for (unsigned i = first(); i < vectors; i += step()) {
     const unsigned per_row = channels / V;
     const unsigned k = i / per_row / rows * channels + i % per_row * V;
@@ -147,9 +149,11 @@ __global__ void spatial_backward_kernel(const T* y, const T* gy, const float* su
 struct Sizes {
   unsigned rows, channels, pixels;
   explicit Sizes(const TensorView& x)
-      : rows(static_cast<unsigned>(x.h() * x.w())), channels(static_cast<unsigned>(x.c())),
+      : rows(static_cast<unsigned>(x.h() * x.w())),
+        channels(static_cast<unsigned>(x.c())),
         pixels(static_cast<unsigned>(x.n() * x.h() * x.w())) {
-    LIMBECK_CHECK(x.n() * x.h() * x.w() < (std::int64_t{1} << 31) / 32, "softmax", "a map of shape {} has too many pixels", x.shape);
+    LIMBECK_CHECK(x.n() * x.h() * x.w() < (std::int64_t{1} << 31) / 32, "softmax",
+                  "a map of shape {} has too many pixels", x.shape);
   }
 };
 
@@ -162,21 +166,25 @@ void softmax_cuda(const TensorView& x, const TensorView& y, const SoftmaxArgs& a
     using T = decltype(tag);
     if (args.axis == SoftmaxAxis::kChannel) {
       const unsigned lanes = lanes_per_pixel(x.c());
-      launch(channel_kernel<T>, ceil_div(std::int64_t{s.pixels} * lanes, kBlock), kBlock, x.ptr<const T>(), y.ptr<T>(), s.pixels,
-             s.channels, lanes, args.logarithm);
+      launch(channel_kernel<T>, ceil_div(std::int64_t{s.pixels} * lanes, kBlock), kBlock, x.ptr<const T>(), y.ptr<T>(),
+             s.pixels, s.channels, lanes, args.logarithm);
       return;
     }
     const auto results = static_cast<std::size_t>(x.n()) * s.channels;
     const Scratch scratch(2 * results * sizeof(float));
     auto* largest = scratch.as<float>();
     auto* sum = largest + results;
-    visit_lanes<T>(x.c(), [&](auto lanes) {
-      constexpr int V = decltype(lanes)::value;
-      reduce_columns(SpatialSums<V, T>{x.ptr<const T>(), largest, sum, s.rows, s.channels}, x.n(), s.rows, x.c() / V);
-      const auto vectors = static_cast<unsigned>(x.numel() / V);
-      launch(spatial_kernel<V, T>, grid_for(vectors), kBlock, x.ptr<const T>(), largest, sum, y.ptr<T>(), s.rows, s.channels,
-             vectors, args.logarithm);
-    }, x.ptr<const T>(), y.ptr<const T>(), sum);
+    visit_lanes<T>(
+        x.c(),
+        [&](auto lanes) {
+          constexpr int V = decltype(lanes)::value;
+          reduce_columns(SpatialSums<V, T>{x.ptr<const T>(), largest, sum, s.rows, s.channels}, x.n(), s.rows,
+                         x.c() / V);
+          const auto vectors = static_cast<unsigned>(x.numel() / V);
+          launch(spatial_kernel<V, T>, grid_for(vectors), kBlock, x.ptr<const T>(), largest, sum, y.ptr<T>(), s.rows,
+                 s.channels, vectors, args.logarithm);
+        },
+        x.ptr<const T>(), y.ptr<const T>(), sum);
   });
 }
 
@@ -192,14 +200,18 @@ void softmax_backward_cuda(const TensorView& y, const TensorView& gy, const Tens
       return;
     }
     const Scratch sum(static_cast<std::size_t>(y.n()) * s.channels * sizeof(float));
-    visit_lanes<T>(y.c(), [&](auto lanes) {
-      constexpr int V = decltype(lanes)::value;
-      reduce_columns(SpatialDot<V, T>{y.ptr<const T>(), gy.ptr<const T>(), sum.as<float>(), s.rows, s.channels, args.logarithm},
-                     y.n(), s.rows, y.c() / V);
-      const auto vectors = static_cast<unsigned>(y.numel() / V);
-      launch(spatial_backward_kernel<V, T>, grid_for(vectors), kBlock, y.ptr<const T>(), gy.ptr<const T>(), sum.as<float>(),
-             gx.ptr<T>(), s.rows, s.channels, vectors, args.logarithm);
-    }, y.ptr<const T>(), gy.ptr<const T>(), gx.ptr<const T>());
+    visit_lanes<T>(
+        y.c(),
+        [&](auto lanes) {
+          constexpr int V = decltype(lanes)::value;
+          reduce_columns(SpatialDot<V, T>{y.ptr<const T>(), gy.ptr<const T>(), sum.as<float>(), s.rows, s.channels,
+                                          args.logarithm},
+                         y.n(), s.rows, y.c() / V);
+          const auto vectors = static_cast<unsigned>(y.numel() / V);
+          launch(spatial_backward_kernel<V, T>, grid_for(vectors), kBlock, y.ptr<const T>(), gy.ptr<const T>(),
+                 sum.as<float>(), gx.ptr<T>(), s.rows, s.channels, vectors, args.logarithm);
+        },
+        y.ptr<const T>(), gy.ptr<const T>(), gx.ptr<const T>());
   });
 }
 

@@ -28,7 +28,8 @@ void parallel_tasks_with(std::int64_t count, const MakeState& make_state, const 
 /// Shapes:   none
 template <class Body>
 void parallel_tasks(std::int64_t count, const Body& body) {
-  parallel_tasks_with(count, [] { return 0; }, [&](int, std::int64_t task) { body(task); });
+  parallel_tasks_with(
+      count, [] { return 0; }, [&](int, std::int64_t task) { body(task); });
 }
 
 }  // namespace limbeck::ops

@@ -81,20 +81,20 @@ template <class T>
 
 /// A stretch of the sum: `length` values of k (a multiple of kPair) that lie together in both operands.
 struct Segment {
-  std::int64_t a;       ///< offset within a row of a
-  std::int64_t b;       ///< first k within the panel
+  std::int64_t a;  ///< offset within a row of a
+  std::int64_t b;  ///< first k within the panel
   std::int64_t length;
 };
 
 /// Where a finished tile goes: y[row] = act(bias + sum + residual[row]).
 template <class T>
 struct Finish {
-  T* y = nullptr;                             ///< first column of the tile, pixel 0 of the map
-  const T* residual = nullptr;                ///< likewise, or null
-  const std::int64_t* row_offset = nullptr;   ///< [rows] from pixel 0 to the row's pixel
-  const float* bias = nullptr;                ///< of the tile's columns, or null
+  T* y = nullptr;                            ///< first column of the tile, pixel 0 of the map
+  const T* residual = nullptr;               ///< likewise, or null
+  const std::int64_t* row_offset = nullptr;  ///< [rows] from pixel 0 to the row's pixel
+  const float* bias = nullptr;               ///< of the tile's columns, or null
   Activation act = Activation::kNone;
-  std::int64_t columns = kColumns;            ///< how many exist
+  std::int64_t columns = kColumns;  ///< how many exist
 };
 
 /// The last panel: fewer columns than the tile has.
@@ -174,8 +174,8 @@ void multiply(const T* a, std::int64_t row_stride, const T* panel, const Segment
 
 /// The product of a transposed operand: a[k][row], rows side by side. `y` is f32 and is overwritten or added to.
 template <class T, int Rows, int Vectors>
-void multiply_outer(const T* a, std::int64_t a_stride, const T* b, std::int64_t b_stride, std::int64_t length,
-                    bool add, float* y, std::int64_t y_stride, std::int64_t columns) {
+void multiply_outer(const T* a, std::int64_t a_stride, const T* b, std::int64_t b_stride, std::int64_t length, bool add,
+                    float* y, std::int64_t y_stride, std::int64_t columns) {
   Vec sum[Rows][Vectors];
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i) {
@@ -220,8 +220,8 @@ void multiply_outer(const T* a, std::int64_t a_stride, const T* b, std::int64_t 
 template <class T>
 using MultiplyFn = void (*)(const T*, std::int64_t, const T*, const Segment*, std::size_t, const Finish<T>&);
 template <class T>
-using MultiplyOuterFn = void (*)(const T*, std::int64_t, const T*, std::int64_t, std::int64_t, bool, float*, std::int64_t,
-                                 std::int64_t);
+using MultiplyOuterFn = void (*)(const T*, std::int64_t, const T*, std::int64_t, std::int64_t, bool, float*,
+                                 std::int64_t, std::int64_t);
 
 namespace detail {
 template <class T, int Vectors, int... I>

@@ -15,12 +15,12 @@ namespace {
 using simd::kLanes;
 using simd::Vec;
 
-constexpr std::int64_t kOut = 4;             // a patch of the result is kOut x kOut
-constexpr std::int64_t kIn = 6;              // and needs kIn x kIn inputs
-constexpr std::int64_t kFrame = kIn * kIn;   // matrix products
-constexpr std::int64_t kRowPad = 16;         // keeps the rows of an operand from sharing cache sets
+constexpr std::int64_t kOut = 4;            // a patch of the result is kOut x kOut
+constexpr std::int64_t kIn = 6;             // and needs kIn x kIn inputs
+constexpr std::int64_t kFrame = kIn * kIn;  // matrix products
+constexpr std::int64_t kRowPad = 16;        // keeps the rows of an operand from sharing cache sets
 constexpr std::int64_t kMinChannels = 32;
-constexpr double kOverhead = 1.6;            // transforms and memory, relative to the products
+constexpr double kOverhead = 1.6;                // transforms and memory, relative to the products
 constexpr std::int64_t kSmallWeights = 3 << 20;  // bytes: every thread can stream them for each of its blocks
 constexpr std::int64_t kBlockBytes = 640 << 10;  // transformed input and output of one thread's block
 
@@ -35,7 +35,8 @@ struct Patch {
 
 std::int64_t patches_per_axis(std::int64_t size, std::int64_t dilation) {
   std::int64_t count = 0;
-  for (std::int64_t a = 0; a < std::min(dilation, size); ++a) count += ((size - a + dilation - 1) / dilation + kOut - 1) / kOut;
+  for (std::int64_t a = 0; a < std::min(dilation, size); ++a)
+    count += ((size - a + dilation - 1) / dilation + kOut - 1) / kOut;
   return count;
 }
 
@@ -53,7 +54,8 @@ const std::vector<Patch>& patches(PatchKey key) {
     for (std::int64_t n = 0; n < key.images; ++n) {
       for (const auto row : starts(key.height)) {
         for (const auto column : starts(key.width)) {
-          all.push_back({static_cast<std::int32_t>(n), static_cast<std::int32_t>(row), static_cast<std::int32_t>(column)});
+          all.push_back(
+              {static_cast<std::int32_t>(n), static_cast<std::int32_t>(row), static_cast<std::int32_t>(column)});
         }
       }
     }
@@ -91,11 +93,7 @@ const std::vector<Patch>& patches(PatchKey key) {
 
 /// G w, for three weights
 std::array<double, kIn> transform_weights(double a, double b, double c) {
-  return {a / 4.0,
-          -(a + b + c) / 6.0,
-          -(a - b + c) / 6.0,
-          a / 24.0 + b / 12.0 + c / 6.0,
-          a / 24.0 - b / 12.0 + c / 6.0,
+  return {a / 4.0, -(a + b + c) / 6.0, -(a - b + c) / 6.0, a / 24.0 + b / 12.0 + c / 6.0, a / 24.0 - b / 12.0 + c / 6.0,
           c};
 }
 
@@ -110,7 +108,8 @@ struct Winograd {
   const std::vector<Patch>& all;
   std::int64_t dilation, channels, filters, in_stride, out_stride;
 
-  Winograd(const TensorView& x_, const void* packed_, const ConvEpilogue& e, const Conv2dOptions& o, const TensorView& y_)
+  Winograd(const TensorView& x_, const void* packed_, const ConvEpilogue& e, const Conv2dOptions& o,
+           const TensorView& y_)
       : x(x_),
         y(y_),
         packed(static_cast<const float*>(packed_)),
@@ -169,7 +168,8 @@ struct Winograd {
     const float* weights = packed + frame * channels * panels.padded();
     std::array<std::int64_t, tile::kRows> offsets{};
     for (std::int64_t p = first; p < last; ++p) {
-      const auto& kernels = panels.width(p) == tile::kColumns ? tile::Kernels<float>::wide : tile::Kernels<float>::narrow;
+      const auto& kernels =
+          panels.width(p) == tile::kColumns ? tile::Kernels<float>::wide : tile::Kernels<float>::narrow;
       for (std::int64_t t = 0; t < count; t += tile::kRows) {
         const auto rows = static_cast<std::size_t>(std::min<std::int64_t>(tile::kRows, count - t));
         for (std::size_t i = 0; i < rows; ++i) offsets[i] = static_cast<std::int64_t>(i) * out_stride;
@@ -177,8 +177,8 @@ struct Winograd {
         finish.y = m + (frame * block + t) * out_stride + p * tile::kColumns;
         finish.row_offset = offsets.data();
         finish.columns = panels.used(p);
-        kernels[rows - 1](v + (frame * block + t) * in_stride, in_stride, weights + p * tile::kColumns * channels, &whole, 1,
-                          finish);
+        kernels[rows - 1](v + (frame * block + t) * in_stride, in_stride, weights + p * tile::kColumns * channels,
+                          &whole, 1, finish);
       }
     }
   }
@@ -231,18 +231,20 @@ struct Winograd {
     const auto total = static_cast<std::int64_t>(all.size());
     const auto row_bytes = static_cast<std::int64_t>(block_bytes(1));
     const std::int64_t block = std::max<std::int64_t>(1, kBlockBytes / row_bytes / tile::kRows) * tile::kRows;
-    parallel_tasks_with(
-        (total + block - 1) / block, [&] { return Workspace(block_bytes(block)); },
-        [&](const Workspace& memory, std::int64_t task) {
-          auto* const v = memory.as<float>();
-          auto* const m = v + kFrame * block * in_stride;
-          const std::int64_t first = task * block;
-          const std::int64_t count = std::min(block, total - first);
-          for (std::int64_t p = 0; p < count; ++p) input(all[static_cast<std::size_t>(first + p)], p, block, v);
-          const std::int64_t panels = tile::Panels{filters}.count();
-          for (std::int64_t frame = 0; frame < kFrame; ++frame) product(frame, 0, panels, count, block, v, m);
-          for (std::int64_t p = 0; p < count; ++p) output(all[static_cast<std::size_t>(first + p)], p, block, m);
-        });
+    parallel_tasks_with((total + block - 1) / block, [&] { return Workspace(block_bytes(block)); },
+                        [&](const Workspace& memory, std::int64_t task) {
+                          auto* const v = memory.as<float>();
+                          auto* const m = v + kFrame * block * in_stride;
+                          const std::int64_t first = task * block;
+                          const std::int64_t count = std::min(block, total - first);
+                          for (std::int64_t p = 0; p < count; ++p)
+                            input(all[static_cast<std::size_t>(first + p)], p, block, v);
+                          const std::int64_t panels = tile::Panels{filters}.count();
+                          for (std::int64_t frame = 0; frame < kFrame; ++frame)
+                            product(frame, 0, panels, count, block, v, m);
+                          for (std::int64_t p = 0; p < count; ++p)
+                            output(all[static_cast<std::size_t>(first + p)], p, block, m);
+                        });
   }
 
   /// Few patches, large weights: all threads share each step, so that the weights are read from memory once.
@@ -298,9 +300,12 @@ void winograd_pack(const TensorView& w, void* packed) {
   parallel_for(matrix, 256, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t k = begin; k < end; ++k) {
       const float* source = w.ptr<float>() + k / channels * 9 * channels + k % channels;  // [filter][3][3][channel]
-      const auto g = [&](std::int64_t i, std::int64_t j) { return static_cast<double>(source[(i * 3 + j) * channels]); };
+      const auto g = [&](std::int64_t i, std::int64_t j) {
+        return static_cast<double>(source[(i * 3 + j) * channels]);
+      };
       std::array<std::array<double, kIn>, 3> columns;
-      for (std::int64_t j = 0; j < 3; ++j) columns[static_cast<std::size_t>(j)] = transform_weights(g(0, j), g(1, j), g(2, j));
+      for (std::int64_t j = 0; j < 3; ++j)
+        columns[static_cast<std::size_t>(j)] = transform_weights(g(0, j), g(1, j), g(2, j));
       for (std::size_t i = 0; i < kIn; ++i) {
         const auto row = transform_weights(columns[0][i], columns[1][i], columns[2][i]);
         for (std::size_t j = 0; j < kIn; ++j) {
@@ -311,7 +316,8 @@ void winograd_pack(const TensorView& w, void* packed) {
   });
   const std::int64_t packed_matrix = channels * tile::Panels{filters}.padded();
   for (std::int64_t frame = 0; frame < kFrame; ++frame) {
-    pack_weights<float>(u + frame * matrix, filters, 1, channels, false, static_cast<float*>(packed) + frame * packed_matrix);
+    pack_weights<float>(u + frame * matrix, filters, 1, channels, false,
+                        static_cast<float*>(packed) + frame * packed_matrix);
   }
 }
 

@@ -39,8 +39,9 @@ void* counted(std::size_t bytes, std::size_t alignment, const void* caller) {
       std::abort();  // shows the culprit in gdb
     }
   }
-  void* p = alignment <= alignof(std::max_align_t) ? std::malloc(bytes == 0 ? 1 : bytes)
-                                                   : std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+  void* p = alignment <= alignof(std::max_align_t)
+                ? std::malloc(bytes == 0 ? 1 : bytes)
+                : std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
   if (p == nullptr) throw std::bad_alloc();
   return p;
 }
@@ -48,8 +49,12 @@ void* counted(std::size_t bytes, std::size_t alignment, const void* caller) {
 
 void* operator new(std::size_t bytes) { return counted(bytes, 1, __builtin_return_address(0)); }
 void* operator new[](std::size_t bytes) { return counted(bytes, 1, __builtin_return_address(0)); }
-void* operator new(std::size_t bytes, std::align_val_t a) { return counted(bytes, static_cast<std::size_t>(a), __builtin_return_address(0)); }
-void* operator new[](std::size_t bytes, std::align_val_t a) { return counted(bytes, static_cast<std::size_t>(a), __builtin_return_address(0)); }
+void* operator new(std::size_t bytes, std::align_val_t a) {
+  return counted(bytes, static_cast<std::size_t>(a), __builtin_return_address(0));
+}
+void* operator new[](std::size_t bytes, std::align_val_t a) {
+  return counted(bytes, static_cast<std::size_t>(a), __builtin_return_address(0));
+}
 void operator delete(void* p) noexcept { std::free(p); }
 void operator delete[](void* p) noexcept { std::free(p); }
 void operator delete(void* p, std::size_t) noexcept { std::free(p); }
@@ -79,7 +84,8 @@ std::shared_ptr<distill::Distiller> make_objective() {
     terms[i].loss = distill::make_loss(config);
     terms[i].weight = distill::WeightSchedule(3.0);
   }
-  return std::make_shared<distill::Distiller>(models::make_model(student, g), models::make_model(teacher, g), std::move(terms));
+  return std::make_shared<distill::Distiller>(models::make_model(student, g), models::make_model(teacher, g),
+                                              std::move(terms));
 }
 
 /// Steps 1 and 2 may allocate; returns false when one of the steps 3 to 20 does.
@@ -112,8 +118,9 @@ bool steps_allocate_nothing(bool bf16) {
   }
   counting = false;
   const auto tensors = CpuAllocator::get().stats().system_allocations - before.system_allocations;
-  std::printf("%s: steps 3 to 20: %llu system allocations of tensor memory, %ld calls of operator new (and %ld inside oneDNN)\n",
-              bf16 ? "bf16" : "f32", static_cast<unsigned long long>(tensors), heap_calls.load(), onednn_calls.load());
+  std::printf(
+      "%s: steps 3 to 20: %llu system allocations of tensor memory, %ld calls of operator new (and %ld inside oneDNN)\n",
+      bf16 ? "bf16" : "f32", static_cast<unsigned long long>(tensors), heap_calls.load(), onednn_calls.load());
   return tensors == 0 && heap_calls == 0;
 }
 

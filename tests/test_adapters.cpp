@@ -27,7 +27,9 @@ Tensor noise(const Shape& shape, std::uint64_t seed = 1) {
   return t;
 }
 
-bool same_bits(const Tensor& a, const Tensor& b) { return a.shape() == b.shape() && a.to_vector<float>() == b.to_vector<float>(); }
+bool same_bits(const Tensor& a, const Tensor& b) {
+  return a.shape() == b.shape() && a.to_vector<float>() == b.to_vector<float>();
+}
 
 double squares(const Tensor& t) {
   double sum = 0;
@@ -82,7 +84,9 @@ TEST_CASE("the released form: torchdistill's widths, biases, LeakyReLU at both e
   Generator g(5);
   Autoencoder ae({.channels = 21, .released_code = true}, g);
   CHECK(ae.options().code_channels() == 10);
-  const auto conv = [](std::int64_t in, std::int64_t out) { return 9 * in * out + 3 * out; };  // weight, bias, gamma, beta
+  const auto conv = [](std::int64_t in, std::int64_t out) {
+    return 9 * in * out + 3 * out;
+  };  // weight, bias, gamma, beta
   CHECK(ae.encoder().parameter_count() == conv(21, 21) + conv(21, 10) + conv(10, 10));
   CHECK(ae.decoder().parameter_count() == conv(10, 10) + conv(10, 21) + conv(21, 21));
   for (const bool training : {true, false}) {
@@ -96,8 +100,8 @@ TEST_CASE("the released form: torchdistill's widths, biases, LeakyReLU at both e
         low = std::min(low, v);
         high = std::max(high, v);
       }
-      CHECK(low < 0);           // a ReLU would end here ...
-      CHECK(low > -0.5 * high); // ... and a linear layer would be symmetric
+      CHECK(low < 0);            // a ReLU would end here ...
+      CHECK(low > -0.5 * high);  // ... and a linear layer would be symmetric
     }
   }
 }
@@ -156,7 +160,8 @@ TEST_CASE("strides follow the ratio of the two output strides") {
 TEST_CASE("an autoencoder learns: the reconstruction error falls, every parameter takes part") {
   for (const bool released : {false, true}) {
     Generator g(3);
-    Autoencoder ae({.channels = 6, .strides = released ? std::array<std::int64_t, 3>{1, 1, 1} : std::array<std::int64_t, 3>{2, 1, 1},
+    Autoencoder ae({.channels = 6,
+                    .strides = released ? std::array<std::int64_t, 3>{1, 1, 1} : std::array<std::int64_t, 3>{2, 1, 1},
                     .released_code = released},
                    g);
     const Tensor x = noise({4, 6, 9, 9}, 4);
@@ -222,13 +227,27 @@ TEST_CASE("a file carries the options; encoder alone or both come back bit for b
   const auto wrong = dir / "wrong.safetensors";
   std::vector<NamedTensor> tensors;
   for (auto& [name, tensor] : wider.state_dict()) tensors.push_back({name, tensor});
-  save_safetensors(wrong, tensors, {{"autoencoder", "paper"}, {"channels", "6"}, {"code", "3"}, {"strides", "1,1,1"}, {"bn_eps", "1e-5"}, {"bn_momentum", "0.1"}});
+  save_safetensors(wrong, tensors,
+                   {{"autoencoder", "paper"},
+                    {"channels", "6"},
+                    {"code", "3"},
+                    {"strides", "1,1,1"},
+                    {"bn_eps", "1e-5"},
+                    {"bn_momentum", "0.1"}});
   check_throws<WeightsError>([&] { static_cast<void>(models::load_encoder(wrong)); }, {"0.0.weight", "[8, 8, 3, 3]"});
   const auto foreign = dir / "foreign.safetensors";
   save_safetensors(foreign, tensors, {{"model", "resnet18"}});
-  check_throws<WeightsError>([&] { static_cast<void>(models::load_encoder(foreign)); }, {"no autoencoder", "foreign.safetensors"});
-  save_safetensors(foreign, tensors, {{"autoencoder", "paper"}, {"channels", "six"}, {"code", "3"}, {"strides", "1,1,1"}, {"bn_eps", "1e-5"}, {"bn_momentum", "0.1"}});
-  check_throws<WeightsError>([&] { static_cast<void>(models::read_autoencoder_options(foreign)); }, {"'channels'", "'six'"});
+  check_throws<WeightsError>([&] { static_cast<void>(models::load_encoder(foreign)); },
+                             {"no autoencoder", "foreign.safetensors"});
+  save_safetensors(foreign, tensors,
+                   {{"autoencoder", "paper"},
+                    {"channels", "six"},
+                    {"code", "3"},
+                    {"strides", "1,1,1"},
+                    {"bn_eps", "1e-5"},
+                    {"bn_momentum", "0.1"}});
+  check_throws<WeightsError>([&] { static_cast<void>(models::read_autoencoder_options(foreign)); },
+                             {"'channels'", "'six'"});
 }
 
 TEST_CASE("impossible autoencoders and sizes are errors") {
@@ -236,10 +255,17 @@ TEST_CASE("impossible autoencoders and sizes are errors") {
   const nn::ParameterDevice meta(kMeta);
   check_throws<ConfigError>([&] { Autoencoder({.channels = 0}, g); }, {"0 channels"});
   check_throws<ConfigError>([&] { Autoencoder({.channels = 4, .strides = {0, 1, 1}}, g); }, {"stride 0"});
-  check_throws<ConfigError>([&] { Autoencoder({.channels = 4, .strides = {2, 1, 1}, .released_code = true}, g); }, {"released-code"});
+  check_throws<ConfigError>(
+      [&] {
+        Autoencoder({.channels = 4, .strides = {2, 1, 1}, .released_code = true}, g);
+      },
+      {"released-code"});
   Autoencoder ae({.channels = 4, .strides = {2, 1, 1}}, g);
-  check_throws<Error>([&] { static_cast<void>(ae.decode(Tensor::empty({1, 2, 5, 5}, DType::kF32, kMeta), {11, 9})); },
-                      {"expected a code of 6x5"});
+  check_throws<Error>(
+      [&] {
+        static_cast<void>(ae.decode(Tensor::empty({1, 2, 5, 5}, DType::kF32, kMeta), {11, 9}));
+      },
+      {"expected a code of 6x5"});
   nn::ConvTranspose2d deconv({.in = 2, .out = 2, .kernel = 3, .stride = 2, .padding = 1}, g);
   const Tensor x = Tensor::empty({1, 2, 5, 5}, DType::kF32, kMeta);
   CHECK(deconv.to_size(x, {9, 10}).shape() == Shape{1, 2, 9, 10});
@@ -249,9 +275,11 @@ TEST_CASE("impossible autoencoders and sizes are errors") {
 TEST_CASE("connectors: values, shapes, gradients, errors") {
   Generator g(4);
   const Tensor x = noise({2, 3, 5, 7});
-  for (const models::ConnectorArgs& args :
-       {models::ConnectorArgs{.in = 3, .out = 4}, {.in = 3, .out = 4, .kernel = 3, .bias = true}, models::ka_feature_adapter(3, 4),
-        models::ka_affinity_adapter(3, 4), models::cwd_feature_adapter(3, 4)}) {
+  for (const models::ConnectorArgs& args : {models::ConnectorArgs{.in = 3, .out = 4},
+                                            {.in = 3, .out = 4, .kernel = 3, .bias = true},
+                                            models::ka_feature_adapter(3, 4),
+                                            models::ka_affinity_adapter(3, 4),
+                                            models::cwd_feature_adapter(3, 4)}) {
     models::Connector c(args, g);
     const Tensor y = c(x);
     CHECK(y.shape() == Shape{2, 4, 5, 7});
@@ -267,7 +295,8 @@ TEST_CASE("connectors: values, shapes, gradients, errors") {
   backward(y, noise(y.shape(), 3));
   check_all_gradients(mlp);
   check_throws<ConfigError>([&] { models::Connector({.in = 3, .out = 4, .kernel = 2}, g); }, {"kernel 2"});
-  check_throws<ConfigError>([&] { models::Connector({.in = 3, .out = 4, .batch_norm = true, .bias = true}, g); }, {"bias"});
+  check_throws<ConfigError>([&] { models::Connector({.in = 3, .out = 4, .batch_norm = true, .bias = true}, g); },
+                            {"bias"});
   check_throws<ConfigError>([&] { models::ChannelMlp({.in = 3, .out = 4, .kernel = 4}, g); }, {"kernel 4"});
 }
 
@@ -296,14 +325,16 @@ TEST_CASE("the channel MLP computes W2 relu(W1 x + b1) + b2") {
   const auto v = y.to_vector<double>();
   const double want[] = {0.574868503789, -0.631586059262, 0.170022016044, -0.054275772831};
   for (std::size_t c = 0; c < 4; ++c) CHECK(v[c * 20] == doctest::Approx(want[c]).epsilon(1e-10));
-  const Tensor loss = ops::mul_scalar(ops::sum(ops::square(ops::sub(y, ft))), 0.5);  // sum over everything, divided by N
+  const Tensor loss =
+      ops::mul_scalar(ops::sum(ops::square(ops::sub(y, ft))), 0.5);  // sum over everything, divided by N
   loss.backward();
   CHECK(loss.item() == doctest::Approx(78.1010106331).epsilon(1e-10));
   CHECK(std::sqrt(squares(fs.grad())) == doctest::Approx(4.9771245696).epsilon(1e-9));
   CHECK(fs.grad().to_vector<double>()[0] == doctest::Approx(-0.0729138184938).epsilon(1e-9));
   const double norms[] = {27.8647689454, 31.42218904, 27.538619393, 39.7568120681};
   const auto params = mlp.named_parameters();
-  for (std::size_t i = 0; i < 4; ++i) CHECK(std::sqrt(squares(params[i].tensor.grad())) == doctest::Approx(norms[i]).epsilon(1e-9));
+  for (std::size_t i = 0; i < 4; ++i)
+    CHECK(std::sqrt(squares(params[i].tensor.grad())) == doctest::Approx(norms[i]).epsilon(1e-9));
 }
 
 TEST_SUITE_END();

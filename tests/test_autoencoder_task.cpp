@@ -39,7 +39,8 @@ Settings tiny_settings() {
 
 std::shared_ptr<models::Model> tiny_teacher(std::uint64_t seed) {
   Generator g(seed);
-  auto teacher = models::make_model({.name = "deeplabv3_mobilenet_v2", .classes = 11, .output_stride = 8, .width = 0.25}, g);
+  auto teacher =
+      models::make_model({.name = "deeplabv3_mobilenet_v2", .classes = 11, .output_stride = 8, .width = 0.25}, g);
   teacher->eval();
   return teacher;
 }
@@ -89,7 +90,8 @@ TEST_CASE("strides come from the taps, or from the settings") {
   s.autoencoder.released_code = true;
   CHECK(build_autoencoder(s, *teacher)->options().strides == std::array<std::int64_t, 3>{1, 1, 1});
   s.autoencoder.tap = "asp";
-  check_throws<ConfigError>([&] { static_cast<void>(build_autoencoder(s, *teacher)); }, {"no tap 'asp'", "did you mean 'aspp'", "head"});
+  check_throws<ConfigError>([&] { static_cast<void>(build_autoencoder(s, *teacher)); },
+                            {"no tap 'asp'", "did you mean 'aspp'", "head"});
   s = tiny_settings();
   s.model.spec.name.clear();
   check_throws<ConfigError>([&] { static_cast<void>(build_autoencoder(s, *teacher)); }, {"autoencoder.strides"});
@@ -126,11 +128,13 @@ TEST_CASE("the autoencoder learns, the teacher does not, and the file names its 
   CHECK(score.summary.find("of the code is zero") != std::string::npos);
   CHECK(std::filesystem::exists(folder.path() / "val_000.png"));
 
-  models::save_autoencoder(dynamic_cast<models::Autoencoder&>(task.result()), folder.path() / "ae.safetensors", task.metadata());
+  models::save_autoencoder(dynamic_cast<models::Autoencoder&>(task.result()), folder.path() / "ae.safetensors",
+                           task.metadata());
   const auto code = distill::load_teacher_code(folder.path() / "ae.safetensors", *teacher);
   CHECK(code->tap == "aspp");
-  check_throws<WeightsError>([&] { static_cast<void>(distill::load_teacher_code(folder.path() / "ae.safetensors", *tiny_teacher(2))); },
-                             {"from another teacher"});
+  check_throws<WeightsError>(
+      [&] { static_cast<void>(distill::load_teacher_code(folder.path() / "ae.safetensors", *tiny_teacher(2))); },
+      {"from another teacher"});
 }
 
 TEST_SUITE_END();

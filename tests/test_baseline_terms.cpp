@@ -108,11 +108,10 @@ struct Pair {
 }  // namespace
 
 TEST_CASE("every baseline trains the student") {
-  for (const char* yaml :
-       {"{loss: attention_kd}", "{loss: attention_kd, form: norm}", "{loss: psd_kd}", "{loss: pairwise_kd}",
-        "{loss: pairwise_kd, variant: cirkd}", "{loss: batch_similarity_kd}", "{loss: ifvd}", "{loss: ofd_kd}",
-        "{loss: local_kd, on: features}", "{loss: fitnet}", "{loss: channel_transform}", "{loss: mgd}",
-        "{loss: channel_kd, adapter: cwd}"}) {
+  for (const char* yaml : {"{loss: attention_kd}", "{loss: attention_kd, form: norm}", "{loss: psd_kd}",
+                           "{loss: pairwise_kd}", "{loss: pairwise_kd, variant: cirkd}", "{loss: batch_similarity_kd}",
+                           "{loss: ifvd}", "{loss: ofd_kd}", "{loss: local_kd, on: features}", "{loss: fitnet}",
+                           "{loss: channel_transform}", "{loss: mgd}", "{loss: channel_kd, adapter: cwd}"}) {
     CAPTURE(yaml);
     Pair p;
     ObjectiveOptions without_labels;
@@ -202,10 +201,13 @@ TEST_CASE("psd_kd: taps of different sizes are brought to the smallest") {
   auto teacher = std::make_shared<Toy>(2, 2, 6);
   Distiller d(student, teacher, {make_term("{loss: psd_kd}")});
   CHECK(std::isfinite(d.forward(batch.images, batch.labels, 0, 10).terms.at(1).raw.item()));
-  check_throws<ConfigError>([] { static_cast<void>(make_term("{loss: psd_kd, more_student: [a, b], more_teacher: [a]}")); },
-                            {"2 student taps and 1 teacher taps"});
   check_throws<ConfigError>(
-      [&] { Distiller(student, teacher, {make_term("{loss: psd_kd, more_student: [feature], more_teacher: [logits]}")}); },
+      [] { static_cast<void>(make_term("{loss: psd_kd, more_student: [a, b], more_teacher: [a]}")); },
+      {"2 student taps and 1 teacher taps"});
+  check_throws<ConfigError>(
+      [&] {
+        Distiller(student, teacher, {make_term("{loss: psd_kd, more_student: [feature], more_teacher: [logits]}")});
+      },
       {"the student has no tap 'feature'", "did you mean 'features'"});
 }
 
@@ -265,8 +267,9 @@ TEST_CASE("losses with layers of their own: names, sizes, who trains them") {
         "mlp.0.weight[6, 4, 1, 1] mlp.0.bias[6] mlp.2.weight[6, 6, 1, 1] mlp.2.bias[6] ");
   CHECK(names_of("{loss: channel_transform, hidden: 5}") ==
         "mlp.0.weight[5, 4, 1, 1] mlp.0.bias[5] mlp.2.weight[6, 5, 1, 1] mlp.2.bias[6] ");
-  CHECK(names_of("{loss: channel_transform, connector: true}") ==
-        "connector.0.weight[6, 4, 1, 1] mlp.0.weight[6, 6, 1, 1] mlp.0.bias[6] mlp.2.weight[6, 6, 1, 1] mlp.2.bias[6] ");
+  CHECK(
+      names_of("{loss: channel_transform, connector: true}") ==
+      "connector.0.weight[6, 4, 1, 1] mlp.0.weight[6, 6, 1, 1] mlp.0.bias[6] mlp.2.weight[6, 6, 1, 1] mlp.2.bias[6] ");
   CHECK(names_of("{loss: mgd}") ==
         "align.0.weight[6, 4, 1, 1] align.0.bias[6] generation.0.weight[6, 6, 3, 3] generation.0.bias[6] "
         "generation.2.weight[6, 6, 3, 3] generation.2.bias[6] ");
@@ -323,7 +326,8 @@ TEST_CASE("mgd: the mask is a function of seed and step and leaves a quarter of 
   in.teacher = Tensor::zeros({2, 3, 40, 50});
   const double kept = open->evaluate(in).item();  // the mean of a map of zeros and ones
   CHECK(kept == doctest::Approx(0.25).epsilon(0.1));
-  CHECK(std::round(kept * 4000) == doctest::Approx(kept * 4000).epsilon(1e-6));  // whole positions, all channels together
+  CHECK(std::round(kept * 4000) ==
+        doctest::Approx(kept * 4000).epsilon(1e-6));  // whole positions, all channels together
 }
 
 TEST_SUITE_END();

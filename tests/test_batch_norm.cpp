@@ -17,8 +17,8 @@
 #include "tests/harness/op_case.h"
 
 using namespace limbeck;
-using test::message_of;
 using ops::Activation;
+using test::message_of;
 
 TEST_SUITE_BEGIN("batch_norm");
 

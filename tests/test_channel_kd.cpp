@@ -76,8 +76,8 @@ TEST_CASE("channel_kd: equal maps give exactly zero, or tau^2 times the mean ent
     const auto r = differentiate([&](const Tensor& s) { return channel_kd(s, t); }, t);
     CHECK(r.loss == 0.0);
     CHECK(largest_magnitude(r.gradient) == 0.0);
-    const auto e = differentiate(
-        [&](const Tensor& s) { return channel_kd(s, t, {.tau = 4, .cross_entropy_form = true}); }, t);
+    const auto e =
+        differentiate([&](const Tensor& s) { return channel_kd(s, t, {.tau = 4, .cross_entropy_form = true}); }, t);
     const Tensor ln_p = ops::log_softmax(ops::mul_scalar(t.copy_as(DType::kF64), 0.25), ops::SoftmaxAxis::kSpatial);
     const double entropy = -ops::sum(ops::mul(ops::exp(ln_p), ln_p)).item() / (2 * 19);
     CHECK(e.loss == doctest::Approx(16 * entropy).epsilon(1e-5));
@@ -103,8 +103,11 @@ TEST_CASE("channel_kd: gradients of a channel sum to zero") {
 }
 
 TEST_CASE("channel_kd: one position is always certain; one channel works") {
-  const auto r = differentiate([](const Tensor& s) { return channel_kd(s, noise({2, 19, 1, 1}, 5, 9)); },
-                               noise({2, 19, 1, 1}, 6, 9));
+  const auto r = differentiate(
+      [](const Tensor& s) {
+        return channel_kd(s, noise({2, 19, 1, 1}, 5, 9));
+      },
+      noise({2, 19, 1, 1}, 6, 9));
   CHECK(r.loss == 0.0);
   CHECK(largest_magnitude(r.gradient) == 0.0);
   CHECK(channel_kd(noise({1, 1, 7, 7}, 5, 2), noise({1, 1, 7, 7}, 6, 2)).item() > 0);
@@ -181,6 +184,8 @@ TEST_CASE("channel_kd: wrong arguments are named") {
   trained.set_requires_grad(true);
   CHECK(contains_text(error_text([&] { return channel_kd(s, trained); }), "teacher requires grad"));
   CHECK(contains_text(error_text([&] { return channel_kd(Tensor::zeros({2, 3}), Tensor::zeros({2, 3})); }), "[2, 3]"));
-  CHECK(contains_text(error_text([&] { return channel_kd(Tensor::zeros({0, 3, 1, 1}), Tensor::zeros({0, 3, 1, 1})); }),
+  CHECK(contains_text(error_text([&] {
+                        return channel_kd(Tensor::zeros({0, 3, 1, 1}), Tensor::zeros({0, 3, 1, 1}));
+                      }),
                       "empty"));
 }

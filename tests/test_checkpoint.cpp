@@ -31,9 +31,7 @@ struct Net : nn::Module {
     register_module("dropout", dropout);
     register_module("last", last);
   }
-  Tensor operator()(const Tensor& x) {
-    return last(dropout(nn::conv_bn_act(first, bn, ops::Activation::kRelu, x)));
-  }
+  Tensor operator()(const Tensor& x) { return last(dropout(nn::conv_bn_act(first, bn, ops::Activation::kRelu, x))); }
   nn::Conv2d first;
   nn::BatchNorm2d bn;
   nn::Dropout dropout{0.3};
@@ -238,7 +236,8 @@ TEST_CASE("ten steps equal four steps, a new process's objects, and six steps") 
   CHECK(straight.last_loss == second.last_loss);
   const nn::StateDict a = straight.net.state_dict();
   const nn::StateDict b = second.net.state_dict();
-  for (const auto& [name, tensor] : a) CHECK_MESSAGE(tensor.to_vector<double>() == b.at(name).to_vector<double>(), name);
+  for (const auto& [name, tensor] : a)
+    CHECK_MESSAGE(tensor.to_vector<double>() == b.at(name).to_vector<double>(), name);
   const nn::StateDict ea = straight.ema.averages();
   for (const auto& [name, tensor] : ea) {
     CHECK_MESSAGE(tensor.to_vector<double>() == second.ema.averages().at(name).to_vector<double>(), name);

@@ -13,9 +13,14 @@ using namespace limbeck::apps;
 TEST_SUITE_BEGIN("compare");
 
 TEST_CASE("a configuration is flattened to keys and texts") {
-  const auto flat = flatten(Config::parse("a: 1\nb: {c: [1, 2], d: null}\nterms: [{loss: x}, {loss: y, tau: 4}]\n", "f.yaml"));
-  CHECK(flat == std::map<std::string, std::string>{
-                    {"a", "1"}, {"b.c", "1, 2"}, {"b.d", "null"}, {"terms.0.loss", "x"}, {"terms.1.loss", "y"}, {"terms.1.tau", "4"}});
+  const auto flat =
+      flatten(Config::parse("a: 1\nb: {c: [1, 2], d: null}\nterms: [{loss: x}, {loss: y, tau: 4}]\n", "f.yaml"));
+  CHECK(flat == std::map<std::string, std::string>{{"a", "1"},
+                                                   {"b.c", "1, 2"},
+                                                   {"b.d", "null"},
+                                                   {"terms.0.loss", "x"},
+                                                   {"terms.1.loss", "y"},
+                                                   {"terms.1.tau", "4"}});
 }
 
 TEST_CASE("differences of configurations name the key and both values") {
@@ -33,10 +38,12 @@ TEST_CASE("differences of configurations name the key and both values") {
 
 TEST_CASE("the first step with another number is found; clocks and torn lines do not count") {
   const test::TempDir dir;
-  std::ofstream(dir / "a") << "{\"iter\":1,\"loss\":2,\"steps_per_second\":1}\n{\"iter\":2,\"loss\":1.5,\"x\":null}\n"
-                              "{\"iter\":2,\"val_miou\":30,\"iou\":[1,null]}\n{\"iter\":3,\"loss\":1}\n{\"iter\":4,\"lo";
-  std::ofstream(dir / "b") << "{\"iter\":1,\"loss\":2,\"steps_per_second\":9}\n{\"iter\":2,\"loss\":1.5,\"x\":null}\n"
-                              "{\"iter\":2,\"val_miou\":30,\"iou\":[1,null]}\n{\"iter\":3,\"loss\":1.25}\n{\"iter\":5,\"loss\":7}\n";
+  std::ofstream(dir / "a")
+      << "{\"iter\":1,\"loss\":2,\"steps_per_second\":1}\n{\"iter\":2,\"loss\":1.5,\"x\":null}\n"
+         "{\"iter\":2,\"val_miou\":30,\"iou\":[1,null]}\n{\"iter\":3,\"loss\":1}\n{\"iter\":4,\"lo";
+  std::ofstream(dir / "b")
+      << "{\"iter\":1,\"loss\":2,\"steps_per_second\":9}\n{\"iter\":2,\"loss\":1.5,\"x\":null}\n"
+         "{\"iter\":2,\"val_miou\":30,\"iou\":[1,null]}\n{\"iter\":3,\"loss\":1.25}\n{\"iter\":5,\"loss\":7}\n";
   const auto a = read_metrics(dir / "a");
   const auto b = read_metrics(dir / "b");
   CHECK(a.size() == 3);

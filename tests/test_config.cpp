@@ -67,17 +67,23 @@ TEST_CASE("a copy of a section sees the same tree") {
 }
 
 TEST_CASE("wrong types name place, key, expected and found") {
-  const Config c = Config::parse("a: x\nb:\n  c: [1, y]\n  d: 1.5\n  e: \"3\"\n  f: yes\n  g: 1e400\n  h: 99999999999\ni:\n", "t.yaml");
-  check_throws<ConfigError>([&] { static_cast<void>(c.get<double>("a")); }, {"t.yaml:1: 'a': expected a finite number, found 'x'"});
-  check_throws<ConfigError>([&] { static_cast<void>(c.get<std::vector<std::int64_t>>("b.c")); }, {"t.yaml:3: 'b.c.1': expected an integer, found 'y'"});
-  check_throws<ConfigError>([&] { static_cast<void>(c.get<std::int64_t>("b.d")); }, {"t.yaml:4: 'b.d': expected an integer, found '1.5'"});
+  const Config c = Config::parse(
+      "a: x\nb:\n  c: [1, y]\n  d: 1.5\n  e: \"3\"\n  f: yes\n  g: 1e400\n  h: 99999999999\ni:\n", "t.yaml");
+  check_throws<ConfigError>([&] { static_cast<void>(c.get<double>("a")); },
+                            {"t.yaml:1: 'a': expected a finite number, found 'x'"});
+  check_throws<ConfigError>([&] { static_cast<void>(c.get<std::vector<std::int64_t>>("b.c")); },
+                            {"t.yaml:3: 'b.c.1': expected an integer, found 'y'"});
+  check_throws<ConfigError>([&] { static_cast<void>(c.get<std::int64_t>("b.d")); },
+                            {"t.yaml:4: 'b.d': expected an integer, found '1.5'"});
   check_throws<ConfigError>([&] { static_cast<void>(c.get<int>("b.e")); }, {"t.yaml:5"});
-  check_throws<ConfigError>([&] { static_cast<void>(c.get<bool>("b.f")); }, {"t.yaml:6", "expected true or false, found 'yes'"});
+  check_throws<ConfigError>([&] { static_cast<void>(c.get<bool>("b.f")); },
+                            {"t.yaml:6", "expected true or false, found 'yes'"});
   check_throws<ConfigError>([&] { static_cast<void>(c.get<double>("b.g")); }, {"finite"});
   check_throws<ConfigError>([&] { static_cast<void>(c.get<int>("b.h")); }, {"32 bits"});
   CHECK(c.get<std::int64_t>("b.h") == 99999999999);
   check_throws<ConfigError>([&] { static_cast<void>(c.get<int>("b")); }, {"found a section"});
-  check_throws<ConfigError>([&] { static_cast<void>(c.section("a")); }, {"t.yaml:1: 'a': expected a section, found 'x'"});
+  check_throws<ConfigError>([&] { static_cast<void>(c.section("a")); },
+                            {"t.yaml:1: 'a': expected a section, found 'x'"});
   check_throws<ConfigError>([&] { static_cast<void>(c.get<int>("a.z")); }, {"t.yaml:1: 'a': expected a section"});
   check_throws<ConfigError>([&] { static_cast<void>(c.sections("a")); }, {"expected a list of sections, found 'x'"});
   check_throws<ConfigError>([&] { static_cast<void>(c.sections("b.c")); }, {"'b.c.0': expected a section, found '1'"});
@@ -93,17 +99,23 @@ TEST_CASE("wrong types name place, key, expected and found") {
 
 TEST_CASE("ranges and choices") {
   const Config c = Config::parse("lr: 7\npolicy: cosin\n", "t.yaml");
-  check_throws<ConfigError>([&] { static_cast<void>(c.get_in_range<double>("lr", 0.01, 0.0, 1.0)); }, {"t.yaml:1: 'lr': expected 0 to 1, found 7"});
+  check_throws<ConfigError>([&] { static_cast<void>(c.get_in_range<double>("lr", 0.01, 0.0, 1.0)); },
+                            {"t.yaml:1: 'lr': expected 0 to 1, found 7"});
   CHECK(c.get_in_range<std::int64_t>("lr", 1, 7) == 7);
   CHECK(c.get_in_range<int>("batch", 4, 1, 64) == 4);
-  check_throws<ConfigError>([&] { static_cast<void>(c.get_in_range<int>("workers", 99, 0, 64)); }, {"'workers'", "found 99"});
-  check_throws<ConfigError>([&] { static_cast<void>(c.choice("policy", "poly", {"poly", "cosine", "step"})); },
-                            {"t.yaml:2: 'policy': expected one of poly, cosine, step, found 'cosin'; did you mean 'cosine'?"});
+  check_throws<ConfigError>([&] { static_cast<void>(c.get_in_range<int>("workers", 99, 0, 64)); },
+                            {"'workers'", "found 99"});
+  check_throws<ConfigError>(
+      [&] {
+        static_cast<void>(c.choice("policy", "poly", {"poly", "cosine", "step"}));
+      },
+      {"t.yaml:2: 'policy': expected one of poly, cosine, step, found 'cosin'; did you mean 'cosine'?"});
   CHECK(c.choice("warmup", "none", {"none", "linear"}) == "none");
 }
 
 TEST_CASE("keys nobody asked for") {
-  const Config c = Config::parse("train:\n  lr: 1\n  bach_size: 8\n  losses:\n    - {weight: 1, tua: 4}\nfoo: 1\nlr: 3\n", "t.yaml");
+  const Config c =
+      Config::parse("train:\n  lr: 1\n  bach_size: 8\n  losses:\n    - {weight: 1, tua: 4}\nfoo: 1\nlr: 3\n", "t.yaml");
   const Config train = c.section("train");
   static_cast<void>(train.get<double>("lr"));
   static_cast<void>(train.get("batch_size", std::int64_t{4}));
@@ -137,18 +149,25 @@ TEST_CASE("an unread section is one error, a fully read file none") {
 TEST_CASE("duplicate keys give both lines") {
   check_throws<ConfigError>([] { static_cast<void>(Config::parse("a: 1\nb: 2\na: 3\n", "t.yaml")); },
                             {"t.yaml:3: duplicate key 'a', first given at t.yaml:1"});
-  check_throws<ConfigError>([] { static_cast<void>(Config::parse("s:\n  k: 1\n  k: 1\n", "t.yaml")); }, {"t.yaml:3", "t.yaml:2"});
-  check_throws<ConfigError>([] { static_cast<void>(Config::parse("s: {k: 1, k: 2}\n", "t.yaml")); }, {"duplicate key 'k'"});
+  check_throws<ConfigError>([] { static_cast<void>(Config::parse("s:\n  k: 1\n  k: 1\n", "t.yaml")); },
+                            {"t.yaml:3", "t.yaml:2"});
+  check_throws<ConfigError>([] { static_cast<void>(Config::parse("s: {k: 1, k: 2}\n", "t.yaml")); },
+                            {"duplicate key 'k'"});
   static_cast<void>(Config::parse("a: {k: 1}\nb: {k: 1}\n", "t.yaml"));
 }
 
 TEST_CASE("texts that are no configuration") {
-  check_throws<ConfigError>([] { static_cast<void>(Config::parse("a: [1\n", "t.yaml")); }, {"t.yaml:", "not valid YAML"});
-  check_throws<ConfigError>([] { static_cast<void>(Config::parse("a: 1\n b: 2\n", "t.yaml")); }, {"t.yaml:2", "not valid YAML"});
-  check_throws<ConfigError>([] { static_cast<void>(Config::parse("- 1\n- 2\n", "t.yaml")); }, {"t.yaml:1", "found a list"});
+  check_throws<ConfigError>([] { static_cast<void>(Config::parse("a: [1\n", "t.yaml")); },
+                            {"t.yaml:", "not valid YAML"});
+  check_throws<ConfigError>([] { static_cast<void>(Config::parse("a: 1\n b: 2\n", "t.yaml")); },
+                            {"t.yaml:2", "not valid YAML"});
+  check_throws<ConfigError>([] { static_cast<void>(Config::parse("- 1\n- 2\n", "t.yaml")); },
+                            {"t.yaml:1", "found a list"});
   check_throws<ConfigError>([] { static_cast<void>(Config::parse("just text", "t.yaml")); }, {"found 'just text'"});
-  check_throws<ConfigError>([] { static_cast<void>(Config::parse("a: 1\n---\nb: 2\n", "t.yaml")); }, {"second document"});
-  check_throws<ConfigError>([] { static_cast<void>(Config::parse("a.b: 1\n", "t.yaml")); }, {"t.yaml:1", "contains a dot"});
+  check_throws<ConfigError>([] { static_cast<void>(Config::parse("a: 1\n---\nb: 2\n", "t.yaml")); },
+                            {"second document"});
+  check_throws<ConfigError>([] { static_cast<void>(Config::parse("a.b: 1\n", "t.yaml")); },
+                            {"t.yaml:1", "contains a dot"});
   check_throws<ConfigError>([] { static_cast<void>(Config::parse("? [1]\n: 2\n", "t.yaml")); }, {"plain text"});
   check_throws<ConfigError>([] { static_cast<void>(Config::load("/none.yaml")); }, {"/none.yaml", "No such file"});
   static_cast<void>(Config::parse("", "t.yaml"));
@@ -183,7 +202,7 @@ TEST_CASE("a copy holds what was written, and merging joins sections") {
   CHECK(copy.get<int>("train.steps") == 10);
   CHECK(copy.get<int>("train.warmup") == 3);
   CHECK(copy.get<std::vector<std::int64_t>>("list") == std::vector<std::int64_t>{7});
-  CHECK(base.get<double>("train.lr") == 0.1);   // the original is untouched
+  CHECK(base.get<double>("train.lr") == 0.1);     // the original is untouched
   CHECK(copy.where("train.lr") == "top.yaml:1");  // places travel with the values
   CHECK(copy.where("train.steps") == "base.yaml:1");
   top.check_all_used();  // merging asked for everything
@@ -193,7 +212,8 @@ TEST_CASE("a copy holds what was written, and merging joins sections") {
   static_cast<void>(odd.get<int>("train.steps"));
   static_cast<void>(odd.get<std::string>("name"));
   static_cast<void>(odd.get<std::vector<std::int64_t>>("list"));
-  check_throws<ConfigError>([&] { odd.check_all_used(); }, {"odd.yaml:1: unknown key 'train.stepz', did you mean 'steps'?"});
+  check_throws<ConfigError>([&] { odd.check_all_used(); },
+                            {"odd.yaml:1: unknown key 'train.stepz', did you mean 'steps'?"});
 }
 
 TEST_CASE("overrides change, add and reach into lists") {
@@ -212,17 +232,20 @@ TEST_CASE("overrides change, add and reach into lists") {
   check_throws<ConfigError>([&] { c.override_with("=3"); }, {"expected key=value"});
   check_throws<ConfigError>([&] { c.override_with("train..lr=3"); }, {"empty key"});
   check_throws<ConfigError>([&] { c.override_with("train.lr.x=3"); }, {"command line", "'0.5'", "no section"});
-  check_throws<ConfigError>([&] { c.override_with("losses.2.tau=3"); }, {"'2' is no entry of a list of 2 (from x.yaml:11)"});
+  check_throws<ConfigError>([&] { c.override_with("losses.2.tau=3"); },
+                            {"'2' is no entry of a list of 2 (from x.yaml:11)"});
   check_throws<ConfigError>([&] { c.override_with("a=[1"); }, {"command line 'a=[1'", "not valid YAML"});
 
   Config d;
   d.override_with("train.batchsize=x");
-  check_throws<ConfigError>([&] { static_cast<void>(d.get<int>("train.batchsize")); }, {"command line 'train.batchsize=x'", "expected an integer"});
+  check_throws<ConfigError>([&] { static_cast<void>(d.get<int>("train.batchsize")); },
+                            {"command line 'train.batchsize=x'", "expected an integer"});
   Config e;
   e.override_with("train.batchsize=8");
   static_cast<void>(e.get("train.batch_size", 4));
-  check_throws<ConfigError>([&] { e.check_all_used(); },
-                            {"command line 'train.batchsize=8': unknown key 'train.batchsize', did you mean 'batch_size'?"});
+  check_throws<ConfigError>(
+      [&] { e.check_all_used(); },
+      {"command line 'train.batchsize=8': unknown key 'train.batchsize', did you mean 'batch_size'?"});
 }
 
 TEST_CASE("the dump holds file values, overrides and defaults, and reads back the same") {
@@ -256,7 +279,8 @@ TEST_CASE("the dump holds file values, overrides and defaults, and reads back th
 
 TEST_CASE("control characters are refused with their line; tabs and line ends are not") {
   CHECK_THROWS_WITH_AS((void)Config::parse("a: 1\r\nb: \x17\n", "x.yaml"),
-                       doctest::Contains("x.yaml:2: a control character (byte 0x17), expected printable text"), ConfigError);
+                       doctest::Contains("x.yaml:2: a control character (byte 0x17), expected printable text"),
+                       ConfigError);
   CHECK_THROWS_AS((void)Config::parse("a: \x7F", "x.yaml"), ConfigError);
   CHECK(Config::parse("a: 1\t# one\r\n", "x.yaml").get<int>("a") == 1);
 }

@@ -138,8 +138,16 @@ TEST_CASE("a plan visits every pixel once, sorted so that taps can be skipped") 
   for (const Problem p : {Problem{16, 6, 1, false}, {40, 1, 1, false}, {17, 1, 2, true}, {9, 12, 1, true}}) {
     CAPTURE(p.size);
     const std::int64_t source = p.transposed ? (p.size - 1) / p.stride + 1 : p.size;
-    const ops::GatherPlan plan({2, p.size, p.size, source, source, {3, 3}, {p.stride, p.stride}, {p.rate, p.rate},
-                                {p.rate, p.rate}, p.transposed ? 1 : 0});
+    const ops::GatherPlan plan({2,
+                                p.size,
+                                p.size,
+                                source,
+                                source,
+                                {3, 3},
+                                {p.stride, p.stride},
+                                {p.rate, p.rate},
+                                {p.rate, p.rate},
+                                p.transposed ? 1 : 0});
     std::vector<int> visits(static_cast<std::size_t>(plan.pixels()));
     std::int64_t multiplied = 0;  // (pixel, tap) pairs, with those that are multiplied by zeros
     std::int64_t needed = 0;
@@ -257,10 +265,12 @@ TEST_CASE("messages name the shapes and the options") {
   CHECK(large.find("dilation 4x1") != std::string::npos);
   CHECK(conv({8, 6, 3, 3}, {.stride = {0, 1}}).find("stride and dilation must be at least 1") != std::string::npos);
   CHECK(conv({8, 6, 1, 1}, {}, ramp({7})).find("bias has shape [7], expected [8]") != std::string::npos);
-  CHECK(message_of([&] { static_cast<void>(ops::conv2d(x, ramp({8, 6, 1, 1}, DType::kBF16))); })
-            .find("weight is bf16, expected f32") != std::string::npos);
-  CHECK(message_of([&] { static_cast<void>(ops::conv2d(ramp({3, 4}), ramp({8, 6, 1, 1}))); }).find("expected [N,C,H,W]") !=
-        std::string::npos);
+  CHECK(message_of([&] {
+          static_cast<void>(ops::conv2d(x, ramp({8, 6, 1, 1}, DType::kBF16)));
+        }).find("weight is bf16, expected f32") != std::string::npos);
+  CHECK(message_of([&] {
+          static_cast<void>(ops::conv2d(ramp({3, 4}), ramp({8, 6, 1, 1})));
+        }).find("expected [N,C,H,W]") != std::string::npos);
 }
 
 TEST_CASE("shapes alone on the meta device") {

@@ -48,7 +48,8 @@ TEST_CASE("3x3 stride 2 restores the sizes it came from") {
   const Tensor w = Tensor::zeros({2, 2, 3, 3});
   const auto up = [&](std::int64_t size, std::int64_t extra) {
     return ops::conv_transpose2d(Tensor::zeros({1, 2, size, size}), w, {},
-                                 {.stride = {2, 2}, .padding = {1, 1}, .output_padding = {extra, extra}}).size(2);
+                                 {.stride = {2, 2}, .padding = {1, 1}, .output_padding = {extra, extra}})
+        .size(2);
   };
   CHECK(up(17, 0) == 33);
   CHECK(up(33, 0) == 65);
@@ -73,7 +74,8 @@ TEST_CASE("messages") {
     return message_of([&] { static_cast<void>(ops::conv_transpose2d(x, Tensor::zeros(w), {}, options)); });
   };
   CHECK(call({5, 4, 3, 3}, {}).find("[conv_transpose2d] input [1, 4, 3, 3] has 4 channels") == 0);
-  CHECK(call({4, 4, 3, 3}, {.stride = {2, 2}, .output_padding = {2, 0}}).find("got output_padding 2") != std::string::npos);
+  CHECK(call({4, 4, 3, 3}, {.stride = {2, 2}, .output_padding = {2, 0}}).find("got output_padding 2") !=
+        std::string::npos);
   CHECK(call({4, 4, 1, 1}, {.padding = {2, 2}}).find("leave nothing") != std::string::npos);
   CHECK(call({4, 4, 3, 3}, {.groups = 3}).find("do not divide into 3 groups") != std::string::npos);
 }

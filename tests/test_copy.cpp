@@ -39,7 +39,8 @@ bool same_storage(const Tensor& a, const Tensor& b) { return a.impl()->storage =
 TEST_CASE("reshape keeps the logical order of elements, whatever the memory order") {
   const Tensor x = iota({2, 3, 4, 5});
   const std::vector<float> order = x.to_vector<float>();
-  const Shape shapes[] = {{2, 60}, {120}, {6, 20}, {2, 3, 20}, {5, 4, 3, 2}, {2, 3, 2, 2, 5}, {1, 120, 1, 1}, {2, 3, 4, 5}};
+  const Shape shapes[] = {{2, 60},      {120},           {6, 20},        {2, 3, 20},
+                          {5, 4, 3, 2}, {2, 3, 2, 2, 5}, {1, 120, 1, 1}, {2, 3, 4, 5}};
   for (const Shape& shape : shapes) {
     CAPTURE(shape.to_string());
     CHECK(ops::reshape(x, shape).shape() == shape);
@@ -64,14 +65,13 @@ TEST_CASE("reshape is a view where the strides allow it, and only there") {
   CHECK_FALSE(same_storage(ops::clone(pooled), pooled));
 }
 
-TEST_CASE("a copied reshape gives a dense tensor") {
-  CHECK(ops::reshape(iota({2, 6, 3, 4}), {2, 3, 6, 4}).is_dense());
-}
+TEST_CASE("a copied reshape gives a dense tensor") { CHECK(ops::reshape(iota({2, 6, 3, 4}), {2, 3, 6, 4}).is_dense()); }
 
 TEST_CASE("transposing copies agree with the plain loop") {
   // Sizes around the tile, with outer dimensions on both sides, in both directions.
   Generator g(1);
-  const Shape shapes[] = {{1, 16, 16, 16}, {2, 17, 5, 7}, {3, 4, 40, 3}, {1, 100, 1, 33}, {2, 3, 9, 9}, {1, 64, 50, 50}};
+  const Shape shapes[] = {{1, 16, 16, 16}, {2, 17, 5, 7}, {3, 4, 40, 3},
+                          {1, 100, 1, 33}, {2, 3, 9, 9},  {1, 64, 50, 50}};
   for (const Shape& shape : shapes) {
     for (const DType dtype : {DType::kF32, DType::kBF16}) {
       CAPTURE(shape.to_string());
@@ -164,17 +164,24 @@ TEST_CASE("a write through a slice is a write to the tensor") {
 
 TEST_CASE("errors name what was got and what was expected") {
   const Tensor x = iota({2, 3, 4, 5});
-  CHECK(contains(message_of([&] { (void)ops::reshape(x, {7, 20}); }), "[reshape] got shape [7, 20] of 140 elements for a tensor of shape [2, 3, 4, 5] with 120"));
+  CHECK(contains(message_of([&] {
+                   (void)ops::reshape(x, {7, 20});
+                 }),
+                 "[reshape] got shape [7, 20] of 140 elements for a tensor of shape [2, 3, 4, 5] with 120"));
   CHECK(contains(message_of([&] { (void)ops::reshape(x, {-1, 7}); }), "[-1, 7]"));
   CHECK(contains(message_of([&] { (void)ops::reshape(x, {-1, -1}); }), "more than one -1"));
   CHECK(contains(message_of([&] { (void)ops::permute(x, {0, 1, 1, 3}); }), "[permute] got [0, 1, 1, 3]"));
   CHECK(contains(message_of([&] { (void)ops::permute(x, {0, 1}); }), "[2, 3, 4, 5]"));
   CHECK(contains(message_of([&] { (void)ops::flatten(x, 4); }), "[flatten]"));
-  CHECK(contains(message_of([&] { (void)ops::slice(x, 1, 2, 4); }), "[slice] got range 2..4 of dimension 1 of shape [2, 3, 4, 5]"));
+  CHECK(contains(message_of([&] { (void)ops::slice(x, 1, 2, 4); }),
+                 "[slice] got range 2..4 of dimension 1 of shape [2, 3, 4, 5]"));
   CHECK(contains(message_of([&] { (void)ops::slice(x, 1, 2, 1); }), "[slice]"));
   const std::string joined = message_of([&] { (void)ops::concat({x, iota({2, 3, 4, 6})}, 1); });
   CHECK(contains(joined, "tensor 1 has shape [2, 3, 4, 6], expected [2, 3, 4, 5]"));
-  CHECK(contains(message_of([&] { (void)ops::concat({x, x.copy_as(DType::kBF16)}, 1); }), "tensor 1 is bf16, expected f32"));
+  CHECK(contains(message_of([&] {
+                   (void)ops::concat({x, x.copy_as(DType::kBF16)}, 1);
+                 }),
+                 "tensor 1 is bf16, expected f32"));
   CHECK(contains(message_of([&] { (void)ops::concat(std::vector<Tensor>{}, 0); }), "no tensors"));
   CHECK(contains(message_of([&] { (void)ops::pad2d(iota({2, 3}), {}); }), "[pad2d] got f32 [2, 3]"));
   CHECK(contains(message_of([&] { (void)ops::pad2d(x, {.left = -1}); }), "-1 left"));

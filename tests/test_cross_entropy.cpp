@@ -65,7 +65,8 @@ TEST_CASE("cross_entropy: value and gradient of the composite of generic ops, in
 
 TEST_CASE("cross_entropy: equal scores give ln K") {
   const Tensor labels = Tensor::zeros({2, 4, 5}, DType::kU8);
-  CHECK(cross_entropy(Tensor::full({2, 19, 4, 5}, 3.0), labels).item() == doctest::Approx(std::log(19.0)).epsilon(1e-6));
+  CHECK(cross_entropy(Tensor::full({2, 19, 4, 5}, 3.0), labels).item() ==
+        doctest::Approx(std::log(19.0)).epsilon(1e-6));
 }
 
 TEST_CASE("cross_entropy: unchanged by a shift; gradients of a pixel sum to zero") {
@@ -143,7 +144,10 @@ TEST_CASE("cross_entropy: a label that is no class is named with its pixel") {
     }
   }
   const Tensor negative = Tensor::full({2}, -1, DType::kI64);
-  CHECK(contains_text(error_text<DataError>([&] { return cross_entropy(Tensor::zeros({2, 3}), negative); }), "label -1"));
+  CHECK(contains_text(error_text<DataError>([&] {
+                        return cross_entropy(Tensor::zeros({2, 3}), negative);
+                      }),
+                      "label -1"));
   CHECK(cross_entropy(Tensor::zeros({2, 3}), negative, {.ignore_index = -1}).item() == 0.0);
 }
 
@@ -205,9 +209,13 @@ TEST_CASE("cross_entropy: does not depend on the number of threads") {
 TEST_CASE("cross_entropy: wrong arguments are named") {
   const Tensor x = Tensor::zeros({2, 3, 4, 5});
   const Tensor labels = Tensor::zeros({2, 4, 5}, DType::kU8);
-  CHECK(contains_text(error_text([&] { return cross_entropy(x, Tensor::zeros({2, 8, 10}, DType::kU8)); }), "[2, 8, 10]"));
+  CHECK(contains_text(error_text([&] {
+                        return cross_entropy(x, Tensor::zeros({2, 8, 10}, DType::kU8));
+                      }),
+                      "[2, 8, 10]"));
   CHECK(contains_text(error_text([&] { return cross_entropy(x, Tensor::zeros({2, 4, 5})); }), "f32"));
-  CHECK(contains_text(error_text([&] { return cross_entropy(x, labels, {.class_weights = Tensor::zeros({4})}); }), "[4]"));
+  CHECK(contains_text(error_text([&] { return cross_entropy(x, labels, {.class_weights = Tensor::zeros({4})}); }),
+                      "[4]"));
   CHECK(contains_text(error_text([&] { return cross_entropy(x, labels, {.class_weights = Tensor::full({3}, -1)}); }),
                       "class 0"));
   CHECK(contains_text(error_text([&] { return cross_entropy(x, labels, {.label_smoothing = 1.5}); }), "1.5"));

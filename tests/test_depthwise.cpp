@@ -92,7 +92,8 @@ TEST_CASE("it equals a dense convolution with a diagonal weight") {
     const Tensor w = random_normal(g, {channels, 1, 3, 3}).copy_as(DType::kF32);
     const Tensor dense = Tensor::zeros({channels, channels, 3, 3});
     for (std::int64_t c = 0; c < channels; ++c) {
-      for (std::int64_t k = 0; k < 9; ++k) dense.view().at<float>(c, c, k / 3, k % 3) = w.view().at<float>(c, 0, k / 3, k % 3);
+      for (std::int64_t k = 0; k < 9; ++k)
+        dense.view().at<float>(c, c, k / 3, k % 3) = w.view().at<float>(c, 0, k / 3, k % 3);
     }
     const Gradients a = run(x, w, with_groups(options, channels));
     const Gradients b = run(x, dense, options);
@@ -147,8 +148,8 @@ TEST_CASE("bias, residual and activation in the same pass") {
   const Tensor plain = ops::conv2d(x, w, b, options);
   const Tensor residual = random_normal(g, plain.shape()).copy_as(DType::kF32);
   const Tensor y = Tensor::empty_like(plain);
-  ops::kDepthwiseForward(kCpu, DType::kF32, x.view(), w.view(), b.view(), residual.view(), ops::Activation::kRelu6, options,
-                         y.view());
+  ops::kDepthwiseForward(kCpu, DType::kF32, x.view(), w.view(), b.view(), residual.view(), ops::Activation::kRelu6,
+                         options, y.view());
   const auto a = plain.to_vector<float>();
   const auto r = residual.to_vector<float>();
   const auto got = y.to_vector<float>();
@@ -160,7 +161,8 @@ TEST_CASE("bias, residual and activation in the same pass") {
 TEST_CASE("messages") {
   std::string text;
   try {
-    static_cast<void>(ops::depthwise_conv2d(Tensor::zeros({1, 4, 3, 3}), Tensor::zeros({4, 2, 3, 3}), {}, {.groups = 2}));
+    static_cast<void>(
+        ops::depthwise_conv2d(Tensor::zeros({1, 4, 3, 3}), Tensor::zeros({4, 2, 3, 3}), {}, {.groups = 2}));
   } catch (const Error& e) {
     text = e.what();
   }

@@ -81,7 +81,8 @@ TEST_CASE("a fresh layer is already near norm 1, without training") {
   Generator g(4);
   nn::SpectralNormConv2d conv({.in = 5, .out = 16, .kernel = 4, .stride = 2, .padding = 1}, g);
   const NoGradGuard off;
-  CHECK(largest_singular_value(nn::spectral_normalize(conv.weight(), conv.u(), conv.v(), 0)) == doctest::Approx(1.0).epsilon(0.1));
+  CHECK(largest_singular_value(nn::spectral_normalize(conv.weight(), conv.u(), conv.v(), 0)) ==
+        doctest::Approx(1.0).epsilon(0.1));
 }
 
 TEST_CASE("two passes before one backward: each keeps its own singular vectors") {
@@ -147,7 +148,11 @@ TEST_CASE("parameters and sizes of the discriminator") {
   CHECK(d(Tensor::empty({2, 21, 65, 65}, DType::kF32, kMeta)).shape() == Shape{2, 1, 1, 1});
   CHECK(tracer.total_params() + 2 == d.parameter_count());  // the two gammas belong to no leaf layer
   CHECK(d(Tensor::empty({1, 21, 97, 130}, DType::kF32, kMeta)).shape() == Shape{1, 1, 3, 5});
-  check_throws<Error>([&] { static_cast<void>(d(Tensor::empty({1, 21, 63, 65}, DType::kF32, kMeta))); }, {"[1, 21, 63, 65]", ">= 64"});
+  check_throws<Error>(
+      [&] {
+        static_cast<void>(d(Tensor::empty({1, 21, 63, 65}, DType::kF32, kMeta)));
+      },
+      {"[1, 21, 63, 65]", ">= 64"});
 }
 
 TEST_CASE("every parameter of the discriminator gets a gradient; eval repeats and depends on no batch") {
@@ -202,7 +207,11 @@ TEST_CASE("the tangent of the scores is their derivative along a direction, in b
       CHECK((up[i] - down[i]) / 2e-7 == doctest::Approx(exact[i]).epsilon(1e-5));
     }
   }
-  check_throws<Error>([&] { static_cast<void>(d.tangent(x, noise({1, 4, 64, 64}))); }, {"[2, 4, 64, 64]", "[1, 4, 64, 64]"});
+  check_throws<Error>(
+      [&] {
+        static_cast<void>(d.tangent(x, noise({1, 4, 64, 64})));
+      },
+      {"[2, 4, 64, 64]", "[1, 4, 64, 64]"});
 }
 
 TEST_SUITE_END();

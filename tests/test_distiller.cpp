@@ -24,7 +24,8 @@ namespace {
 class Toy final : public models::Model {
  public:
   Toy(std::uint64_t seed, std::int64_t stride, std::int64_t width = 6) : generator_(seed) {
-    conv_ = std::make_unique<nn::Conv2d>(nn::ConvArgs{.in = 3, .out = width, .kernel = 3, .stride = stride, .padding = 1}, generator_);
+    conv_ = std::make_unique<nn::Conv2d>(
+        nn::ConvArgs{.in = 3, .out = width, .kernel = 3, .stride = stride, .padding = 1}, generator_);
     head_ = std::make_unique<nn::Conv2d>(nn::ConvArgs{.in = width, .out = 3}, generator_);
     register_module("conv", *conv_);
     register_module("head", *head_);
@@ -73,7 +74,8 @@ TEST_CASE("the total is the weighted sum of the terms, each equal to its own op"
   const Batch batch;
   auto student = std::make_shared<Toy>(1, 4);
   auto teacher = std::make_shared<Toy>(2, 4);
-  Distiller d(student, teacher, {make_term("{loss: channel_kd, tau: 2}", 3.0), make_term("{loss: pixel_kd, tau: 1}", 0.5)});
+  Distiller d(student, teacher,
+              {make_term("{loss: channel_kd, tau: 2}", 3.0), make_term("{loss: pixel_kd, tau: 1}", 0.5)});
   const Objective o = d.forward(batch.images, batch.labels, 0, 10);
   REQUIRE(o.terms.size() == 3);
   CHECK(o.terms[0].name == "ce");
@@ -84,8 +86,9 @@ TEST_CASE("the total is the weighted sum of the terms, each equal to its own op"
   const NoGradGuard off;
   const Tensor s = student->forward(batch.images, {}).logits;
   const Tensor t = teacher->forward(batch.images, {}).logits;
-  CHECK(o.terms[0].raw.item() ==
-        doctest::Approx(ops::cross_entropy(ops::resize_bilinear(s, {12, 16}, false), batch.labels).item()).epsilon(1e-6));
+  CHECK(
+      o.terms[0].raw.item() ==
+      doctest::Approx(ops::cross_entropy(ops::resize_bilinear(s, {12, 16}, false), batch.labels).item()).epsilon(1e-6));
   CHECK(o.terms[1].raw.item() == doctest::Approx(channel_kd(s, t, {.tau = 2}).item()).epsilon(1e-6));
   CHECK(o.terms[2].raw.item() == doctest::Approx(pixel_kd(s, t, {.tau = 1}).item()).epsilon(1e-6));
 }
@@ -147,8 +150,11 @@ TEST_CASE("align: image compares both maps at the size of the labels") {
     o.total.backward();
     for (const auto& p : student->parameters()) CHECK(p.grad().defined());
     const NoGradGuard off;
-    const auto full = [&](Toy& net) { return ops::resize_bilinear(net.forward(batch.images, {}).logits, {12, 16}, corners); };
-    CHECK(o.terms[1].raw.item() == doctest::Approx(channel_kd(full(*student), full(*teacher), {}).item()).epsilon(1e-5));
+    const auto full = [&](Toy& net) {
+      return ops::resize_bilinear(net.forward(batch.images, {}).logits, {12, 16}, corners);
+    };
+    CHECK(o.terms[1].raw.item() ==
+          doctest::Approx(channel_kd(full(*student), full(*teacher), {}).item()).epsilon(1e-5));
   }
   set_log_sink({});
   REQUIRE(lines.size() == 2);
@@ -158,9 +164,10 @@ TEST_CASE("align: image compares both maps at the size of the labels") {
   whole.align = SizeAlign::kImage;
   ObjectiveOptions pictures;
   pictures.whole_images = true;
-  CHECK_THROWS_WITH_AS(Distiller(std::make_shared<Toy>(1, 4), std::make_shared<Toy>(2, 4), {whole}, pictures),
-                       "[distiller] term 'channel_kd': align: image, but these labels are classes of whole pictures and have no size",
-                       ConfigError);
+  CHECK_THROWS_WITH_AS(
+      Distiller(std::make_shared<Toy>(1, 4), std::make_shared<Toy>(2, 4), {whole}, pictures),
+      "[distiller] term 'channel_kd': align: image, but these labels are classes of whole pictures and have no size",
+      ConfigError);
 }
 
 TEST_CASE("connectors first: the student's weights rest until the epoch is over") {
@@ -174,7 +181,8 @@ TEST_CASE("connectors first: the student's weights rest until the epoch is over"
   ObjectiveOptions options;
   options.connector_epochs = 1;
   Distiller d(student, std::make_shared<Toy>(2, 4, 6), {term}, options);
-  CHECK_THROWS_WITH_AS(static_cast<void>(d.forward(batch.images, batch.labels, 0, 10)), doctest::Contains("set_steps_per_epoch"), Error);
+  CHECK_THROWS_WITH_AS(static_cast<void>(d.forward(batch.images, batch.labels, 0, 10)),
+                       doctest::Contains("set_steps_per_epoch"), Error);
   d.set_steps_per_epoch(2.5);  // steps 0, 1 and 2 begin in the first epoch
   for (const std::int64_t step : {0, 2, 3}) {
     CAPTURE(step);
@@ -187,9 +195,11 @@ TEST_CASE("connectors first: the student's weights rest until the epoch is over"
   }
   CHECK(d.describe().at(1) == "connectors: trained alone until the end of epoch 1; the student's weights rest");
   CHECK_THROWS_WITH_AS(static_cast<void>(d.forward(batch.images, batch.labels, 0, 3)),
-                       "[distiller] connector_epochs is 1: 3 steps of 3 for the connectors leave none for the student", ConfigError);
+                       "[distiller] connector_epochs is 1: 3 steps of 3 for the connectors leave none for the student",
+                       ConfigError);
   CHECK_THROWS_WITH_AS(Distiller(student, std::make_shared<Toy>(2, 4), {make_term("{loss: pixel_kd}", 1.0)}, options),
-                       "[distiller] connector_epochs is 1, but no term has layers of its own to train in them", ConfigError);
+                       "[distiller] connector_epochs is 1, but no term has layers of its own to train in them",
+                       ConfigError);
 }
 
 TEST_CASE("weights follow their schedule; a term of weight zero is not computed") {
@@ -206,7 +216,8 @@ TEST_CASE("weights follow their schedule; a term of weight zero is not computed"
   CHECK(steps.at(9, 100) == 1);
   CHECK(steps.at(10, 100) == 0.5);
   CHECK(steps.at(99, 100) == 0.1);
-  const Config c = Config::parse("{a: 2, b: {from: 0, to: 4}, c: {value: 3, until: 7}, d: {value: 1, at: [2], to: [5]}}", "t");
+  const Config c =
+      Config::parse("{a: 2, b: {from: 0, to: 4}, c: {value: 3, until: 7}, d: {value: 1, at: [2], to: [5]}}", "t");
   CHECK(WeightSchedule::from_config(c, "a", 1).at(3, 10) == 2);
   CHECK(WeightSchedule::from_config(c, "b", 1).at(5, 10) == 2);
   CHECK(WeightSchedule::from_config(c, "c", 1).at(7, 10) == 0);
@@ -221,8 +232,10 @@ TEST_CASE("weights follow their schedule; a term of weight zero is not computed"
            {"w: {value: 1, at: [3, 2], to: [5, 1]}", "got [3, 2], expected steps that ascend"}}) {
     CAPTURE(text);
     const Config bad = Config::parse(text, "w.yaml");
-    CHECK_THROWS_WITH_AS(static_cast<void>(WeightSchedule::from_config(bad, "w", 1)), doctest::Contains(message), ConfigError);
-    CHECK_THROWS_WITH_AS(static_cast<void>(WeightSchedule::from_config(bad, "w", 1)), doctest::Contains("w.yaml:1"), ConfigError);
+    CHECK_THROWS_WITH_AS(static_cast<void>(WeightSchedule::from_config(bad, "w", 1)), doctest::Contains(message),
+                         ConfigError);
+    CHECK_THROWS_WITH_AS(static_cast<void>(WeightSchedule::from_config(bad, "w", 1)), doctest::Contains("w.yaml:1"),
+                         ConfigError);
   }
   CHECK_THROWS_AS(WeightSchedule(-1.0), ConfigError);
   CHECK_THROWS_AS(static_cast<void>(WeightSchedule::steps(1, {{5, 1}, {5, 2}})), ConfigError);
@@ -241,8 +254,10 @@ TEST_CASE("weights that change by epochs") {
   CHECK(w.at(3, 10, 3.5) == 0);
   CHECK(w.at(4, 10, 3.5) == doctest::Approx(1));
   CHECK(w.at(7, 10, 3.5) == doctest::Approx(2));
-  const Config c = Config::parse("{a: {from: 0, to: 9500, per: epoch}, b: {from: 10, to: 0, per: epoch}, "
-                                 "c: {from: 0, to: 4, per: step}, d: {from: 0, to: 1, per: batch}}", "t");
+  const Config c = Config::parse(
+      "{a: {from: 0, to: 9500, per: epoch}, b: {from: 10, to: 0, per: epoch}, "
+      "c: {from: 0, to: 4, per: step}, d: {from: 0, to: 1, per: batch}}",
+      "t");
   CHECK(WeightSchedule::from_config(c, "a", 1).at(30, 120, 1) == doctest::Approx(2375));
   CHECK(WeightSchedule::from_config(c, "b", 1).at(30, 120, 1) == doctest::Approx(7.5));
   CHECK(WeightSchedule::from_config(c, "c", 1).at(5, 10) == 2);
@@ -253,7 +268,8 @@ TEST_CASE("weights that change by epochs") {
   auto term = make_term("{loss: channel_kd}", 1.0);
   term.weight = WeightSchedule::epochs(3, 0);
   Distiller d(std::make_shared<Toy>(1, 4), std::make_shared<Toy>(2, 4), {term});
-  CHECK_THROWS_WITH_AS((void)d.forward(batch.images, batch.labels, 0, 30), doctest::Contains("set_steps_per_epoch"), Error);
+  CHECK_THROWS_WITH_AS((void)d.forward(batch.images, batch.labels, 0, 30), doctest::Contains("set_steps_per_epoch"),
+                       Error);
   d.set_steps_per_epoch(10);
   CHECK(d.forward(batch.images, batch.labels, 10, 30).terms.at(1).weight == doctest::Approx(2));
   CHECK(d.forward(batch.images, batch.labels, 29, 30).terms.at(1).weight == doctest::Approx(1));
@@ -263,13 +279,14 @@ TEST_CASE("wrong set-ups are refused with one message") {
   const Batch batch;
   auto term = make_term("{loss: channel_kd}", 1.0);
   term.student_tap = "featurse";
-  CHECK_THROWS_WITH_AS(Distiller(std::make_shared<Toy>(1, 4), std::make_shared<Toy>(2, 4), {term}),
-                       "[distiller] term 'channel_kd': the student has no tap 'featurse', did you mean 'features'?; taps: "
-                       "logits, features",
-                       ConfigError);
+  CHECK_THROWS_WITH_AS(
+      Distiller(std::make_shared<Toy>(1, 4), std::make_shared<Toy>(2, 4), {term}),
+      "[distiller] term 'channel_kd': the student has no tap 'featurse', did you mean 'features'?; taps: "
+      "logits, features",
+      ConfigError);
   CHECK_THROWS_AS(Distiller(std::make_shared<Toy>(1, 4), nullptr, {make_term("{loss: channel_kd}", 1.0)}), ConfigError);
-  CHECK_THROWS_WITH_AS(static_cast<void>(make_term("{loss: chanel_kd}", 1.0)), doctest::Contains("did you mean 'channel_kd'"),
-                       ConfigError);
+  CHECK_THROWS_WITH_AS(static_cast<void>(make_term("{loss: chanel_kd}", 1.0)),
+                       doctest::Contains("did you mean 'channel_kd'"), ConfigError);
   CHECK_THROWS_AS(static_cast<void>(make_term("{loss: channel_kd, tau: 0}", 1.0)), ConfigError);
 
   auto features = make_term("{loss: channel_kd}", 1.0);
@@ -294,7 +311,8 @@ TEST_CASE("networks that tell their channels are checked before the first step")
   CHECK_THROWS_WITH_AS(Distiller(student, network("deeplabv3_mobilenet_v2", 3), terms("head")),
                        doctest::Contains("teacher tap 'head' has 256; add a connector"), ConfigError);
   CHECK_THROWS_WITH_AS(Distiller(student, network("deeplabv3_mobilenet_v2", 4), terms("logits")),
-                       doctest::Contains("student tap 'logits' has 3 channels, teacher tap 'logits' has 4"), ConfigError);
+                       doctest::Contains("student tap 'logits' has 3 channels, teacher tap 'logits' has 4"),
+                       ConfigError);
   CHECK_NOTHROW(Distiller(student, network("deeplabv3_mobilenet_v2", 3), terms("logits")));
 }
 

@@ -113,7 +113,8 @@ TEST_CASE("errors") {
   const Tensor x = Tensor::full({4, 5}, 2.0);
   CHECK(message_of([&] { (void)ops::dropout(x, 1.5, true, g); }).find("[dropout] got p = 1.5") != std::string::npos);
   CHECK(message_of([&] { (void)ops::dropout(x, std::nan(""), true, g); }).find("[dropout]") != std::string::npos);
-  CHECK(message_of([&] { (void)ops::dropout2d(Tensor::zeros({5}), 0.5, true, g); }).find("[dropout2d]") != std::string::npos);
+  CHECK(message_of([&] { (void)ops::dropout2d(Tensor::zeros({5}), 0.5, true, g); }).find("[dropout2d]") !=
+        std::string::npos);
 }
 
 TEST_SUITE_END();

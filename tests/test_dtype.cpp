@@ -23,8 +23,9 @@ std::uint16_t slow_round(float x) {
   const auto above = static_cast<std::uint16_t>(below + 1U);
   const double v = x;
   const double low = std::bit_cast<float>(static_cast<std::uint32_t>(below) << 16U);
-  const double high = (above & 0x7FFFU) == 0x7F80U ? std::copysign(0x1p128, v)  // the next one would be infinity
-                                                   : double{std::bit_cast<float>(static_cast<std::uint32_t>(above) << 16U)};
+  const double high = (above & 0x7FFFU) == 0x7F80U
+                          ? std::copysign(0x1p128, v)  // the next one would be infinity
+                          : double{std::bit_cast<float>(static_cast<std::uint32_t>(above) << 16U)};
   const double d_low = std::abs(v - low);
   const double d_high = std::abs(high - v);
   if (d_low != d_high) return d_low < d_high ? below : above;
@@ -47,12 +48,12 @@ TEST_CASE("every bfloat16 survives the way to float and back") {
 }
 
 TEST_CASE("float to bfloat16 rounds to the nearest, ties to even") {
-  CHECK(bfloat16(0x1.01p0F).bits == 0x3F80);   // exactly between 1 and 1 + 2^-7: to the even 1
-  CHECK(bfloat16(0x1.03p0F).bits == 0x3F82);   // between 1 + 2^-7 and 1 + 2^-6: up to even
+  CHECK(bfloat16(0x1.01p0F).bits == 0x3F80);  // exactly between 1 and 1 + 2^-7: to the even 1
+  CHECK(bfloat16(0x1.03p0F).bits == 0x3F82);  // between 1 + 2^-7 and 1 + 2^-6: up to even
   CHECK(bfloat16(0x1.010002p0F).bits == 0x3F81);
   CHECK(bfloat16(-0.0F).bits == 0x8000);
   CHECK(bfloat16(std::numeric_limits<float>::infinity()).bits == 0x7F80);
-  CHECK(bfloat16(std::numeric_limits<float>::max()).bits == 0x7F80);  // rounds up to infinity
+  CHECK(bfloat16(std::numeric_limits<float>::max()).bits == 0x7F80);                   // rounds up to infinity
   CHECK(std::isnan(static_cast<float>(bfloat16(std::bit_cast<float>(0x7F800001U)))));  // payload in the low bits only
   CHECK(std::isnan(static_cast<float>(bfloat16(std::bit_cast<float>(0xFFFFFFFFU)))));
   Generator g(3);
@@ -78,7 +79,8 @@ TEST_CASE("sizes, names and visitors agree with the C++ types") {
   CHECK(is_floating(DType::kBF16));
   CHECK(!is_floating(DType::kI64));
   CHECK(!is_floating(DType::kBool));
-  CHECK_THROWS_WITH_AS(visit_reference_dtype("relu", DType::kBF16, [](auto) {}), "[relu] reference kernel got bf16, expected f32 or f64; cast first", Error);
+  CHECK_THROWS_WITH_AS(visit_reference_dtype("relu", DType::kBF16, [](auto) {}),
+                       "[relu] reference kernel got bf16, expected f32 or f64; cast first", Error);
   CHECK_THROWS_AS(visit_fast_dtype("relu", DType::kF64, [](auto) {}), Error);
   CHECK(visit_fast_dtype("relu", DType::kBF16, [](auto v) { return std::is_same_v<decltype(v), bfloat16>; }));
 }

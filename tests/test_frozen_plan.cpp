@@ -150,9 +150,10 @@ TEST_CASE("inverted residuals and separable convolutions run strip by strip, wha
     std::int64_t kernel, stride, dilation, height, width;
     bool widen, residual;
   };
-  for (const Case& c : {Case{3, 1, 1, 45, 64, true, true}, Case{3, 2, 1, 45, 61, true, false}, Case{3, 1, 2, 31, 50, true, true},
-                        Case{5, 1, 1, 40, 40, true, false}, Case{3, 1, 1, 97, 64, false, true}, Case{3, 2, 1, 96, 67, false, false},
-                        Case{3, 1, 12, 16, 16, true, false}, Case{3, 1, 1, 1, 3, true, true}}) {
+  for (const Case& c :
+       {Case{3, 1, 1, 45, 64, true, true}, Case{3, 2, 1, 45, 61, true, false}, Case{3, 1, 2, 31, 50, true, true},
+        Case{5, 1, 1, 40, 40, true, false}, Case{3, 1, 1, 97, 64, false, true}, Case{3, 2, 1, 96, 67, false, false},
+        Case{3, 1, 12, 16, 16, true, false}, Case{3, 1, 1, 1, 3, true, true}}) {
     CAPTURE(c.kernel);
     CAPTURE(c.stride);
     CAPTURE(c.dilation);
@@ -161,8 +162,14 @@ TEST_CASE("inverted residuals and separable convolutions run strip by strip, wha
     Generator g(1);
     const std::int64_t wide = 200, narrow = c.widen ? 24 : wide;
     nn::Conv2d widen({.in = narrow, .out = wide, .kernel = 1}, g);
-    nn::Conv2d filter({.in = wide, .out = wide, .kernel = c.kernel, .stride = c.stride, .padding = c.kernel / 2 * c.dilation,
-                       .dilation = c.dilation, .groups = wide}, g);
+    nn::Conv2d filter({.in = wide,
+                       .out = wide,
+                       .kernel = c.kernel,
+                       .stride = c.stride,
+                       .padding = c.kernel / 2 * c.dilation,
+                       .dilation = c.dilation,
+                       .groups = wide},
+                      g);
     nn::Conv2d back({.in = wide, .out = narrow, .kernel = 1}, g);
     for (auto* conv : {&widen, &filter, &back}) conv->eval();
     const auto forward = [&](const Tensor& x) {

@@ -32,7 +32,8 @@ Tensor values_of(const std::string& name, const Shape& shape, double low, double
 /// What fill() of the script does.
 void fill(nn::Module& module) {
   const NoGradGuard off;
-  for (const auto& [key, p] : module.named_parameters()) p.copy_(Tensor::from(golden_parameter(key, p.shape()), p.shape()));
+  for (const auto& [key, p] : module.named_parameters())
+    p.copy_(Tensor::from(golden_parameter(key, p.shape()), p.shape()));
   for (const auto& [key, b] : module.named_buffers()) {
     if (key.ends_with("running_mean")) b.copy_(values_of(key, b.shape(), -0.2, 0.2));
     if (key.ends_with("running_var")) b.copy_(values_of(key, b.shape(), 0.5, 1.5));
@@ -88,8 +89,9 @@ void check_unary(const std::string& name, bool training, const Tolerance& f32, A
     INFO("type ", std::string(name_of(dtype)));
     Generator g(1);
     M module(args..., g);
-    check_module(name, module, [&](const Tensor& x) { return module(x); }, training, dtype,
-                 dtype == DType::kF64 ? Tolerance{1e-10, 1e-9} : f32);
+    check_module(
+        name, module, [&](const Tensor& x) { return module(x); }, training, dtype,
+        dtype == DType::kF64 ? Tolerance{1e-10, 1e-9} : f32);
   }
 }
 
@@ -100,7 +102,9 @@ TEST_CASE("a convolution with spectral norm") {
                                       nn::ConvArgs{.in = 5, .out = 6, .kernel = 4, .stride = 2, .padding = 1});
 }
 
-TEST_CASE("self-attention") { check_unary<models::SelfAttention>("self_attention", true, {1e-5, 1e-4}, std::int64_t{16}); }
+TEST_CASE("self-attention") {
+  check_unary<models::SelfAttention>("self_attention", true, {1e-5, 1e-4}, std::int64_t{16});
+}
 
 TEST_CASE("discriminator") { check_unary<models::Discriminator>("discriminator", true, {1e-4, 2e-2}, std::int64_t{5}); }
 

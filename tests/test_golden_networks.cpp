@@ -39,7 +39,8 @@ std::shared_ptr<models::Model> build(const std::string& name, std::int64_t class
   auto model = models::make_model({.name = name, .classes = classes, .head_dropout = 0.0}, g);
   model->convert_(dtype);
   const NoGradGuard no_grad;
-  for (const auto& [key, p] : model->named_parameters()) p.copy_(Tensor::from(golden_parameter(key, p.shape()), p.shape()));
+  for (const auto& [key, p] : model->named_parameters())
+    p.copy_(Tensor::from(golden_parameter(key, p.shape()), p.shape()));
   model->train();
   return model;
 }
@@ -104,7 +105,8 @@ Training train(const std::string& name, const std::string& optimizer, DType dtyp
   Training run{{}, build(name, net.at("classes").get<std::int64_t>(), dtype)};
   const Batch batch = make_batch(net, dtype);
   const bool adamw = optimizer == "adamw";
-  const nn::OptimizerOptions options{.name = adamw ? "adamw" : "sgd", .momentum = 0.9, .nesterov = optimizer == "nesterov"};
+  const nn::OptimizerOptions options{
+      .name = adamw ? "adamw" : "sgd", .momentum = 0.9, .nesterov = optimizer == "nesterov"};
   std::vector<nn::ParameterGroup> groups(1);
   groups[0].params = run.model->named_parameters();
   groups[0].weight_decay = adamw ? 1.0 : 0.01;
@@ -120,14 +122,16 @@ Training train(const std::string& name, const std::string& optimizer, DType dtyp
 }
 
 /// Distance of the parameters' projections from the stored ones, relative to how far each parameter moved in ten steps.
-double final_deviation(const json& net, const std::string& optimizer, const std::string& when, const models::Model& model) {
+double final_deviation(const json& net, const std::string& optimizer, const std::string& when,
+                       const models::Model& model) {
   const auto null_gradients = net.at("null_gradients").get<std::vector<std::string>>();
   double worst = 0;
   for (const auto& [key, p] : model.named_parameters()) {
     // Rounding noise decides where AdamW moves a parameter without influence.
     if (std::find(null_gradients.begin(), null_gradients.end(), key) != null_gradients.end()) continue;
     const double want = net.at(optimizer).at(when).at(key).get<double>();
-    const double d = std::abs(golden_projection(key, p) - want) / net.at(optimizer).at("movement").at(key).get<double>();
+    const double d =
+        std::abs(golden_projection(key, p) - want) / net.at(optimizer).at("movement").at(key).get<double>();
     worst = std::max(worst, std::isfinite(d) ? d : 1e300);
   }
   return worst;

@@ -60,14 +60,18 @@ Tensor run_pool(const std::string& op, const json& o, const Tensor& x) {
 Tensor run_op(const std::string& op, const json& o, const Inputs& in) {
   if (op == "conv2d") {
     return ops::conv2d(in.at("x"), in.at("w"), optional_input(in, "b"),
-                       {.stride = pair_of(o, "stride"), .padding = pair_of(o, "padding"),
-                        .dilation = pair_of(o, "dilation"), .groups = o.at("groups").get<std::int64_t>()});
+                       {.stride = pair_of(o, "stride"),
+                        .padding = pair_of(o, "padding"),
+                        .dilation = pair_of(o, "dilation"),
+                        .groups = o.at("groups").get<std::int64_t>()});
   }
   if (op == "conv_transpose2d") {
-    return ops::conv_transpose2d(
-        in.at("x"), in.at("w"), optional_input(in, "b"),
-        {.stride = pair_of(o, "stride"), .padding = pair_of(o, "padding"), .output_padding = pair_of(o, "output_padding"),
-         .dilation = pair_of(o, "dilation"), .groups = o.at("groups").get<std::int64_t>()});
+    return ops::conv_transpose2d(in.at("x"), in.at("w"), optional_input(in, "b"),
+                                 {.stride = pair_of(o, "stride"),
+                                  .padding = pair_of(o, "padding"),
+                                  .output_padding = pair_of(o, "output_padding"),
+                                  .dilation = pair_of(o, "dilation"),
+                                  .groups = o.at("groups").get<std::int64_t>()});
   }
   if (op == "linear") return ops::linear(in.at("x"), in.at("w"), optional_input(in, "b"));
   if (op == "matmul") return ops::matmul(in.at("x"), in.at("w"));
@@ -77,13 +81,14 @@ Tensor run_op(const std::string& op, const json& o, const Inputs& in) {
     options.momentum = o.at("momentum").get<double>();
     options.eps = o.at("eps").get<double>();
     options.act = activation_of(o.at("act").get<std::string>());
-    return ops::batch_norm(in.at("x"), in.at("gamma"), in.at("beta"), in.at("running_mean"), in.at("running_var"), options,
-                           optional_input(in, "residual"));
+    return ops::batch_norm(in.at("x"), in.at("gamma"), in.at("beta"), in.at("running_mean"), in.at("running_var"),
+                           options, optional_input(in, "residual"));
   }
   if (op == "max_pool2d" || op == "avg_pool2d") return run_pool(op, o, in.at("x"));
   if (op == "adaptive_avg_pool2d") return ops::adaptive_avg_pool2d(in.at("x"), pair_of(o, "size"));
   if (op == "global_avg_pool2d") return ops::global_avg_pool2d(in.at("x"));
-  if (op == "resize_bilinear") return ops::resize_bilinear(in.at("x"), pair_of(o, "size"), o.at("align_corners").get<bool>());
+  if (op == "resize_bilinear")
+    return ops::resize_bilinear(in.at("x"), pair_of(o, "size"), o.at("align_corners").get<bool>());
   if (op == "resize_nearest") return ops::resize_nearest(in.at("x"), pair_of(o, "size"));
   if (op == "softmax" || op == "log_softmax") {
     const auto axis = o.at("axis") == "spatial" ? ops::SoftmaxAxis::kSpatial : ops::SoftmaxAxis::kChannel;

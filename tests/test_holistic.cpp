@@ -139,7 +139,8 @@ TEST_CASE("holistic: options reach the discriminator's optimizer") {
   const auto moved = [&](const char* yaml, std::size_t i) { return weight_after(yaml)[i] - still[i]; };
   const double one = moved("{loss: holistic, optimizer: sgd, lr: 0.01, weight_decay: 0}", 0);
   CHECK(one != 0);
-  CHECK(moved("{loss: holistic, optimizer: sgd, lr: 0.02, weight_decay: 0}", 0) == doctest::Approx(2 * one).epsilon(1e-3));
+  CHECK(moved("{loss: holistic, optimizer: sgd, lr: 0.02, weight_decay: 0}", 0) ==
+        doctest::Approx(2 * one).epsilon(1e-3));
   CHECK(moved("{loss: holistic, optimizer: sgd, lr: 0.01, weight_decay: 0.5}", 0) ==
         doctest::Approx(one - 0.01 * std::pow(0.5, 0.9) * 0.5 * still[0]).epsilon(1e-3));
   check_throws<ConfigError>(
@@ -152,7 +153,8 @@ TEST_CASE("holistic: options reach the discriminator's optimizer") {
 }
 
 TEST_CASE("holistic: a resumed run repeats bit for bit") {
-  for (const std::string yaml : {"{loss: holistic}", "{loss: holistic, form: wgan_gp}", "{loss: holistic, optimizer: sgd}"}) {
+  for (const std::string yaml :
+       {"{loss: holistic}", "{loss: holistic, form: wgan_gp}", "{loss: holistic, optimizer: sgd}"}) {
     CAPTURE(yaml);
     const Maps maps;
     const auto whole = connected(yaml);

@@ -54,7 +54,7 @@ TEST_SUITE_BEGIN("init");
 TEST_CASE("fans look at dimensions 0 and 1 and the kernel") {
   CHECK(nn::fans_of({64, 32, 3, 3}).in == 288);
   CHECK(nn::fans_of({64, 32, 3, 3}).out == 576);
-  CHECK(nn::fans_of({96, 1, 3, 3}).in == 9);     // depthwise
+  CHECK(nn::fans_of({96, 1, 3, 3}).in == 9);  // depthwise
   CHECK(nn::fans_of({96, 1, 3, 3}).out == 864);
   CHECK(nn::fans_of({10, 7}).in == 7);
   CHECK(nn::fans_of({10, 7}).out == 10);

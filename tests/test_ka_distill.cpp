@@ -270,7 +270,9 @@ TEST_CASE("mistakes in a configuration are named") {
   check_throws<ConfigError>([&] { Distiller(set.student, set.teacher, {make_term("{loss: ka_adapt}", "code")}); },
                             {"term 'ka_adapt'", "tap 'code'", "distill.autoencoder"});
   check_throws<ConfigError>(
-      [&] { Distiller(set.student, set.teacher, {make_term("{loss: ka_adapt, adapter: none}", "code")}, set.options()); },
+      [&] {
+        Distiller(set.student, set.teacher, {make_term("{loss: ka_adapt, adapter: none}", "code")}, set.options());
+      },
       {"has 4 channels", "has 5", "add a connector"});
   check_throws<ConfigError>([] { static_cast<void>(make_term("{loss: ka_adapt, adapter: conv}", "code")); },
                             {"adapter"});

@@ -24,7 +24,8 @@ class Counting final : public Dataset {
   [[nodiscard]] Sample load(std::size_t index) const override {
     ++loads;
     if (index == 2 && broken) fail<DataError>("data", "sample 2 is broken");
-    Sample s{Image(2, 3, {static_cast<std::uint8_t>(index), 1, 2}), Mask(2, 3, static_cast<std::uint8_t>(index)), name(index)};
+    Sample s{Image(2, 3, {static_cast<std::uint8_t>(index), 1, 2}), Mask(2, 3, static_cast<std::uint8_t>(index)),
+             name(index)};
     return s;
   }
   mutable std::atomic<int> loads = 0;

@@ -136,7 +136,8 @@ TEST_CASE("dropout draws from the generator in scope, and does nothing in eval m
   const auto v = channels(x).to_vector<float>();
   std::size_t kept = 0;
   for (std::size_t c = 0; c < 16; ++c) {
-    for (std::size_t i = 1; i < 2500; ++i) REQUIRE(v[c * 2500 + i] == v[c * 2500]);  // a channel lives or dies as a whole
+    for (std::size_t i = 1; i < 2500; ++i)
+      REQUIRE(v[c * 2500 + i] == v[c * 2500]);  // a channel lives or dies as a whole
     kept += v[c * 2500] != 0.0F ? 1U : 0U;
   }
   CHECK(kept > 0);

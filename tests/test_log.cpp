@@ -70,7 +70,9 @@ class Capture {
 TEST_CASE("levels filter, and the sink sees level and text") {
   const LogLevel before = log_level();
   std::vector<std::string> seen;
-  set_log_sink([&](LogLevel level, std::string_view text) { seen.push_back(fmt::format("{} {}", static_cast<int>(level), text)); });
+  set_log_sink([&](LogLevel level, std::string_view text) {
+    seen.push_back(fmt::format("{} {}", static_cast<int>(level), text));
+  });
   set_log_level(LogLevel::kInfo);
   log_debug("hidden {}", 1);
   log_info("a {}", 2);
@@ -144,7 +146,7 @@ TEST_CASE("the estimate forgets a slow start and never divides by zero") {
   CHECK(eta.rate() == 0);
   CHECK(eta.remaining() < 0);
   eta.mark(0, 0);
-  eta.mark(100, 1);  // the first step took 100 s
+  eta.mark(100, 1);                                               // the first step took 100 s
   for (int i = 1; i <= 300; ++i) eta.mark(100 + 0.1 * i, 1 + i);  // then 10 per second
   CHECK(eta.rate() == doctest::Approx(10).epsilon(0.02));
   CHECK(eta.remaining() == doctest::Approx(69.9).epsilon(0.02));
@@ -267,7 +269,9 @@ TEST_CASE("JSON text reads back") {
   const std::string text = JsonObject()
                                .add("quote\"\\", "line\nbreak\ttab\x01")
                                .add("umlaut", "\xC3\xA4")
-                               .add("broken", "a\xFF" "b\xC3")
+                               .add("broken",
+                                    "a\xFF"
+                                    "b\xC3")
                                .add("float", 0.1F)
                                .add("double", 1.0 / 3)
                                .add("nan", std::nan(""))
@@ -281,7 +285,9 @@ TEST_CASE("JSON text reads back") {
   const auto json = nlohmann::json::parse(text);
   CHECK(json["quote\"\\"] == "line\nbreak\ttab\x01");
   CHECK(json["umlaut"] == "\xC3\xA4");
-  CHECK(json["broken"] == "a\xEF\xBF\xBD" "b\xEF\xBF\xBD");
+  CHECK(json["broken"] ==
+        "a\xEF\xBF\xBD"
+        "b\xEF\xBF\xBD");
   CHECK(text.find("\"float\":0.1,") != std::string::npos);
   CHECK(json["double"].get<double>() == 1.0 / 3);
   CHECK(json["nan"].is_null());

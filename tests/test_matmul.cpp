@@ -49,7 +49,8 @@ TEST_CASE("a channels-last map is a matrix of pixels") {
     for (std::int64_t i = 0; i < 12; ++i) {
       for (std::int64_t j = 0; j < 12; ++j) {
         float expected = 0;
-        for (std::int64_t c = 0; c < 5; ++c) expected += m.at<float>(n, c, i / 4, i % 4) * m.at<float>(n, c, j / 4, j % 4);
+        for (std::int64_t c = 0; c < 5; ++c)
+          expected += m.at<float>(n, c, i / 4, i % 4) * m.at<float>(n, c, j / 4, j % 4);
         REQUIRE(y.at<float>(n, i, j) == doctest::Approx(expected).epsilon(1e-4));
       }
     }
@@ -61,12 +62,11 @@ TEST_CASE("slices, permuted batches and sizes of one are read correctly") {
   const Tensor wide = normal(g, {6, 20});
   const Tensor batch = normal(g, {4, 3, 5});
   const auto compute = [&] {
-    return std::vector{
-        ops::matmul(ops::slice(wide, 1, 2, 9), ops::slice(wide, 1, 11, 18), true),  // gaps between rows
-        ops::matmul(ops::permute(batch, {1, 2, 0}), ops::permute(batch, {1, 0, 2})),  // gaps in both
-        ops::matmul(ops::slice(wide, 0, 1, 2), ops::slice(wide, 0, 4, 5), false, true),
-        ops::matmul(ops::slice(wide, 1, 3, 4), ops::slice(wide, 1, 7, 8), false, true),
-        ops::matmul(ops::slice(wide, 1, 3, 4), ops::slice(wide, 1, 7, 8), true)};
+    return std::vector{ops::matmul(ops::slice(wide, 1, 2, 9), ops::slice(wide, 1, 11, 18), true),  // gaps between rows
+                       ops::matmul(ops::permute(batch, {1, 2, 0}), ops::permute(batch, {1, 0, 2})),  // gaps in both
+                       ops::matmul(ops::slice(wide, 0, 1, 2), ops::slice(wide, 0, 4, 5), false, true),
+                       ops::matmul(ops::slice(wide, 1, 3, 4), ops::slice(wide, 1, 7, 8), false, true),
+                       ops::matmul(ops::slice(wide, 1, 3, 4), ops::slice(wide, 1, 7, 8), true)};
   };
   const auto fast = compute();
   const ReferenceGuard reference;
@@ -127,13 +127,27 @@ TEST_CASE("empty products") {
 }
 
 TEST_CASE("errors name both shapes") {
-  const std::string inner = message_of([] { (void)ops::matmul(Tensor::zeros({2, 3}), Tensor::zeros({4, 5}), false, true); });
+  const std::string inner = message_of([] {
+    (void)ops::matmul(Tensor::zeros({2, 3}), Tensor::zeros({4, 5}), false, true);
+  });
   CHECK(contains(inner, "[matmul] got shapes [2, 3] and [4, 5] (transposed): 3 columns against 5 rows"));
-  CHECK(contains(message_of([] { (void)ops::matmul(Tensor::zeros({2, 3, 4}), Tensor::zeros({1, 4, 5})); }), "batches differ"));
+  CHECK(contains(message_of([] {
+                   (void)ops::matmul(Tensor::zeros({2, 3, 4}), Tensor::zeros({1, 4, 5}));
+                 }),
+                 "batches differ"));
   CHECK(contains(message_of([] { (void)ops::matmul(Tensor::zeros({3}), Tensor::zeros({3, 5})); }), "[B,M,K]"));
-  CHECK(contains(message_of([] { (void)ops::linear(Tensor::zeros({2, 3}), Tensor::zeros({4, 5})); }), "[2, 3] and weight [4, 5]"));
-  CHECK(contains(message_of([] { (void)ops::linear(Tensor::zeros({2, 3}), Tensor::zeros({4, 3}), Tensor::zeros({3})); }), "bias [3]"));
-  CHECK(contains(message_of([] { (void)ops::linear(Tensor::zeros({2, 3}), Tensor::zeros({4, 3}, DType::kF64)); }), "f64 weight"));
+  CHECK(contains(message_of([] {
+                   (void)ops::linear(Tensor::zeros({2, 3}), Tensor::zeros({4, 5}));
+                 }),
+                 "[2, 3] and weight [4, 5]"));
+  CHECK(contains(message_of([] {
+                   (void)ops::linear(Tensor::zeros({2, 3}), Tensor::zeros({4, 3}), Tensor::zeros({3}));
+                 }),
+                 "bias [3]"));
+  CHECK(contains(message_of([] {
+                   (void)ops::linear(Tensor::zeros({2, 3}), Tensor::zeros({4, 3}, DType::kF64));
+                 }),
+                 "f64 weight"));
 }
 
 TEST_SUITE_END();

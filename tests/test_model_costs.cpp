@@ -28,7 +28,8 @@ Cost cost_of(const ModelSpec& spec, const Shape& input) {
   nn::LayerTracer tracer;
   const models::Output out = model->forward(Tensor::empty(input, DType::kF32, kMeta));
   CHECK(tracer.total_params() == model->parameter_count());
-  return {model->parameter_count(), tracer.total_macs(), out.logits.shape(), out.aux.defined() ? out.aux.shape() : Shape{}};
+  return {model->parameter_count(), tracer.total_macs(), out.logits.shape(),
+          out.aux.defined() ? out.aux.shape() : Shape{}};
 }
 
 void check_cost(const ModelSpec& spec, const Shape& input, std::int64_t params, std::int64_t macs) {
@@ -77,7 +78,8 @@ TEST_CASE("torchvision's deeplabv3 with auxiliary head") {
   CHECK(r50.params == 42'004'074);
   CHECK(r50.logits == Shape{1, 21, 65, 65});
   CHECK(r50.aux == Shape{1, 21, 65, 65});
-  CHECK(cost_of({.name = "deeplabv3_resnet101", .classes = 21, .output_stride = 8, .aux = true}, k513).params == 60'996'202);
+  CHECK(cost_of({.name = "deeplabv3_resnet101", .classes = 21, .output_stride = 8, .aux = true}, k513).params ==
+        60'996'202);
 }
 
 TEST_CASE("ResNet backbones at all output strides") {
@@ -152,7 +154,9 @@ TEST_CASE("Xception-41 with ASPP and the decoder of the AICSD form") {
 }
 
 TEST_CASE("DeepLabV3 and DeepLabV3+ in VainF's form") {
-  const auto spec = [](const char* name) { return ModelSpec{.name = name, .classes = 21, .output_stride = 16, .variant = "vf"}; };
+  const auto spec = [](const char* name) {
+    return ModelSpec{.name = name, .classes = 21, .output_stride = 16, .variant = "vf"};
+  };
   check_cost(spec("deeplabv3_mobilenet_v2"), k513, 5'113'877, 6'005'827'264);
   check_cost(spec("deeplabv3_resnet50"), k513, 39'638'869, 51'078'150'592);
   check_cost(spec("deeplabv3_resnet101"), k513, 58'630'997, 71'703'706'048);
@@ -164,7 +168,12 @@ TEST_CASE("DeepLabV3 and DeepLabV3+ in VainF's form") {
 TEST_CASE("PSPNet in both forms, with their stems") {
   const Shape city{1, 3, 512, 1024};
   const auto spec = [](const char* backbone, const char* variant, const char* stem, bool aux) {
-    return ModelSpec{.name = std::string("pspnet_") + backbone, .classes = 19, .output_stride = 8, .aux = aux, .variant = variant, .stem = stem};
+    return ModelSpec{.name = std::string("pspnet_") + backbone,
+                     .classes = 19,
+                     .output_stride = 8,
+                     .aux = aux,
+                     .variant = variant,
+                     .stem = stem};
   };
   // The published cost leaves the auxiliary head out and pools in floor mode.
   check_cost(spec("resnet101", "td", "deep128_floor", false), city, 65'707'475, 523'405'099'008);

@@ -49,8 +49,9 @@ TEST_CASE("state dictionaries have torchvision's size and names") {
   const auto r50 = on_meta({.name = "resnet50", .classes = 1000});
   CHECK(r50->state_dict().size() == 320);
   CHECK(floats_in_state(*r50) == 25'610'152);
-  for (const char* name : {"conv1.weight", "bn1.num_batches_tracked", "layer1.0.downsample.0.weight",
-                           "layer1.0.downsample.1.running_var", "layer3.5.bn3.bias", "layer4.2.conv2.weight", "fc.bias"}) {
+  for (const char* name :
+       {"conv1.weight", "bn1.num_batches_tracked", "layer1.0.downsample.0.weight", "layer1.0.downsample.1.running_var",
+        "layer3.5.bn3.bias", "layer4.2.conv2.weight", "fc.bias"}) {
     CHECK_MESSAGE(r50->state_dict().contains(name), name);
   }
   CHECK(r50->state_dict().at("layer4.0.conv2.weight").shape() == Shape{512, 512, 3, 3});
@@ -60,18 +61,19 @@ TEST_CASE("state dictionaries have torchvision's size and names") {
   const auto mn = on_meta({.name = "mobilenet_v2", .classes = 1000});
   CHECK(mn->state_dict().size() == 314);
   CHECK(floats_in_state(*mn) == 3'538'984);
-  for (const char* name : {"features.0.0.weight", "features.1.conv.0.0.weight", "features.1.conv.1.weight",
-                           "features.1.conv.2.running_mean", "features.17.conv.3.bias", "features.18.1.weight",
-                           "classifier.1.weight"}) {
+  for (const char* name :
+       {"features.0.0.weight", "features.1.conv.0.0.weight", "features.1.conv.1.weight",
+        "features.1.conv.2.running_mean", "features.17.conv.3.bias", "features.18.1.weight", "classifier.1.weight"}) {
     CHECK_MESSAGE(mn->state_dict().contains(name), name);
   }
   CHECK(mn->state_dict().at("features.2.conv.1.0.weight").shape() == Shape{96, 1, 3, 3});
   const auto dl = on_meta({.name = "deeplabv3_resnet50", .output_stride = 8, .aux = true});
   CHECK(dl->state_dict().size() == 370);
-  for (const char* name : {"backbone.conv1.weight", "classifier.0.convs.0.0.weight", "classifier.0.convs.3.1.weight",
-                           "classifier.0.convs.4.1.weight", "classifier.0.convs.4.2.running_mean", "classifier.0.project.1.bias",
-                           "classifier.1.weight", "classifier.2.weight", "classifier.4.bias", "aux_classifier.0.weight",
-                           "aux_classifier.1.bias", "aux_classifier.4.bias"}) {
+  for (const char* name :
+       {"backbone.conv1.weight", "classifier.0.convs.0.0.weight", "classifier.0.convs.3.1.weight",
+        "classifier.0.convs.4.1.weight", "classifier.0.convs.4.2.running_mean", "classifier.0.project.1.bias",
+        "classifier.1.weight", "classifier.2.weight", "classifier.4.bias", "aux_classifier.0.weight",
+        "aux_classifier.1.bias", "aux_classifier.4.bias"}) {
     CHECK_MESSAGE(dl->state_dict().contains(name), name);
   }
 }
@@ -109,8 +111,10 @@ TEST_CASE("ResNet dilation patterns") {
   CHECK(dilations(*on_meta({.name = "deeplabv3plus_resnet50", .variant = "vf"}), "layer4") == List{1, 2, 2});
   CHECK(dilations(*on_meta({.name = "deeplabv3plus_resnet50", .variant = "tfd"}), "layer4") == List{1, 2, 2});
   CHECK(dilations(*on_meta({.name = "pspnet_resnet18", .output_stride = 8}), "layer4") == List{4, 4, 4, 4});
-  CHECK(dilations(*on_meta({.name = "pspnet_resnet18", .output_stride = 8, .variant = "mmseg"}), "layer4") == List{2, 1, 4, 1});
-  CHECK(dilations(*on_meta({.name = "deeplabv3plus_resnet18", .output_stride = 8, .variant = "mmseg"}), "layer3") == List{1, 1, 2, 1});
+  CHECK(dilations(*on_meta({.name = "pspnet_resnet18", .output_stride = 8, .variant = "mmseg"}), "layer4") ==
+        List{2, 1, 4, 1});
+  CHECK(dilations(*on_meta({.name = "deeplabv3plus_resnet18", .output_stride = 8, .variant = "mmseg"}), "layer3") ==
+        List{1, 1, 2, 1});
   CHECK(dilations(*on_meta({.name = "deeplabv3plus_resnet50", .multi_grid = {1, 1, 1}}), "layer4") == List{2, 2, 2});
 }
 
@@ -149,7 +153,9 @@ TEST_CASE("Xception and MobileNetV1 rates") {
 }
 
 TEST_CASE("ResNet stems: widths, names, and what only they have") {
-  const auto state = [](const char* stem) { return on_meta({.name = "resnet18", .classes = 10, .stem = stem})->state_dict(); };
+  const auto state = [](const char* stem) {
+    return on_meta({.name = "resnet18", .classes = 10, .stem = stem})->state_dict();
+  };
   const auto plain = state("7x7");
   CHECK(plain.at("conv1.weight").shape() == Shape{64, 3, 7, 7});
   CHECK(!plain.contains("conv2.weight"));
@@ -169,7 +175,8 @@ TEST_CASE("separable DeepLab heads replace every 3x3 of the head") {
     CAPTURE(name);
     const auto plain = on_meta({.name = name});
     const auto model = on_meta({.name = name, .separable = true});
-    CHECK(dilations(*model, "classifier.") == dilations(*plain, "classifier."));  // the depthwise ones take over the rates
+    CHECK(dilations(*model, "classifier.") ==
+          dilations(*plain, "classifier."));  // the depthwise ones take over the rates
     int depthwise = 0;
     for (const auto& m : model->named_modules()) {
       const auto* conv = dynamic_cast<const nn::Conv2d*>(m.module);
@@ -213,7 +220,7 @@ TEST_CASE("make_divisible rounds to eight, never far below") {
   CHECK(models::make_divisible(3) == 8);
   CHECK(models::make_divisible(44.8) == 48);
   const auto narrow = on_meta({.name = "mobilenet_v2", .classes = 1000, .width = 0.35});
-  CHECK(narrow->parameter_count() == 1'677'128 );
+  CHECK(narrow->parameter_count() == 1'677'128);
 }
 
 TEST_CASE("every network: each tap has the channels and the stride it announces") {
@@ -268,7 +275,8 @@ TEST_CASE("asking for taps does not change the result, and pre-ReLU taps precede
       const std::size_t at = tap.find(".pre_relu");
       if (at == std::string::npos) continue;
       CAPTURE(tap);
-      CHECK(test::relative_error(nn::activate(before, ops::Activation::kRelu), tapped.taps.at(tap.substr(0, at))) < 1e-5);
+      CHECK(test::relative_error(nn::activate(before, ops::Activation::kRelu), tapped.taps.at(tap.substr(0, at))) <
+            1e-5);
       double lowest = 0;
       for (const float v : before.to_vector<float>()) lowest = std::min(lowest, static_cast<double>(v));
       CHECK(lowest < 0);
@@ -277,15 +285,16 @@ TEST_CASE("asking for taps does not change the result, and pre-ReLU taps precede
 }
 
 TEST_CASE("a training step gives every parameter a finite gradient") {
-  const std::vector<ModelSpec> specs{{.name = "deeplabv3_resnet18", .classes = 5, .aux = true},
-                                     {.name = "deeplabv3plus_resnet18", .classes = 5, .aux = true, .variant = "mmseg"},
-                                     {.name = "deeplabv3plus_mobilenet_v2", .classes = 5, .width = 0.35, .separable = true},
-                                     {.name = "deeplabv3_xception41", .classes = 5, .variant = "tfd"},
-                                     {.name = "ka_student_mobilenet_v2", .classes = 5, .width = 0.35},
-                                     {.name = "pspnet_resnet18", .classes = 5, .aux = true, .stem = "deep128"},
-                                     {.name = "pspnet_mobilenet_v2", .classes = 5, .width = 0.35, .aux = true, .variant = "td_leaky"},
-                                     {.name = "mobilenet_v1", .classes = 5, .width = 0.25},
-                                     {.name = "resnet18", .classes = 5, .stem = "v1c"}};
+  const std::vector<ModelSpec> specs{
+      {.name = "deeplabv3_resnet18", .classes = 5, .aux = true},
+      {.name = "deeplabv3plus_resnet18", .classes = 5, .aux = true, .variant = "mmseg"},
+      {.name = "deeplabv3plus_mobilenet_v2", .classes = 5, .width = 0.35, .separable = true},
+      {.name = "deeplabv3_xception41", .classes = 5, .variant = "tfd"},
+      {.name = "ka_student_mobilenet_v2", .classes = 5, .width = 0.35},
+      {.name = "pspnet_resnet18", .classes = 5, .aux = true, .stem = "deep128"},
+      {.name = "pspnet_mobilenet_v2", .classes = 5, .width = 0.35, .aux = true, .variant = "td_leaky"},
+      {.name = "mobilenet_v1", .classes = 5, .width = 0.25},
+      {.name = "resnet18", .classes = 5, .stem = "v1c"}};
   for (const ModelSpec& spec : specs) {
     CAPTURE(spec.name);
     Generator g(3);
@@ -371,31 +380,52 @@ TEST_CASE("unknown names and impossible options are configuration errors with a 
   check_throws<ConfigError>([&] { make({.name = "mobilenet_v2_seg", .output_stride = 64}); }, {"output stride 64"});
   check_throws<ConfigError>([&] { make({.name = "mobilenet_v2_seg", .width = 0.0}); }, {"width"});
   check_throws<ConfigError>([&] { make({.name = "mobilenet_v2_seg", .dilation = "vf"}); }, {"'vf'", "tv or jf"});
-  check_throws<ConfigError>([&] { make({.name = "deeplabv3_resnet18", .dilation = "vf"}); }, {"'vf'", "tv, v1b, mmseg, td or jf"});
+  check_throws<ConfigError>([&] { make({.name = "deeplabv3_resnet18", .dilation = "vf"}); },
+                            {"'vf'", "tv, v1b, mmseg, td or jf"});
   check_throws<ConfigError>([&] { make({.name = "deeplabv3_mobilenet_v1", .dilation = "jf"}); }, {"'jf'", "tv only"});
   check_throws<ConfigError>([&] { make({.name = "deeplabv3_xception41", .dilation = "jf"}); }, {"'jf'", "tv only"});
   check_throws<ConfigError>([&] { make({.name = "deeplabv3_xception41", .output_stride = 4}); }, {"output stride 4"});
-  check_throws<ConfigError>([&] { make({.name = "deeplabv3_resnet18", .variant = "jf"}); }, {"'jf'", "tv, vf, tfd or mmseg"});
-  check_throws<ConfigError>([&] { make({.name = "deeplabv3plus_resnet18", .variant = "tv"}); }, {"'tv'", "jf, vf, tfd or mmseg"});
-  check_throws<ConfigError>([&] { make({.name = "pspnet_resnet18", .variant = "tv"}); }, {"'tv'", "td, td_leaky or mmseg"});
-  check_throws<ConfigError>([&] { make({.name = "resnet18", .stem = "deep"}); }, {"'deep'", "7x7, deep128, deep128_floor or v1c"});
+  check_throws<ConfigError>([&] { make({.name = "deeplabv3_resnet18", .variant = "jf"}); },
+                            {"'jf'", "tv, vf, tfd or mmseg"});
+  check_throws<ConfigError>([&] { make({.name = "deeplabv3plus_resnet18", .variant = "tv"}); },
+                            {"'tv'", "jf, vf, tfd or mmseg"});
+  check_throws<ConfigError>([&] { make({.name = "pspnet_resnet18", .variant = "tv"}); },
+                            {"'tv'", "td, td_leaky or mmseg"});
+  check_throws<ConfigError>([&] { make({.name = "resnet18", .stem = "deep"}); },
+                            {"'deep'", "7x7, deep128, deep128_floor or v1c"});
   check_throws<ConfigError>([&] { make({.name = "mobilenet_v2_seg", .stem = "v1c"}); }, {"'v1c'", "only ResNets"});
   check_throws<ConfigError>([&] { make({.name = "pspnet_resnet18", .separable = true}); }, {"separable", "DeepLab"});
-  check_throws<ConfigError>([&] { make({.name = "deeplabv3_resnet18", .aux = true, .variant = "tfd"}); }, {"auxiliary"});
+  check_throws<ConfigError>([&] { make({.name = "deeplabv3_resnet18", .aux = true, .variant = "tfd"}); },
+                            {"auxiliary"});
   check_throws<ConfigError>([&] { make({.name = "deeplabv3plus_resnet18", .aux = true}); }, {"auxiliary"});
   check_throws<ConfigError>([&] { make({.name = "deeplabv3_resnet18", .width = 0.5}); }, {"width"});
   check_throws<ConfigError>([&] { make({.name = "deeplabv3_resnet18", .classes = 0}); }, {"0 classes"});
   const auto model = on_meta({.name = "deeplabv3_resnet18"});
   const std::vector<std::string> taps{"layer4", "layr3"};
-  check_throws<ConfigError>([&] { static_cast<void>(model->forward(Tensor::empty({1, 3, 33, 33}, DType::kF32, kMeta), taps)); },
-                            {"no tap 'layr3'", "did you mean 'layer3'", "aspp.pre_relu"});
+  check_throws<ConfigError>(
+      [&] {
+        static_cast<void>(model->forward(Tensor::empty({1, 3, 33, 33}, DType::kF32, kMeta), taps));
+      },
+      {"no tap 'layr3'", "did you mean 'layer3'", "aspp.pre_relu"});
   check_throws<ConfigError>([&] { static_cast<void>(model->tap_info("x")); }, {"no tap 'x'"});
 }
 
 TEST_CASE("a spec survives being written as metadata") {
-  const ModelSpec spec{.name = "deeplabv3plus_resnet50", .classes = 11, .output_stride = 8, .width = 1.0, .width_divisor = 4, .aux = false,
-                       .bn_eps = 1e-3, .bn_momentum = 0.01, .relu6 = false, .dilation = "tv", .variant = "vf",
-                       .stem = "v1c", .separable = true, .multi_grid = {1, 2, 1}, .head_dropout = 0.25};
+  const ModelSpec spec{.name = "deeplabv3plus_resnet50",
+                       .classes = 11,
+                       .output_stride = 8,
+                       .width = 1.0,
+                       .width_divisor = 4,
+                       .aux = false,
+                       .bn_eps = 1e-3,
+                       .bn_momentum = 0.01,
+                       .relu6 = false,
+                       .dilation = "tv",
+                       .variant = "vf",
+                       .stem = "v1c",
+                       .separable = true,
+                       .multi_grid = {1, 2, 1},
+                       .head_dropout = 0.25};
   const auto text = models::spec_to_metadata(spec);
   const auto back = models::spec_from_metadata(text);
   REQUIRE(back);

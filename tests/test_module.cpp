@@ -55,9 +55,9 @@ TEST_SUITE_BEGIN("module");
 TEST_CASE("names follow registration order, own entries before children") {
   Generator g(1);
   const Net net(g);
-  CHECK(names_of(net.named_parameters()) ==
-        std::vector<std::string>{"conv.weight", "conv.bias", "bn.weight", "bn.bias", "block.0.1.weight",
-                                 "tail.0.weight", "tail.0.bias"});
+  CHECK(names_of(net.named_parameters()) == std::vector<std::string>{"conv.weight", "conv.bias", "bn.weight", "bn.bias",
+                                                                     "block.0.1.weight", "tail.0.weight",
+                                                                     "tail.0.bias"});
   CHECK(names_of(net.named_buffers()) ==
         std::vector<std::string>{"bn.running_mean", "bn.running_var", "bn.num_batches_tracked"});
   CHECK(net.parameter_count() == 2 * 3 * 9 + 3 + 3 + 3 + 12 + 16 + 4);
@@ -71,7 +71,9 @@ TEST_CASE("adopt adds entries without a name level") {
   CHECK(net.named_parameters().front().name == "conv.weight");
 }
 
-TEST_CASE("a name can be taken only once") { check_throws<Error>([] { const Twice t; }, {"[module]", "'a'"}); }
+TEST_CASE("a name can be taken only once") {
+  check_throws<Error>([] { const Twice t; }, {"[module]", "'a'"});
+}
 
 TEST_CASE("named_modules lists parents before children") {
   Generator g(1);

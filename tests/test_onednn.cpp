@@ -35,14 +35,14 @@ std::vector<float> multiply(const Attributes& attributes, std::vector<float> c) 
 
 TEST_CASE("descriptors follow the view") {
   const Tensor x = Tensor::empty({2, 3, 4, 5}, DType::kBF16);
-  CHECK(onednn::desc_of(x.view()) ==
-        Desc({2, 3, 4, 5}, dnnl::memory::data_type::bf16, dnnl::memory::format_tag::nhwc));
+  CHECK(onednn::desc_of(x.view()) == Desc({2, 3, 4, 5}, dnnl::memory::data_type::bf16, dnnl::memory::format_tag::nhwc));
   CHECK(onednn::dense_desc({2, 3, 4, 5}, DType::kBF16) == onednn::desc_of(x.view()));
   const Tensor rows = Tensor::empty_strided({2, 3, 4, 5}, row_major_strides({2, 3, 4, 5}), DType::kF32);
   CHECK(onednn::desc_of(rows.view()) ==
         Desc({2, 3, 4, 5}, dnnl::memory::data_type::f32, dnnl::memory::format_tag::nchw));
   CHECK(onednn::vector_desc(7, DType::kF32).get_size() == 28);
-  CHECK_THROWS_WITH_AS(static_cast<void>(onednn::type_of(DType::kF64)), doctest::Contains("f64 runs the reference"), Error);
+  CHECK_THROWS_WITH_AS(static_cast<void>(onednn::type_of(DType::kF64)), doctest::Contains("f64 runs the reference"),
+                       Error);
 }
 
 TEST_CASE("post-operations run in call order") {

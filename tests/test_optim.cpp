@@ -239,7 +239,8 @@ TEST_CASE("state that does not fit is refused as a whole") {
   for (const auto& [name, tensor] : sgd.state_dict()) state.emplace(name, tensor.copy());
   state.erase("momentum.a");
   state["momentum.c"] = Tensor::zeros({1});
-  check_throws<WeightsError>([&] { sgd.load_state_dict(state); }, {"SGD", "'momentum.a' is missing", "'momentum.c'", "[5, 4, 3, 3]"});
+  check_throws<WeightsError>([&] { sgd.load_state_dict(state); },
+                             {"SGD", "'momentum.a' is missing", "'momentum.c'", "[5, 4, 3, 3]"});
   nn::StateDict extra = sgd.state_dict();
   extra.emplace("momentum.zzz", Tensor::zeros({1}));
   check_throws<WeightsError>([&] { sgd.load_state_dict(extra); }, {"8 entries, expected 7"});
@@ -254,7 +255,11 @@ TEST_CASE("mistakes in groups are named") {
   check_throws<Error>([&] { nn::Sgd({{{{"f", frozen}}}}, {}); }, {"'f'", "trainable leaf"});
   check_throws<Error>([&] { nn::Sgd({}, {}); }, {"no parameters"});
   check_throws<Error>([&] { nn::Sgd({{{{"w", w}}}}, {.momentum = 1.0}); }, {"momentum 1"});
-  check_throws<ConfigError>([&] { static_cast<void>(nn::make_optimizer({.name = "adam"}, {{{{"w", w}}}})); }, {"'adam'", "adamw"});
+  check_throws<ConfigError>(
+      [&] {
+        static_cast<void>(nn::make_optimizer({.name = "adam"}, {{{{"w", w}}}}));
+      },
+      {"'adam'", "adamw"});
 }
 
 TEST_CASE("assign_parameters sorts by name and leaves out frozen parameters") {
@@ -264,7 +269,8 @@ TEST_CASE("assign_parameters sorts by name and leaves out frozen parameters") {
   net.add<nn::BatchNorm2d>(2);
   net.add<nn::Conv2d>(nn::ConvArgs{.in = 2, .out = 2}, g).freeze();
   std::vector<nn::ParameterGroup> groups(2);
-  nn::assign_parameters(groups, net, [](const nn::NamedTensor& p) { return nn::is_vector_parameter(p) ? 1 : 0; }, "student.");
+  nn::assign_parameters(
+      groups, net, [](const nn::NamedTensor& p) { return nn::is_vector_parameter(p) ? 1 : 0; }, "student.");
   REQUIRE(groups[0].params.size() == 1);
   CHECK(groups[0].params[0].name == "student.0.weight");
   CHECK(groups[1].params.size() == 3);  // conv bias, gamma, beta

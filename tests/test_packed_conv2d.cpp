@@ -102,7 +102,8 @@ TEST_CASE("equals the composition") {
           const ops::ConvEngineGuard guard(engine);
           for (const DType type : {DType::kF32, DType::kBF16}) {
             CAPTURE(name_of(type));
-            const PackedConv2d packed(w.copy_as(DType::kF32), b.copy_as(DType::kF32), p.options, act, type, ops::F32Math::kParts);
+            const PackedConv2d packed(w.copy_as(DType::kF32), b.copy_as(DType::kF32), p.options, act, type,
+                                      ops::F32Math::kParts);
             const Tensor y = packed(x.copy_as(type), r.defined() ? r.copy_as(type) : r);
             CHECK(y.dtype() == type);
             CHECK(relative_error(y, truth) < (type == DType::kF32 ? 2e-5 : 2e-2));
@@ -124,7 +125,8 @@ TEST_CASE("f32 is f32: inputs and weights that no bf16 number holds") {
     const Tensor truth = expected(x.copy_as(DType::kF64), w.copy_as(DType::kF64), {}, {}, p, Activation::kNone);
     for (const auto engine : kEngines) {
       const ops::ConvEngineGuard guard(engine);
-      const double error = relative_error(PackedConv2d(w, {}, p.options, Activation::kNone, DType::kF32, ops::F32Math::kParts)(x), truth);
+      const double error = relative_error(
+          PackedConv2d(w, {}, p.options, Activation::kNone, DType::kF32, ops::F32Math::kParts)(x), truth);
       CHECK(error < (engine == ops::ConvEngine::kTiles ? 2e-5 : 1e-5));
       CHECK(relative_error(PackedConv2d(w, {}, p.options, Activation::kNone, DType::kF32)(x), truth) < 2e-5);
     }
@@ -148,7 +150,8 @@ TEST_CASE("a NaN in the input reaches the output through ReLU") {
   for (const DType type : {DType::kF32, DType::kBF16}) {
     const Tensor x = Tensor::full({1, 32, 8, 8}, 1.0);
     x.view().at<float>(0, 3, 2, 2) = std::numeric_limits<float>::quiet_NaN();
-    const PackedConv2d packed(Tensor::full({32, 32, 3, 3}, 1.0), {}, {.padding = {1, 1}}, Activation::kRelu, type, ops::F32Math::kParts);
+    const PackedConv2d packed(Tensor::full({32, 32, 3, 3}, 1.0), {}, {.padding = {1, 1}}, Activation::kRelu, type,
+                              ops::F32Math::kParts);
     CHECK(std::isnan(packed(x.copy_as(type)).copy_as(DType::kF32).view().at<float>(0, 0, 2, 3)));
   }
 }
@@ -159,7 +162,8 @@ TEST_CASE("one object serves several input sizes") {
   const Problem p{"", {}, {}, {.padding = {1, 1}}};
   for (const auto engine : kEngines) {
     const ops::ConvEngineGuard guard(engine);
-    const PackedConv2d packed(w.copy_as(DType::kF32), {}, p.options, Activation::kNone, DType::kF32, ops::F32Math::kParts);
+    const PackedConv2d packed(w.copy_as(DType::kF32), {}, p.options, Activation::kNone, DType::kF32,
+                              ops::F32Math::kParts);
     for (const std::int64_t size : {8, 15, 8, 3}) {
       const Tensor x = rounded(g, {2, 32, size, size + 1});
       CHECK(relative_error(packed(x.copy_as(DType::kF32)), expected(x, w, {}, {}, p, Activation::kNone)) < 2e-5);
@@ -207,18 +211,24 @@ TEST_CASE("LIMBECK_F32 chooses what f32 means, and a misspelt value is an error"
 TEST_CASE("messages") {
   const Tensor w = Tensor::zeros({8, 4, 3, 3});
   const PackedConv2d packed(w, {}, {}, Activation::kNone, DType::kF32);
-  CHECK(message_of([&] { static_cast<void>(packed(Tensor::zeros({1, 5, 4, 4}))); }).find(
-            "[packed_conv2d] input [1, 5, 4, 4] has 5 channels") == 0);
-  CHECK(message_of([&] { static_cast<void>(packed(Tensor::zeros({1, 4, 4, 4}), Tensor::zeros({1, 8, 3, 3}))); })
-            .find("residual has shape [1, 8, 3, 3], expected that of the result, [1, 8, 2, 2]") != std::string::npos);
-  CHECK(message_of([&] { static_cast<void>(packed(Tensor::zeros({1, 4, 4, 4}).set_requires_grad(true))); })
-            .find("packed weights are for inference") != std::string::npos);
-  CHECK(message_of([&] { PackedConv2d(w.copy_as(DType::kBF16), {}, {}, Activation::kNone, DType::kBF16); })
-            .find("weight is bf16, expected f32") != std::string::npos);
-  CHECK(message_of([&] { PackedConv2d(w, Tensor::zeros({7}), {}, Activation::kNone, DType::kF32); })
-            .find("bias has shape [7]") != std::string::npos);
-  CHECK(message_of([&] { static_cast<void>(PackedConv2d()(Tensor::zeros({1, 4, 4, 4}))); }).find("without weights") !=
-        std::string::npos);
+  CHECK(message_of([&] {
+          static_cast<void>(packed(Tensor::zeros({1, 5, 4, 4})));
+        }).find("[packed_conv2d] input [1, 5, 4, 4] has 5 channels") == 0);
+  CHECK(message_of([&] {
+          static_cast<void>(packed(Tensor::zeros({1, 4, 4, 4}), Tensor::zeros({1, 8, 3, 3})));
+        }).find("residual has shape [1, 8, 3, 3], expected that of the result, [1, 8, 2, 2]") != std::string::npos);
+  CHECK(message_of([&] {
+          static_cast<void>(packed(Tensor::zeros({1, 4, 4, 4}).set_requires_grad(true)));
+        }).find("packed weights are for inference") != std::string::npos);
+  CHECK(message_of([&] {
+          PackedConv2d(w.copy_as(DType::kBF16), {}, {}, Activation::kNone, DType::kBF16);
+        }).find("weight is bf16, expected f32") != std::string::npos);
+  CHECK(message_of([&] {
+          PackedConv2d(w, Tensor::zeros({7}), {}, Activation::kNone, DType::kF32);
+        }).find("bias has shape [7]") != std::string::npos);
+  CHECK(message_of([&] {
+          static_cast<void>(PackedConv2d()(Tensor::zeros({1, 4, 4, 4})));
+        }).find("without weights") != std::string::npos);
   NoGradGuard no_grad;
   CHECK(packed(Tensor::zeros({1, 4, 4, 4}).set_requires_grad(true)).shape() == Shape({1, 8, 2, 2}));
 }

@@ -47,9 +47,7 @@ TEST_CASE("pixel_kd: oracles of the four reductions") {
 
 TEST_CASE("pixel_kd: oracle with ignored pixels, tau 4") {
   check_oracle(
-      [&](const Tensor& s) {
-        return pixel_kd(s, oracle_teacher().copy_as(s.dtype()), {.tau = 4}, oracle_labels());
-      },
+      [&](const Tensor& s) { return pixel_kd(s, oracle_teacher().copy_as(s.dtype()), {.tau = 4}, oracle_labels()); },
       {1.20406589280591, 0.165233745394056, -0.0274935335372288});
 }
 
@@ -84,8 +82,8 @@ TEST_CASE("pixel_kd: equal maps give exactly zero, or the teacher's entropy") {
   for (const PixelKdReduction reduction : kAll) {
     for (const DType type : {DType::kF32, DType::kBF16}) {
       const Tensor map = t.copy_as(type);
-      const auto r = differentiate(
-          [&](const Tensor& s) { return pixel_kd(s, map, {.tau = 2, .reduction = reduction}); }, map);
+      const auto r =
+          differentiate([&](const Tensor& s) { return pixel_kd(s, map, {.tau = 2, .reduction = reduction}); }, map);
       CHECK(largest_magnitude(r.gradient) == 0.0);
       if (reduction != PixelKdReduction::kSkdCrossEntropy) {
         CHECK(r.loss == 0.0);
@@ -118,9 +116,8 @@ TEST_CASE("pixel_kd: everything ignored gives 0, not NaN") {
   for (const PixelKdReduction reduction : kAll) {
     for (const DType type : {DType::kF64, DType::kF32}) {
       const Tensor t = oracle_teacher().copy_as(type);
-      const auto r = differentiate(
-          [&](const Tensor& s) { return pixel_kd(s, t, {.reduction = reduction}, labels); },
-          oracle_student().copy_as(type));
+      const auto r = differentiate([&](const Tensor& s) { return pixel_kd(s, t, {.reduction = reduction}, labels); },
+                                   oracle_student().copy_as(type));
       CHECK(r.loss == 0.0);
       CHECK(largest_magnitude(r.gradient) == 0.0);
     }
@@ -140,7 +137,10 @@ TEST_CASE("pixel_kd: ignored pixels do not count, even if their scores are NaN")
 
 TEST_CASE("pixel_kd: one class is always certain") {
   const auto r = differentiate(
-      [](const Tensor& s) { return pixel_kd(s, Tensor::full({2, 1, 3, 3}, 5.0), {}); }, Tensor::full({2, 1, 3, 3}, -2.0));
+      [](const Tensor& s) {
+        return pixel_kd(s, Tensor::full({2, 1, 3, 3}, 5.0), {});
+      },
+      Tensor::full({2, 1, 3, 3}, -2.0));
   CHECK(r.loss == 0.0);
   CHECK(largest_magnitude(r.gradient) == 0.0);
 }
@@ -181,7 +181,8 @@ TEST_CASE("pixel_kd: student and teacher of different types") {
 TEST_CASE("pixel_kd: a factor behind the loss reaches the gradient") {
   const Tensor t = oracle_teacher();
   const auto one = differentiate([&](const Tensor& s) { return pixel_kd(s, t); }, oracle_student());
-  const auto ten = differentiate([&](const Tensor& s) { return ops::mul_scalar(pixel_kd(s, t), 10); }, oracle_student());
+  const auto ten =
+      differentiate([&](const Tensor& s) { return ops::mul_scalar(pixel_kd(s, t), 10); }, oracle_student());
   for (std::size_t i = 0; i < one.gradient.size(); ++i) {
     CHECK(ten.gradient[i] == doctest::Approx(10 * one.gradient[i]).epsilon(1e-12));
   }
@@ -215,7 +216,10 @@ TEST_CASE("pixel_kd: wrong arguments are named") {
   trained.set_requires_grad(true);
   CHECK(contains_text(error_text([&] { return pixel_kd(s, trained); }), "teacher requires grad"));
   CHECK(contains_text(error_text([&] { return pixel_kd(s, s.copy_as(DType::kF64)); }), "f64"));
-  CHECK(contains_text(error_text([&] { return pixel_kd(s, s, {}, Tensor::zeros({2, 5, 4}, DType::kU8)); }), "[2, 5, 4]"));
+  CHECK(contains_text(error_text([&] {
+                        return pixel_kd(s, s, {}, Tensor::zeros({2, 5, 4}, DType::kU8));
+                      }),
+                      "[2, 5, 4]"));
   CHECK(contains_text(error_text([&] { return pixel_kd(s, s, {}, Tensor::zeros({2, 4, 5})); }), "f32"));
 }
 

@@ -162,8 +162,11 @@ void check_staged(const Preset& preset) {
 
 /// A preset of one run. The verb is the one that reads all of it.
 Settings read_single(const Preset& preset) {
-  const Config probe = Config::parse(preset.text, std::string(preset.name));  // asking counts as use, so the real one is not asked
-  const Verb verb = probe.has("distill") ? Verb::kDistill : probe.has("autoencoder") ? Verb::kAutoencoder : Verb::kTrain;
+  const Config probe =
+      Config::parse(preset.text, std::string(preset.name));  // asking counts as use, so the real one is not asked
+  const Verb verb = probe.has("distill")       ? Verb::kDistill
+                    : probe.has("autoencoder") ? Verb::kAutoencoder
+                                               : Verb::kTrain;
   Config config = Config::parse(preset.text, std::string(preset.name));
   if (probe.section("data").get("root", "").empty()) config.override_with("data.root=data");
   Settings s = read_settings(config, verb);
@@ -179,7 +182,8 @@ StagedNets nets_of(const Settings& s) {
   teacher.model = s.teacher;
   nets.settings.emplace(fs::path(s.teacher.init).filename().string(), teacher);
   if (s.teacher_code.empty()) return nets;
-  const auto code = std::find_if(presets().begin(), presets().end(), [](const Preset& p) { return std::string_view(p.name) == "camvid/autoencoder"; });
+  const auto code = std::find_if(presets().begin(), presets().end(),
+                                 [](const Preset& p) { return std::string_view(p.name) == "camvid/autoencoder"; });
   REQUIRE(code != presets().end());
   nets.settings.emplace(fs::path(s.teacher_code).filename().string(), read_single(*code));
   return nets;

@@ -81,7 +81,7 @@ TEST_CASE("results do not depend on the number of threads, to the bit") {
 }
 
 TEST_CASE("argmax: class maps, ties to the lowest index, NaN first") {
-  const Tensor scores = Tensor::from(std::vector<float>{1, 5, 0, 2,    // class 0
+  const Tensor scores = Tensor::from(std::vector<float>{1, 5, 0, 2,     // class 0
                                                         1, 7, 0, 2.5F,  // class 1
                                                         1, 6, 1, 2},    // class 2
                                      {1, 3, 2, 2});

@@ -134,7 +134,8 @@ TEST_CASE("fills do not depend on threads or layout, and advance the generator")
   fill_normal_(f64, same, 0, 1);
   const Tensor f32 = Tensor::empty({4});
   fill_normal_(f32, same_again, 0, 1);
-  for (std::size_t i = 0; i < 4; ++i) CHECK(f32.to_vector<float>()[i] == static_cast<float>(f64.to_vector<double>()[i]));
+  for (std::size_t i = 0; i < 4; ++i)
+    CHECK(f32.to_vector<float>()[i] == static_cast<float>(f64.to_vector<double>()[i]));
 }
 
 TEST_SUITE_END();

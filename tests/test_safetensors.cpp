@@ -34,7 +34,8 @@ void check_refused(const std::string& bytes, std::initializer_list<std::string_v
   const TempDir dir;
   write_file_atomic(dir / "bad.safetensors", bytes);
   check_throws<WeightsError>([&] { static_cast<void>(load_safetensors(dir / "bad.safetensors")); }, parts);
-  check_throws<WeightsError>([&] { static_cast<void>(inspect_safetensors(dir / "bad.safetensors")); }, {"bad.safetensors"});
+  check_throws<WeightsError>([&] { static_cast<void>(inspect_safetensors(dir / "bad.safetensors")); },
+                             {"bad.safetensors"});
 }
 
 void check_header(std::string_view header, std::initializer_list<std::string_view> parts, std::size_t data_bytes = 8) {
@@ -116,17 +117,24 @@ TEST_CASE("the data section is row-major whatever the tensor's layout") {
   CHECK(bytes.size() % 8 == 0);
   CHECK(std::memcmp(bytes.data() + bytes.size() - 96, values.data(), 96) == 0);
   // Every tensor is aligned to its element size, also behind an odd number of bytes.
-  save_safetensors(dir / "b", std::vector<NamedTensor>{{"u", Tensor::zeros({3}, DType::kU8)}, {"d", Tensor::zeros({1}, DType::kF64)}});
-  CHECK(read_file(dir / "b").find("\"d\":{\"dtype\":\"F64\",\"shape\":[1],\"data_offsets\":[0,8]}") != std::string::npos);
+  save_safetensors(dir / "b", std::vector<NamedTensor>{{"u", Tensor::zeros({3}, DType::kU8)},
+                                                       {"d", Tensor::zeros({1}, DType::kF64)}});
+  CHECK(read_file(dir / "b").find("\"d\":{\"dtype\":\"F64\",\"shape\":[1],\"data_offsets\":[0,8]}") !=
+        std::string::npos);
 }
 
 TEST_CASE("F16 becomes f32 exactly, booleans become 0 or 1, unaligned data is fine") {
   const TempDir dir;
-  const std::uint16_t halves[] = {0x0000, 0x8000, 0x3C00, 0xC000, 0x0001, 0x8001, 0x03FF, 0x0400, 0x7BFF, 0x7C00, 0xFC00, 0x7E00, 0x3555};
+  const std::uint16_t halves[] = {0x0000, 0x8000, 0x3C00, 0xC000, 0x0001, 0x8001, 0x03FF,
+                                  0x0400, 0x7BFF, 0x7C00, 0xFC00, 0x7E00, 0x3555};
   std::string data("\x01\x00\x07", 3);
   data.append(reinterpret_cast<const char*>(halves), sizeof halves);
   // One odd byte in front: the halves start at an odd address.
-  write_file_atomic(dir / "a", file_with(R"({"b":{"dtype":"BOOL","shape":[3],"data_offsets":[0,3]},"h":{"dtype":"F16","shape":[13],"data_offsets":[3,29]}})", data));
+  write_file_atomic(
+      dir / "a",
+      file_with(
+          R"({"b":{"dtype":"BOOL","shape":[3],"data_offsets":[0,3]},"h":{"dtype":"F16","shape":[13],"data_offsets":[3,29]}})",
+          data));
   const auto file = load_safetensors(dir / "a");
   CHECK(file.entries[1].file_dtype == "F16");
   CHECK(file.at("b").to_vector<int>() == std::vector<int>{1, 0, 1});
@@ -154,28 +162,36 @@ TEST_CASE("files that are too short, or no safetensors at all") {
   check_refused(file_with("{} x"), {"not valid JSON"});
   check_refused(file_with(std::string(200'000, '[')), {"expected a JSON object"});
   check_refused(file_with("{\"a\":" + std::string(200'000, '{')), {"bad.safetensors"});
-  check_throws<WeightsError>([] { static_cast<void>(load_safetensors("/none.safetensors")); }, {"/none.safetensors", "No such file"});
+  check_throws<WeightsError>([] { static_cast<void>(load_safetensors("/none.safetensors")); },
+                             {"/none.safetensors", "No such file"});
 }
 
 TEST_CASE("every field of the header is checked") {
-  check_header(R"({"a":{"dtype":"F8","shape":[2],"data_offsets":[0,8]}})", {"\"a\": field 'dtype': found \"F8\", expected F32,"});
-  check_header(R"({"a":{"dtype":7,"shape":[2],"data_offsets":[0,8]}})", {"field 'dtype': found the number 7, expected a text"});
+  check_header(R"({"a":{"dtype":"F8","shape":[2],"data_offsets":[0,8]}})",
+               {"\"a\": field 'dtype': found \"F8\", expected F32,"});
+  check_header(R"({"a":{"dtype":7,"shape":[2],"data_offsets":[0,8]}})",
+               {"field 'dtype': found the number 7, expected a text"});
   check_header(R"({"a":{"dtype":["F32"],"shape":[2],"data_offsets":[0,8]}})", {"field 'dtype': found a list"});
   check_header(R"({"a":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}})", {"field 'shape': found -2"});
   check_header(R"({"a":{"dtype":"F32","shape":[2.0],"data_offsets":[0,8]}})", {"field 'shape': found the number 2.0"});
   check_header(R"({"a":{"dtype":"F32","shape":["2"],"data_offsets":[0,8]}})", {"field 'shape': found the text \"2\""});
   check_header(R"({"a":{"dtype":"F32","shape":[[2]],"data_offsets":[0,8]}})", {"field 'shape': found a list"});
-  check_header(R"({"a":{"dtype":"F32","shape":2,"data_offsets":[0,8]}})", {"field 'shape': found the number 2, expected a list"});
+  check_header(R"({"a":{"dtype":"F32","shape":2,"data_offsets":[0,8]}})",
+               {"field 'shape': found the number 2, expected a list"});
   check_header(R"({"a":{"dtype":"F32","shape":null,"data_offsets":[0,8]}})", {"field 'shape': found null"});
   check_header(R"({"a":{"dtype":"F32","shape":[1,1,1,1,1,1,2],"data_offsets":[0,8]}})", {"more than 6 dimensions"});
   check_header(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0]}})", {"field 'data_offsets': found 1 numbers"});
-  check_header(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8,9]}})", {"field 'data_offsets': found more than 2"});
+  check_header(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8,9]}})",
+               {"field 'data_offsets': found more than 2"});
   check_header(R"({"a":{"dtype":"F32","shape":[2]}})", {"field 'data_offsets' is missing"});
   check_header(R"({"a":{"shape":[2],"data_offsets":[0,8]}})", {"field 'dtype' is missing"});
   check_header(R"({"a":{"dtype":"F32","data_offsets":[0,8]}})", {"field 'shape' is missing"});
   check_header(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8],"x":1}})", {"unknown field \"x\""});
-  check_header(R"({"a":{"dtype":"F32","shape":[2],"shape":[2],"data_offsets":[0,8]}})", {"field \"shape\" occurs twice"});
-  check_header(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", {"\"a\" occurs twice"});
+  check_header(R"({"a":{"dtype":"F32","shape":[2],"shape":[2],"data_offsets":[0,8]}})",
+               {"field \"shape\" occurs twice"});
+  check_header(
+      R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
+      {"\"a\" occurs twice"});
   check_header(R"({"a":[1]})", {"\"a\": found a list, expected an object"});
   check_header(R"({"a":{"dtype":"F32","shape":{"x":1},"data_offsets":[0,8]}})", {"field 'shape': found an object"});
   check_header(R"({"__metadata__":{"k":1}})", {"\"__metadata__\": key \"k\": found the number 1, expected a text"}, 0);
@@ -186,33 +202,49 @@ TEST_CASE("shapes that overflow are refused before anything is allocated") {
   const std::string_view huge = R"({"a":{"dtype":"F64","shape":[4294967296,4294967296],"data_offsets":[0,8]}})";
   check_header(huge, {"\"a\": field 'shape': [4294967296, 4294967296] is too large"});
   check_header(R"({"a":{"dtype":"F32","shape":[18446744073709551615],"data_offsets":[0,8]}})", {"is too large"});
-  check_header(R"({"a":{"dtype":"F32","shape":[99999999999999999999],"data_offsets":[0,8]}})", {"field 'shape': found the number 99999999999999999999"});
-  check_header(R"({"a":{"dtype":"F32","shape":[0,4294967296,4294967296,4],"data_offsets":[0,0]}})", {"is too large"}, 0);
+  check_header(R"({"a":{"dtype":"F32","shape":[99999999999999999999],"data_offsets":[0,8]}})",
+               {"field 'shape': found the number 99999999999999999999"});
+  check_header(R"({"a":{"dtype":"F32","shape":[0,4294967296,4294967296,4],"data_offsets":[0,0]}})", {"is too large"},
+               0);
   // 2^62 elements of 4 bytes wrap to 0 in 64 bits.
   check_header(R"({"a":{"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,0]}})", {"is too large"}, 0);
 }
 
 TEST_CASE("data ranges must tile the file") {
   check_header(R"({"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}})", {"found 8 bytes, expected 12 for F32 [3]"});
-  check_header(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}})", {"found [8, 0], expected a range inside the 8 data bytes"});
-  check_header(R"({"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}})", {"found [0, 16], expected a range inside the 8 data bytes"});
-  check_header(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[18446744073709551608,18446744073709551615]}})", {"expected a range inside"});
-  check_header(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", {"begins at 4, expected 0 (bytes before it belong to no tensor)"});
-  check_header(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", {"found 8 data bytes, expected 4: the last 4 belong to no tensor"});
-  check_header(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
-               {"\"b\": field 'data_offsets': begins at 4, expected 8 (overlaps another tensor)"});
-  check_header(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", {"overlaps"});
+  check_header(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}})",
+               {"found [8, 0], expected a range inside the 8 data bytes"});
+  check_header(R"({"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}})",
+               {"found [0, 16], expected a range inside the 8 data bytes"});
+  check_header(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[18446744073709551608,18446744073709551615]}})",
+               {"expected a range inside"});
+  check_header(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
+               {"begins at 4, expected 0 (bytes before it belong to no tensor)"});
+  check_header(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
+               {"found 8 data bytes, expected 4: the last 4 belong to no tensor"});
+  check_header(
+      R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
+      {"\"b\": field 'data_offsets': begins at 4, expected 8 (overlaps another tensor)"});
+  check_header(
+      R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})",
+      {"overlaps"});
   check_header("{}", {"found 8 data bytes, expected 0"});
   const TempDir dir;  // the borders that are allowed
   write_file_atomic(dir / "a", file_with("{}   "));
   CHECK(load_safetensors(dir / "a").entries.empty());
-  write_file_atomic(dir / "b", file_with(R"({"b":{"dtype":"U8","shape":[],"data_offsets":[0,1]},"e":{"dtype":"F32","shape":[0,7],"data_offsets":[0,0]},"f":{"dtype":"F32","shape":[0],"data_offsets":[1,1]}})", "x"));
+  write_file_atomic(
+      dir / "b",
+      file_with(
+          R"({"b":{"dtype":"U8","shape":[],"data_offsets":[0,1]},"e":{"dtype":"F32","shape":[0,7],"data_offsets":[0,0]},"f":{"dtype":"F32","shape":[0],"data_offsets":[1,1]}})",
+          "x"));
   CHECK(load_safetensors(dir / "b").at("b").item() == 'x');
 }
 
 TEST_CASE("a truncated file is refused at every length") {
   const TempDir dir;
-  save_safetensors(dir / "a", std::vector<NamedTensor>{{"x", Tensor::zeros({5})}, {"y", Tensor::zeros({2}, DType::kI64)}}, {{"k", "v"}});
+  save_safetensors(dir / "a",
+                   std::vector<NamedTensor>{{"x", Tensor::zeros({5})}, {"y", Tensor::zeros({2}, DType::kI64)}},
+                   {{"k", "v"}});
   const std::string whole = read_file(dir / "a");
   for (std::size_t n = 0; n < whole.size(); ++n) {
     write_file_atomic(dir / "b", whole.substr(0, n));
@@ -225,13 +257,16 @@ TEST_CASE("a truncated file is refused at every length") {
 
 TEST_CASE("random damage of the header never crashes") {
   const TempDir dir;
-  save_safetensors(dir / "a", std::vector<NamedTensor>{{"x", Tensor::zeros({2, 3})}, {"y", Tensor::zeros({4}, DType::kU8)}}, {{"k", "v"}});
+  save_safetensors(dir / "a",
+                   std::vector<NamedTensor>{{"x", Tensor::zeros({2, 3})}, {"y", Tensor::zeros({4}, DType::kU8)}},
+                   {{"k", "v"}});
   const std::string whole = read_file(dir / "a");
   Generator g(7);
   int loaded = 0;
   for (int i = 0; i < 2000; ++i) {
     std::string damaged = whole;
-    for (std::uint64_t k = g.below(3) + 1; k > 0; --k) damaged[g.below(whole.size() - 28)] = static_cast<char>(g.below(256));
+    for (std::uint64_t k = g.below(3) + 1; k > 0; --k)
+      damaged[g.below(whole.size() - 28)] = static_cast<char>(g.below(256));
     write_file_atomic(dir / "b", damaged);
     try {
       static_cast<void>(load_safetensors(dir / "b"));
@@ -246,13 +281,19 @@ TEST_CASE("random damage of the header never crashes") {
 TEST_CASE("what cannot be saved") {
   const TempDir dir;
   const Tensor t = Tensor::zeros({1});
-  const auto save = [&](const std::vector<NamedTensor>& tensors) { return [&dir, tensors] { save_safetensors(dir / "a", tensors); }; };
+  const auto save = [&](const std::vector<NamedTensor>& tensors) {
+    return [&dir, tensors] { save_safetensors(dir / "a", tensors); };
+  };
   check_throws<WeightsError>(save({{"a", t}, {"a", t}}), {"/a", "\"a\" occurs twice"});
   check_throws<WeightsError>(save({{"x", Tensor()}}), {"\"x\" is an undefined tensor"});
   check_throws<WeightsError>(save({{"x", Tensor::empty({1}, DType::kF32, kMeta)}}), {"\"x\" is on meta"});
   check_throws<WeightsError>(save({{"__metadata__", t}}), {"reserved"});
   check_throws<WeightsError>(save({{"\xFF", t}}), {"not valid UTF-8"});
-  check_throws<Error>([&] { save_safetensors(dir / "none/a", std::vector<NamedTensor>{{"x", t}}); }, {"none/a", "No such file"});
+  check_throws<Error>(
+      [&] {
+        save_safetensors(dir / "none/a", std::vector<NamedTensor>{{"x", t}});
+      },
+      {"none/a", "No such file"});
   CHECK(dir.list().empty());
   save_safetensors(dir / "ok", std::vector<NamedTensor>{{"layer.weight", t}});
   check_throws<WeightsError>([&] { static_cast<void>(load_safetensors(dir / "ok").at("layer.wieght")); },
@@ -265,13 +306,14 @@ TEST_CASE("Python reads our file and we read Python's") {
   for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i) * 0.5F - 7;
   std::vector<bfloat16> low;
   for (int i = 0; i < 5; ++i) low.emplace_back(static_cast<float>(i) / 3);
-  save_safetensors(dir / "ours.safetensors",
-                   std::vector<NamedTensor>{{"u8", Tensor::from(std::vector<std::uint8_t>{3, 255, 0}, {3})},
-                                            {"x", Tensor::from(values, {2, 3, 4, 5})},
-                                            {"low", Tensor::from(low, {5})},
-                                            {"count", Tensor::from(std::vector<std::int64_t>{42}, {})},
-                                            {"flag", Tensor::from(std::vector<std::int32_t>{1, 0}, {2}).copy_as(DType::kBool)}},
-                   {{"classes", "[\"a\"]"}});
+  save_safetensors(
+      dir / "ours.safetensors",
+      std::vector<NamedTensor>{{"u8", Tensor::from(std::vector<std::uint8_t>{3, 255, 0}, {3})},
+                               {"x", Tensor::from(values, {2, 3, 4, 5})},
+                               {"low", Tensor::from(low, {5})},
+                               {"count", Tensor::from(std::vector<std::int64_t>{42}, {})},
+                               {"flag", Tensor::from(std::vector<std::int32_t>{1, 0}, {2}).copy_as(DType::kBool)}},
+      {{"classes", "[\"a\"]"}});
   const bool ran = run_python(R"(
 import torch
 from safetensors import safe_open

@@ -44,8 +44,7 @@ TEST_CASE("cosine, step and constant") {
 }
 
 TEST_CASE("warm-up multiplies the schedule by a line from ratio to 1") {
-  const ScheduleOptions o{
-      .kind = ScheduleKind::kConstant, .base_lr = 1.0, .warmup_steps = 10, .warmup_ratio = 0.1};
+  const ScheduleOptions o{.kind = ScheduleKind::kConstant, .base_lr = 1.0, .warmup_steps = 10, .warmup_ratio = 0.1};
   CHECK(learning_rate(o, 0) == doctest::Approx(0.1));
   CHECK(learning_rate(o, 5) == doctest::Approx(0.55));
   CHECK(learning_rate(o, 10) == 1.0);

@@ -46,7 +46,8 @@ TEST_CASE("softmax: value and gradient of the composite of generic ops, in f64")
       const Tensor e = ops::exp(x);
       return ops::div(e, ops::sum(e, dims, true));
     };
-    const auto fused = differentiate([&](const Tensor& x) { return objective(ops::softmax(x, axis)); }, oracle_student());
+    const auto fused =
+        differentiate([&](const Tensor& x) { return objective(ops::softmax(x, axis)); }, oracle_student());
     const auto plain = differentiate([&](const Tensor& x) { return objective(composite(x)); }, oracle_student());
     CHECK(fused.loss == doctest::Approx(plain.loss).epsilon(1e-12));
     CHECK(gap(fused.gradient, plain.gradient) < 1e-12);

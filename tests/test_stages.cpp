@@ -71,8 +71,9 @@ TEST_CASE("a stage is the common part, the stage it is like, and its own keys") 
 }
 
 TEST_CASE("references become paths, and the teacher's name comes with them") {
-  const StagedConfig staged = read(kCommon + "  distilled: {verb: distill, like: student, teacher: {init: \"@teacher\"}, "
-                                             "distill: {terms: [{loss: pixel_kd}, {loss: channel_kd}]}}\n");
+  const StagedConfig staged = read(kCommon +
+                                   "  distilled: {verb: distill, like: student, teacher: {init: \"@teacher\"}, "
+                                   "distill: {terms: [{loss: pixel_kd}, {loss: channel_kd}]}}\n");
   const Stage& stage = staged.stages.back();
   CHECK(stage.text().find("@teacher") != std::string::npos);
   const Config resolved = stage.resolved("some root");
@@ -84,7 +85,9 @@ TEST_CASE("references become paths, and the teacher's name comes with them") {
 }
 
 TEST_CASE("a stage can be taken from a run elsewhere") {
-  std::string text = kCommon + "  distilled: {verb: distill, like: student, teacher: {init: \"@teacher\"}, distill: {terms: [{loss: pixel_kd}]}}\n";
+  std::string text =
+      kCommon +
+      "  distilled: {verb: distill, like: student, teacher: {init: \"@teacher\"}, distill: {terms: [{loss: pixel_kd}]}}\n";
   const std::string before = read(text).stages[0].text();
   text.insert(text.find("    verb: train\n"), "    from: runs/other/teacher\n");
   const StagedConfig staged = read(text);
@@ -102,8 +105,9 @@ TEST_CASE("a stage can be taken from a run elsewhere") {
 }
 
 TEST_CASE("the autoencoder of the published recipe needs no training section of its own") {
-  const StagedConfig staged = read(kCommon + "  code: {verb: autoencoder, teacher: {init: \"@teacher\"}, train: {batch: 4}, "
-                                             "autoencoder: {strides: [2, 1, 1]}}\n");
+  const StagedConfig staged = read(kCommon +
+                                   "  code: {verb: autoencoder, teacher: {init: \"@teacher\"}, train: {batch: 4}, "
+                                   "autoencoder: {strides: [2, 1, 1]}}\n");
   const Stage& stage = staged.stages.back();
   const Settings s = read_settings(stage.resolved("r"), stage.verb);
   CHECK(s.train.epochs == 1);
@@ -122,16 +126,22 @@ TEST_CASE("mistakes in any stage are found before the first one runs") {
   check_refused(kCommon + "  late: {verb: distil, like: student}\n", {"staged.yaml:16", "verb", "distill"});
   check_refused(kCommon + "  late: {verb: distill, like: student, teacher: {init: \"@teecher\"}}\n",
                 {"staged.yaml:16", "no stage 'teecher' before", "did you mean 'teacher'"});
-  check_refused(kCommon + "  late: {verb: train, like: latest}\n", {"staged.yaml:16", "no stage 'latest' before", "teacher, student"});
+  check_refused(kCommon + "  late: {verb: train, like: latest}\n",
+                {"staged.yaml:16", "no stage 'latest' before", "teacher, student"});
   check_refused(kCommon + "  a/b: {verb: train, like: student}\n", {"staged.yaml:16", "folder"});
-  check_refused(kCommon + "  late: {verb: distill, like: student, teacher: {init: \"@teacher\"}, "
-                          "distill: {terms: [{loss: channel_kd, teacher: asp}]}}\n", {"no tap 'asp'", "did you mean 'aspp'"});
+  check_refused(kCommon +
+                    "  late: {verb: distill, like: student, teacher: {init: \"@teacher\"}, "
+                    "distill: {terms: [{loss: channel_kd, teacher: asp}]}}\n",
+                {"no tap 'asp'", "did you mean 'aspp'"});
   check_refused(kCommon + "  late: {verb: autoencoder, teacher: {init: \"@teacher\"}, autoencoder: {tap: hea}}\n",
                 {"no tap 'hea'", "did you mean 'head'"});
   // Not reached by a train stage, so a mistake there.
-  check_refused(kCommon + "  late: {verb: train, like: student, teacher: {init: \"@teacher\"}}\n", {"staged.yaml:16", "teacher"});
-  check_refused(kCommon + "  late: {verb: distill, like: student, teacher: {init: \"@teacher\"}, "
-                          "distill: {terms: [{loss: channel_kd, weight: -1}]}}\n", {"staged.yaml:16", "weight"});
+  check_refused(kCommon + "  late: {verb: train, like: student, teacher: {init: \"@teacher\"}}\n",
+                {"staged.yaml:16", "teacher"});
+  check_refused(kCommon +
+                    "  late: {verb: distill, like: student, teacher: {init: \"@teacher\"}, "
+                    "distill: {terms: [{loss: channel_kd, weight: -1}]}}\n",
+                {"staged.yaml:16", "weight"});
 }
 
 TEST_SUITE_END();

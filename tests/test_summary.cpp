@@ -61,7 +61,8 @@ TEST_CASE("the table has a row per layer, a total, and can be grouped") {
 }
 
 TEST_CASE("the JSON form is valid and complete") {
-  const Summary s = models::summarize({.name = "deeplabv3_resnet50", .classes = 21, .output_stride = 8, .aux = true}, {1, 3, 65, 65});
+  const Summary s =
+      models::summarize({.name = "deeplabv3_resnet50", .classes = 21, .output_stride = 8, .aux = true}, {1, 3, 65, 65});
   const auto j = nlohmann::json::parse(models::summary_json(s));
   CHECK(j.at("model") == "deeplabv3_resnet50");
   CHECK(j.at("params") == 42'004'074);
@@ -73,8 +74,16 @@ TEST_CASE("the JSON form is valid and complete") {
 }
 
 TEST_CASE("a wrong input is a configuration error") {
-  check_throws<ConfigError>([] { static_cast<void>(models::summarize({.name = "resnet18"}, {1, 1, 224, 224})); }, {"[1, 1, 224, 224]"});
-  check_throws<ConfigError>([] { static_cast<void>(models::summarize({.name = "resnet"}, {1, 3, 224, 224})); }, {"unknown network"});
+  check_throws<ConfigError>(
+      [] {
+        static_cast<void>(models::summarize({.name = "resnet18"}, {1, 1, 224, 224}));
+      },
+      {"[1, 1, 224, 224]"});
+  check_throws<ConfigError>(
+      [] {
+        static_cast<void>(models::summarize({.name = "resnet"}, {1, 3, 224, 224}));
+      },
+      {"unknown network"});
 }
 
 TEST_SUITE_END();

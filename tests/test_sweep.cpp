@@ -19,7 +19,8 @@ TEST_SUITE_BEGIN("sweep");
 
 namespace {
 
-RunRecord finished(const std::string& method, std::int64_t seed, double miou, std::vector<double> iou, double seconds, double bytes) {
+RunRecord finished(const std::string& method, std::int64_t seed, double miou, std::vector<double> iou, double seconds,
+                   double bytes) {
   RunRecord r;
   r.method = method;
   r.seed = seed;
@@ -39,7 +40,8 @@ SweepReport example() {
   report.baseline = "alone";
   report.splits = {"val"};
   report.planned = 7;
-  report.records = {finished("alone", 1, 50, {60, 40}, 0.5, 100e6), finished("kd", 1, 53, {63, std::nan("")}, 0.7, 150e6),
+  report.records = {finished("alone", 1, 50, {60, 40}, 0.5, 100e6),
+                    finished("kd", 1, 53, {63, std::nan("")}, 0.7, 150e6),
                     finished("alone", 2, 54, {64, 44}, 0.7, 120e6), finished("kd", 2, 55, {66, 44}, 0.9, 160e6),
                     finished("kd", 3, 90, {90, 90}, 0.8, 170e6)};
   RunRecord failed;
@@ -112,10 +114,12 @@ TEST_CASE("the tables say what was found and what was not") {
 }
 
 TEST_CASE("the bar plot has a bar per method, and the picture shows it") {
-  const Chart chart = bar_chart("mIoU", "difference", {{"alone", 50, {50}, {}}, {"kd", 40, {40}, {-10}}, {"none", std::nan(""), {}, {}}});
+  const Chart chart = bar_chart("mIoU", "difference",
+                                {{"alone", 50, {50}, {}}, {"kd", 40, {40}, {-10}}, {"none", std::nan(""), {}, {}}});
   const auto widest = [&](double row) {
     const auto is_bar = [](const auto& box) { return box.h == 12; };
-    const double zero = std::find_if(chart.boxes.begin(), chart.boxes.end(), is_bar)->x;  // the other panel has another one
+    const double zero =
+        std::find_if(chart.boxes.begin(), chart.boxes.end(), is_bar)->x;  // the other panel has another one
     double width = 0;
     for (const auto& box : chart.boxes) {
       if (is_bar(box) && box.y == row && box.x == zero) width = std::max(width, box.w);
@@ -138,8 +142,10 @@ TEST_CASE("the bar plot has a bar per method, and the picture shows it") {
 
 TEST_CASE("a sweep file is joined from base, common part, method and command line") {
   const test::TempFolder dir;
-  const auto file = write(dir, "sweep.yaml", std::string(kBase) +
-                          "seeds: [4, 5]\nmethods:\n  - {name: alone}\n  - {name: kd, terms: [{loss: pixel_kd}], train: {lr: 0.5}}\n");
+  const auto file = write(
+      dir, "sweep.yaml",
+      std::string(kBase) +
+          "seeds: [4, 5]\nmethods:\n  - {name: alone}\n  - {name: kd, terms: [{loss: pixel_kd}], train: {lr: 0.5}}\n");
   const SweepSpec spec = read_sweep(file.string(), {"train.batch=2", "splits=[val, test]", "teacher.min_miou=40"});
   CHECK(spec.seeds == std::vector<std::int64_t>{4, 5});
   CHECK(spec.splits == std::vector<std::string>{"val", "test"});

@@ -92,7 +92,8 @@ TEST_CASE("in-place writes raise the version, shared by views and detached tenso
 
 TEST_CASE("errors name what was wrong") {
   const Tensor t = iota({2, 3});
-  CHECK_THROWS_WITH_AS(static_cast<void>(t.data<double>()), "[tensor] data<f64>() of a f32 tensor of shape [2, 3]", Error);
+  CHECK_THROWS_WITH_AS(static_cast<void>(t.data<double>()), "[tensor] data<f64>() of a f32 tensor of shape [2, 3]",
+                       Error);
   CHECK_THROWS_AS(static_cast<void>(t.item()), Error);
   CHECK_THROWS_AS(static_cast<void>(t.size(2)), Error);
   CHECK_THROWS_WITH_AS(static_cast<void>(t.alias({4, 3}, {3, 1})),
@@ -147,9 +148,10 @@ TEST_CASE("parallel_for covers each index once and passes exceptions on") {
     });
     for (const int count : seen) REQUIRE(count == 1);
   }
-  CHECK_THROWS_AS(parallel_for(1000, 1, [](std::int64_t b, std::int64_t) {
-                    if (b > 0 || max_threads() == 1) fail("body", "no");
-                  }),
+  CHECK_THROWS_AS(parallel_for(1000, 1,
+                               [](std::int64_t b, std::int64_t) {
+                                 if (b > 0 || max_threads() == 1) fail("body", "no");
+                               }),
                   Error);
 }
 

@@ -15,7 +15,9 @@ using namespace limbeck;
 
 namespace {
 
-std::filesystem::path file(const char* name) { return std::filesystem::path(LIMBECK_GOLDEN_DIR) / "torch_files" / name; }
+std::filesystem::path file(const char* name) {
+  return std::filesystem::path(LIMBECK_GOLDEN_DIR) / "torch_files" / name;
+}
 
 void check_against_expected(const TorchFile& got) {
   const SafetensorsFile want = load_safetensors(file("expected.safetensors"));
@@ -61,14 +63,17 @@ TEST_CASE("torch files: the dictionary is found under its usual names, other ent
 }
 
 TEST_CASE("torch files: code is refused by name and never run") {
-  CHECK_THROWS_WITH_AS(static_cast<void>(load_torch_file(file("callable.pth"))), doctest::Contains("system"), WeightsError);
-  CHECK_THROWS_WITH_AS(static_cast<void>(load_torch_file(file("whole_module.pth"))), doctest::Contains("torch.nn.modules.linear.Linear"),
+  CHECK_THROWS_WITH_AS(static_cast<void>(load_torch_file(file("callable.pth"))), doctest::Contains("system"),
                        WeightsError);
+  CHECK_THROWS_WITH_AS(static_cast<void>(load_torch_file(file("whole_module.pth"))),
+                       doctest::Contains("torch.nn.modules.linear.Linear"), WeightsError);
 }
 
 TEST_CASE("torch files: bombs are refused before they unpack") {
-  CHECK_THROWS_WITH_AS(static_cast<void>(load_torch_file(file("bomb.pth"))), doctest::Contains("times the file"), WeightsError);
-  CHECK_THROWS_WITH_AS(static_cast<void>(load_torch_file(file("expanded.pth"))), doctest::Contains("times the size"), WeightsError);
+  CHECK_THROWS_WITH_AS(static_cast<void>(load_torch_file(file("bomb.pth"))), doctest::Contains("times the file"),
+                       WeightsError);
+  CHECK_THROWS_WITH_AS(static_cast<void>(load_torch_file(file("expanded.pth"))), doctest::Contains("times the size"),
+                       WeightsError);
 }
 
 TEST_CASE("torch files: every truncation and many flipped bytes end in an error or in tensors, never in a crash") {
@@ -83,7 +88,8 @@ TEST_CASE("torch files: every truncation and many flipped bytes end in an error 
     }
     for (int trial = 0; trial < 400; ++trial) {
       std::string damaged = bytes;
-      for (int k = 0; k < 1 + trial % 3; ++k) damaged[static_cast<std::size_t>(g.below(bytes.size()))] = static_cast<char>(g.below(256));
+      for (int k = 0; k < 1 + trial % 3; ++k)
+        damaged[static_cast<std::size_t>(g.below(bytes.size()))] = static_cast<char>(g.below(256));
       write_file_atomic(path, damaged);
       must_not_crash(path);
     }
@@ -94,7 +100,10 @@ TEST_CASE("pickles: plain values of several protocols") {
   // pickle.dumps({"a": [1, -2, 2.5, None, True], "b": ("x", 70000, 1 << 40)}, protocol=2)
   using namespace std::string_view_literals;
   const std::string_view two =
-      "\x80\x02}q\x00(X\x01\x00\x00\x00""aq\x01]q\x02(K\x01J\xfe\xff\xff\xffG@\x04\x00\x00\x00\x00\x00\x00N\x88""eX\x01\x00\x00\x00""bq"
+      "\x80\x02}q\x00(X\x01\x00\x00\x00"
+      "aq\x01]q\x02(K\x01J\xfe\xff\xff\xffG@\x04\x00\x00\x00\x00\x00\x00N\x88"
+      "eX\x01\x00\x00\x00"
+      "bq"
       "\x03X\x01\x00\x00\x00xq\x04Jp\x11\x01\x00\x8a\x06\x00\x00\x00\x00\x00\x01\x87q\x05u."sv;
   const PickleDocument document = load_pickle(two, "test");
   const PickleValue* list = document.root->find("a");
@@ -142,11 +151,12 @@ TEST_CASE("a written torch file reads back to the same tensors, of every type") 
   Generator g(3);
   const Tensor map = Tensor::empty({2, 3, 4, 5});
   fill_normal_(map, g, 0.0, 1.0);
-  const std::vector<NamedTensor> tensors{{"conv.weight", map},
-                                         {"half", map.copy_as(DType::kBF16)},
-                                         {"double", Tensor::from(std::vector<double>{0.1, -2}, {2})},
-                                         {"count", Tensor::from(std::vector<std::int64_t>{std::int64_t{1} << 40}, Shape{})},
-                                         {"ids", Tensor::from(std::vector<std::uint8_t>{1, 255}, {1, 2})}};
+  const std::vector<NamedTensor> tensors{
+      {"conv.weight", map},
+      {"half", map.copy_as(DType::kBF16)},
+      {"double", Tensor::from(std::vector<double>{0.1, -2}, {2})},
+      {"count", Tensor::from(std::vector<std::int64_t>{std::int64_t{1} << 40}, Shape{})},
+      {"ids", Tensor::from(std::vector<std::uint8_t>{1, 255}, {1, 2})}};
   save_torch_file(path, tensors);
   CHECK(is_torch_file(path));
   const TorchFile back = load_torch_file(path);

@@ -29,7 +29,9 @@ std::vector<float> random_values(std::size_t count, std::uint64_t seed) {
 /// Light as the eye sees it, roughly.
 double light(Rgb c) { return 0.299 * c[0] + 0.587 * c[1] + 0.114 * c[2]; }
 
-Rgb colour_at(const Image& image, std::int64_t y, std::int64_t x) { return {image.at(y, x)[0], image.at(y, x)[1], image.at(y, x)[2]}; }
+Rgb colour_at(const Image& image, std::int64_t y, std::int64_t x) {
+  return {image.at(y, x)[0], image.at(y, x)[1], image.at(y, x)[2]};
+}
 
 Mask mask_of(std::int64_t h, std::int64_t w, std::initializer_list<int> ids) {
   Mask mask(h, w);
@@ -45,7 +47,8 @@ TEST_CASE("an affinity is the cosine between two positions") {
   constexpr std::int64_t kH = 3;
   constexpr std::int64_t kW = 4;
   auto values = random_values(kC * kH * kW, 1);
-  for (std::int64_t c = 0; c < kC; ++c) values[static_cast<std::size_t>(c * kH * kW + 7)] = 0;  // a position without length
+  for (std::int64_t c = 0; c < kC; ++c)
+    values[static_cast<std::size_t>(c * kH * kW + 7)] = 0;  // a position without length
   const Tensor map = affinity_map(Tensor::from(values, {1, kC, kH, kW}), 2, 1);
   CHECK(map.shape() == Shape{1, 1, kH, kW});
   const auto got = map.to_vector<float>();
@@ -64,8 +67,11 @@ TEST_CASE("an affinity is the cosine between two positions") {
   }
   CHECK(got[2 * kW + 1] == doctest::Approx(1.0));
   test::check_throws<Error>([&] { static_cast<void>(affinity_map(map, 3, 0)); }, {"position (0, 3) of a 4x3 map"});
-  test::check_throws<Error>([&] { static_cast<void>(affinity_map(Tensor::from(std::vector<float>{1, 2}, {2, 1, 1, 1}), 0, 0)); },
-                            {"[1,C,h,w]"});
+  test::check_throws<Error>(
+      [&] {
+        static_cast<void>(affinity_map(Tensor::from(std::vector<float>{1, 2}, {2, 1, 1, 1}), 0, 0));
+      },
+      {"[1,C,h,w]"});
 }
 
 TEST_CASE("saliency is a softmax over positions, relative to no preference") {
@@ -92,9 +98,9 @@ TEST_CASE("the distance of two matrices compares directions of rows") {
 
 TEST_CASE("pixels are picked deep inside the largest classes") {
   // Class 2 has 10 pixels, class 0 has 8, class 5 one; 255 is no class.
-  const Mask mask = mask_of(4, 5, {2, 2, 2, 0, 0,   //
-                                   2, 2, 2, 0, 0,   //
-                                   2, 2, 2, 0, 0,   //
+  const Mask mask = mask_of(4, 5, {2, 2, 2,   0, 0,  //
+                                   2, 2, 2,   0, 0,  //
+                                   2, 2, 2,   0, 0,  //
                                    5, 2, 255, 0, 0});
   CHECK(classes_by_size(mask) == std::vector<std::int64_t>{2, 0, 5});
   const auto pixels = pick_pixels(mask, 2);
@@ -170,7 +176,7 @@ TEST_CASE("a matrix shows every value as a colour, larger ones lighter") {
   CHECK(count(datasets::heat_colour(0)) > cell / 2);
   CHECK(count(datasets::heat_colour(0.25)) > cell / 2);
   CHECK(count(datasets::heat_colour(1)) > cell);  // two cells
-  CHECK(count({240, 240, 240}) > 50);            // the names
+  CHECK(count({240, 240, 240}) > 50);             // the names
   CHECK_THROWS_AS(static_cast<void>(datasets::matrix_picture(std::vector<float>{1}, names, {0, 1})), Error);
   const Image bar = datasets::colour_bar("cosine", {0, 1}, 200);
   CHECK(bar.w == 200);

@@ -63,18 +63,26 @@ std::string flat_block(const std::string& name) {
   const std::size_t at = name.find(".conv.");
   if (at == std::string::npos || name.find("features.") == std::string::npos) return name;
   const bool first = name.find("features.1.") != std::string::npos;
-  const Pairs table = first ? Pairs{{"0.0.", "0."}, {"0.1.", "1."}, {"1.", "3."}, {"2.", "4."}}
-                            : Pairs{{"0.0.", "0."}, {"0.1.", "1."}, {"1.0.", "3."}, {"1.1.", "4."}, {"2.", "6."}, {"3.", "7."}};
+  const Pairs table =
+      first ? Pairs{{"0.0.", "0."}, {"0.1.", "1."}, {"1.", "3."}, {"2.", "4."}}
+            : Pairs{{"0.0.", "0."}, {"0.1.", "1."}, {"1.0.", "3."}, {"1.1.", "4."}, {"2.", "6."}, {"3.", "7."}};
   return name.substr(0, at + 6) + by_prefix(table)(name.substr(at + 6));
 }
 
-const Pairs kJfNames{{"classifier.aspp.convs.0.0.", "aspp.aspp1.atrous_conv."}, {"classifier.aspp.convs.0.1.", "aspp.aspp1.bn."},
-                     {"classifier.aspp.convs.1.0.", "aspp.aspp2.atrous_conv."}, {"classifier.aspp.convs.1.1.", "aspp.aspp2.bn."},
-                     {"classifier.aspp.convs.2.0.", "aspp.aspp3.atrous_conv."}, {"classifier.aspp.convs.2.1.", "aspp.aspp3.bn."},
-                     {"classifier.aspp.convs.3.0.", "aspp.aspp4.atrous_conv."}, {"classifier.aspp.convs.3.1.", "aspp.aspp4.bn."},
-                     {"classifier.aspp.convs.4.", "aspp.global_avg_pool."},     {"classifier.aspp.project.0.", "aspp.conv1."},
-                     {"classifier.aspp.project.1.", "aspp.bn1."},               {"classifier.project.0.", "decoder.conv1."},
-                     {"classifier.project.1.", "decoder.bn1."},                 {"classifier.classifier.", "decoder.last_conv."}};
+const Pairs kJfNames{{"classifier.aspp.convs.0.0.", "aspp.aspp1.atrous_conv."},
+                     {"classifier.aspp.convs.0.1.", "aspp.aspp1.bn."},
+                     {"classifier.aspp.convs.1.0.", "aspp.aspp2.atrous_conv."},
+                     {"classifier.aspp.convs.1.1.", "aspp.aspp2.bn."},
+                     {"classifier.aspp.convs.2.0.", "aspp.aspp3.atrous_conv."},
+                     {"classifier.aspp.convs.2.1.", "aspp.aspp3.bn."},
+                     {"classifier.aspp.convs.3.0.", "aspp.aspp4.atrous_conv."},
+                     {"classifier.aspp.convs.3.1.", "aspp.aspp4.bn."},
+                     {"classifier.aspp.convs.4.", "aspp.global_avg_pool."},
+                     {"classifier.aspp.project.0.", "aspp.conv1."},
+                     {"classifier.aspp.project.1.", "aspp.bn1."},
+                     {"classifier.project.0.", "decoder.conv1."},
+                     {"classifier.project.1.", "decoder.bn1."},
+                     {"classifier.classifier.", "decoder.last_conv."}};
 
 }  // namespace
 
@@ -99,7 +107,8 @@ TEST_CASE("flat MobileNetV2 names are understood") {
   REQUIRE(!file.contains("features.2.conv.0.0.weight"));
   const auto other = make(kImageNet, 2);
   load_weights(*other, file, "test");
-  for (const auto& [name, tensor] : image_net->state_dict()) CHECK_MESSAGE(same(tensor, other->state_dict().at(name)), name);
+  for (const auto& [name, tensor] : image_net->state_dict())
+    CHECK_MESSAGE(same(tensor, other->state_dict().at(name)), name);
 }
 
 TEST_CASE("mmsegmentation: PSPNet") {
@@ -112,10 +121,11 @@ TEST_CASE("mmsegmentation: PSPNet") {
   names.push_back({"classifier.bottleneck.1.", "decode_head.bottleneck.bn."});
   names.push_back({"classifier.classifier.", "decode_head.conv_seg."});
   const ModelSpec spec{.name = "pspnet_resnet18", .classes = 5, .aux = true, .variant = "mmseg", .stem = "v1c"};
-  check_round_trip(spec, by_prefix(names),
-                   {"backbone.stem.0.weight", "backbone.layer4.1.bn2.running_var", "decode_head.psp_modules.3.1.conv.weight",
-                    "decode_head.psp_modules.0.1.bn.running_mean", "decode_head.bottleneck.conv.weight", "decode_head.conv_seg.bias",
-                    "auxiliary_head.convs.0.conv.weight", "auxiliary_head.convs.0.bn.weight", "auxiliary_head.conv_seg.weight"});
+  check_round_trip(
+      spec, by_prefix(names),
+      {"backbone.stem.0.weight", "backbone.layer4.1.bn2.running_var", "decode_head.psp_modules.3.1.conv.weight",
+       "decode_head.psp_modules.0.1.bn.running_mean", "decode_head.bottleneck.conv.weight", "decode_head.conv_seg.bias",
+       "auxiliary_head.convs.0.conv.weight", "auxiliary_head.convs.0.bn.weight", "auxiliary_head.conv_seg.weight"});
   // Without an auxiliary head of its own, a network leaves the file's out.
   const auto from = make(spec, 1);
   ModelSpec no_aux = spec;
@@ -156,36 +166,46 @@ TEST_CASE("mmsegmentation: DeepLabV3 and DeepLabV3+") {
   separable("classifier.classifier.0.", "decode_head.sep_bottleneck.0.");
   separable("classifier.classifier.4.", "decode_head.sep_bottleneck.1.");
   plus.push_back({"classifier.classifier.8.", "decode_head.conv_seg."});
-  check_round_trip({.name = "deeplabv3_resnet18", .classes = 5, .aux = true, .variant = "mmseg", .stem = "v1c"}, by_prefix(v3),
-                   {"decode_head.image_pool.1.conv.weight", "decode_head.aspp_modules.3.bn.weight", "decode_head.bottleneck.bn.bias"});
-  check_round_trip({.name = "deeplabv3plus_resnet18", .classes = 5, .aux = true, .variant = "mmseg", .stem = "v1c"}, by_prefix(plus),
-                   {"decode_head.aspp_modules.0.conv.weight", "decode_head.aspp_modules.2.depthwise_conv.conv.weight",
-                    "decode_head.sep_bottleneck.1.pointwise_conv.bn.running_var", "decode_head.c1_bottleneck.conv.weight"});
+  check_round_trip({.name = "deeplabv3_resnet18", .classes = 5, .aux = true, .variant = "mmseg", .stem = "v1c"},
+                   by_prefix(v3),
+                   {"decode_head.image_pool.1.conv.weight", "decode_head.aspp_modules.3.bn.weight",
+                    "decode_head.bottleneck.bn.bias"});
+  check_round_trip(
+      {.name = "deeplabv3plus_resnet18", .classes = 5, .aux = true, .variant = "mmseg", .stem = "v1c"}, by_prefix(plus),
+      {"decode_head.aspp_modules.0.conv.weight", "decode_head.aspp_modules.2.depthwise_conv.conv.weight",
+       "decode_head.sep_bottleneck.1.pointwise_conv.bn.running_var", "decode_head.c1_bottleneck.conv.weight"});
 }
 
 TEST_CASE("the CWD experiments' PSPNet, which has no prefix for its backbone") {
-  Pairs names{{"aux_classifier.0.", "dsn.0."}, {"aux_classifier.1.", "dsn.1."}, {"aux_classifier.4.", "dsn.3."},
-              {"classifier.bottleneck.", "pspmodule.bottleneck."}, {"classifier.classifier.", "head."}, {"backbone.", ""}};
+  Pairs names{{"aux_classifier.0.", "dsn.0."},     {"aux_classifier.1.", "dsn.1."},
+              {"aux_classifier.4.", "dsn.3."},     {"classifier.bottleneck.", "pspmodule.bottleneck."},
+              {"classifier.classifier.", "head."}, {"backbone.", ""}};
   for (const char* i : {"0", "1", "2", "3"}) {
     names.push_back({fmt::format("classifier.stages.{}.0.", i), fmt::format("pspmodule.stages.{}.1.", i)});
     names.push_back({fmt::format("classifier.stages.{}.1.", i), fmt::format("pspmodule.stages.{}.2.", i)});
   }
-  check_round_trip({.name = "pspnet_resnet18", .classes = 5, .aux = true, .variant = "td_leaky", .stem = "deep128"}, by_prefix(names),
-                   {"conv3.weight", "layer1.0.downsample.0.weight", "pspmodule.stages.3.1.weight", "pspmodule.stages.0.2.running_var",
-                    "pspmodule.bottleneck.0.weight", "pspmodule.bottleneck.1.bias", "head.weight", "dsn.0.bias", "dsn.3.weight"});
+  check_round_trip({.name = "pspnet_resnet18", .classes = 5, .aux = true, .variant = "td_leaky", .stem = "deep128"},
+                   by_prefix(names),
+                   {"conv3.weight", "layer1.0.downsample.0.weight", "pspmodule.stages.3.1.weight",
+                    "pspmodule.stages.0.2.running_var", "pspmodule.bottleneck.0.weight", "pspmodule.bottleneck.1.bias",
+                    "head.weight", "dsn.0.bias", "dsn.3.weight"});
 }
 
 TEST_CASE("VainF's DeepLabV3 and DeepLabV3+") {
   const auto same_names = [](const std::string& n) { return n; };
-  check_round_trip({.name = "deeplabv3plus_resnet18", .classes = 5, .variant = "vf"}, same_names,
-                   {"classifier.project.0.weight", "classifier.aspp.convs.4.1.weight", "classifier.aspp.project.1.bias",
-                    "classifier.classifier.0.weight", "classifier.classifier.3.bias", "backbone.layer4.1.conv2.weight"});
-  check_round_trip({.name = "deeplabv3_resnet18", .classes = 5, .variant = "vf"}, by_prefix({{"classifier.", "classifier.classifier."}}),
-                   {"classifier.classifier.0.convs.0.0.weight", "classifier.classifier.1.weight", "classifier.classifier.4.bias"});
+  check_round_trip(
+      {.name = "deeplabv3plus_resnet18", .classes = 5, .variant = "vf"}, same_names,
+      {"classifier.project.0.weight", "classifier.aspp.convs.4.1.weight", "classifier.aspp.project.1.bias",
+       "classifier.classifier.0.weight", "classifier.classifier.3.bias", "backbone.layer4.1.conv2.weight"});
+  check_round_trip(
+      {.name = "deeplabv3_resnet18", .classes = 5, .variant = "vf"},
+      by_prefix({{"classifier.", "classifier.classifier."}}),
+      {"classifier.classifier.0.convs.0.0.weight", "classifier.classifier.1.weight", "classifier.classifier.4.bias"});
   const auto split = [](const std::string& name) {
     if (!name.starts_with("backbone.features.")) return name;
     const std::string rest = name.substr(18);
-    const bool low = rest.starts_with("0.") || rest.starts_with("1.") || rest.starts_with("2.") || rest.starts_with("3.");
+    const bool low =
+        rest.starts_with("0.") || rest.starts_with("1.") || rest.starts_with("2.") || rest.starts_with("3.");
     return (low ? "backbone.low_level_features." : "backbone.high_level_features.") + rest;
   };
   check_round_trip({.name = "deeplabv3plus_mobilenet_v2", .classes = 5, .width = 0.35, .variant = "vf"}, split,
@@ -195,14 +215,17 @@ TEST_CASE("VainF's DeepLabV3 and DeepLabV3+") {
 
 TEST_CASE("jfzhang95's DeepLabV3+, with and without dropout in its decoder") {
   check_round_trip({.name = "deeplabv3plus_resnet18", .classes = 5}, by_prefix(kJfNames),
-                   {"aspp.aspp1.atrous_conv.weight", "aspp.aspp4.bn.running_mean", "aspp.global_avg_pool.1.weight", "aspp.conv1.weight",
-                    "aspp.bn1.bias", "decoder.conv1.weight", "decoder.bn1.weight", "decoder.last_conv.4.weight", "decoder.last_conv.8.bias"});
+                   {"aspp.aspp1.atrous_conv.weight", "aspp.aspp4.bn.running_mean", "aspp.global_avg_pool.1.weight",
+                    "aspp.conv1.weight", "aspp.bn1.bias", "decoder.conv1.weight", "decoder.bn1.weight",
+                    "decoder.last_conv.4.weight", "decoder.last_conv.8.bias"});
   const auto old = [](const std::string& name) {
     const std::string now = by_prefix(kJfNames)(name);
-    return by_prefix({{"decoder.last_conv.4.", "decoder.last_conv.3."}, {"decoder.last_conv.5.", "decoder.last_conv.4."},
+    return by_prefix({{"decoder.last_conv.4.", "decoder.last_conv.3."},
+                      {"decoder.last_conv.5.", "decoder.last_conv.4."},
                       {"decoder.last_conv.8.", "decoder.last_conv.6."}})(now);
   };
-  check_round_trip({.name = "deeplabv3plus_resnet18", .classes = 5}, old, {"decoder.last_conv.3.weight", "decoder.last_conv.6.bias"});
+  check_round_trip({.name = "deeplabv3plus_resnet18", .classes = 5}, old,
+                   {"decoder.last_conv.3.weight", "decoder.last_conv.6.bias"});
 }
 
 TEST_CASE("jfzhang95's MobileNetV2: flat names, everything twice") {
@@ -229,7 +252,8 @@ TEST_CASE("jfzhang95's MobileNetV2: flat names, everything twice") {
 
 TEST_CASE("torchvision's DeepLabV3 with auxiliary head, into networks with and without one") {
   const ModelSpec spec{.name = "deeplabv3_resnet18", .classes = 5, .aux = true};
-  check_round_trip(spec, [](const std::string& n) { return n; }, {"aux_classifier.0.weight", "aux_classifier.4.bias", "classifier.4.weight"});
+  check_round_trip(spec, [](const std::string& n) { return n; },
+                   {"aux_classifier.0.weight", "aux_classifier.4.bias", "classifier.4.weight"});
   const auto from = make(spec, 1);
   const auto to = make({.name = "deeplabv3_resnet18", .classes = 5}, 2);
   const WeightsReport r = load_weights(*to, from->state_dict(), "test");
@@ -243,9 +267,8 @@ TEST_CASE("a classification checkpoint with backbone. and head.fc. in front") {
                    {"backbone.conv1.weight", "head.fc.bias"});
   // The backbone alone, under that prefix, fills the classifier's features and misses its last layer.
   const auto from = make({.name = "resnet18", .classes = 5}, 1);
-  const StateDict file = renamed(from->state_dict(), [](const std::string& n) {
-    return n.starts_with("fc.") ? std::string() : "backbone." + n;
-  });
+  const StateDict file = renamed(
+      from->state_dict(), [](const std::string& n) { return n.starts_with("fc.") ? std::string() : "backbone." + n; });
   const auto to = make({.name = "resnet18", .classes = 5}, 2);
   CHECK(load_weights(*to, file, "test", {.strict = false}).missing == std::vector<std::string>{"fc.bias", "fc.weight"});
 }
@@ -259,13 +282,16 @@ TEST_CASE("a list of names: exact lines, patterns, lines that leave out, wrapper
   });
   file.emplace("module.step", Tensor::full({1}, 3.0));
   const auto to = make(kSmall, 2);
-  check_throws<WeightsError>([&] { load_weights(*to, file, "FILE"); }, {"encoder.features.0.0.weight", "nothing was changed"});
-  const WeightMap map = WeightMap::parse("# theirs  ours\n"
-                                         "module.last.kernel: classifier.weight\n"
-                                         "encoder.*  backbone.*   # a pattern\n"
-                                         "\n"
-                                         "pool.* aspp.*\n"
-                                         "step -\n", "names.txt");
+  check_throws<WeightsError>([&] { load_weights(*to, file, "FILE"); },
+                             {"encoder.features.0.0.weight", "nothing was changed"});
+  const WeightMap map = WeightMap::parse(
+      "# theirs  ours\n"
+      "module.last.kernel: classifier.weight\n"
+      "encoder.*  backbone.*   # a pattern\n"
+      "\n"
+      "pool.* aspp.*\n"
+      "step -\n",
+      "names.txt");
   const WeightsReport r = load_weights(*to, file, "FILE", {.map = map});
   CHECK(r.missing.empty());
   CHECK(r.unexpected.empty());
@@ -284,11 +310,14 @@ TEST_CASE("a list of names with mistakes names file and line") {
   check_throws<WeightsError>([&] { load("a.* b\n"); }, {"names.txt:1", "a * must end both names or none"});
   check_throws<WeightsError>([&] { load("a b\n# x\na c\n"); }, {"names.txt:3", "'a' is already in line 1"});
   check_throws<WeightsError>([&] { load("# only a comment\n"); }, {"names.txt", "no pair of names"});
-  check_throws<WeightsError>([&] { load("clasifier.weight classifier.weight\n"); },
-                             {"names.txt:1", "no tensor of FILE is called 'clasifier.weight'", "did you mean 'classifier.weight'"});
-  check_throws<WeightsError>([&] { load("classifier.weight clasifier.weight\n"); },
-                             {"names.txt:1", "the network has no tensor 'clasifier.weight'", "did you mean 'classifier.weight'"});
-  check_throws<WeightsError>([&] { load("classifier.bias classifier.weight\n"); }, {"would both become 'classifier.weight'"});
+  check_throws<WeightsError>(
+      [&] { load("clasifier.weight classifier.weight\n"); },
+      {"names.txt:1", "no tensor of FILE is called 'clasifier.weight'", "did you mean 'classifier.weight'"});
+  check_throws<WeightsError>(
+      [&] { load("classifier.weight clasifier.weight\n"); },
+      {"names.txt:1", "the network has no tensor 'clasifier.weight'", "did you mean 'classifier.weight'"});
+  check_throws<WeightsError>([&] { load("classifier.bias classifier.weight\n"); },
+                             {"would both become 'classifier.weight'"});
   const test::TempDir dir;
   check_throws<WeightsError>([&] { static_cast<void>(WeightMap::read(dir / "none.txt")); }, {"none.txt"});
   write_file_atomic(dir / "names.txt", "x -\n");

@@ -40,7 +40,8 @@ StateDict copy_of(const StateDict& state) {
 Tensor scaled(const datasets::Image& image) {
   std::vector<float> planes;
   for (std::size_t c = 0; c < 3; ++c) {
-    for (std::size_t i = c; i < image.rgb.size(); i += 3) planes.push_back(static_cast<float>(image.rgb[i]) / 127.5F - 1.0F);
+    for (std::size_t i = c; i < image.rgb.size(); i += 3)
+      planes.push_back(static_cast<float>(image.rgb[i]) / 127.5F - 1.0F);
   }
   return Tensor::from(planes, {1, 3, image.h, image.w});
 }
@@ -67,7 +68,8 @@ TEST_CASE("a file of ours loads completely, remembers its network, and may be a 
   nn::save_checkpoint(dir / "step_00000001", checkpoint);
   const auto third = make(kSmall, 3);
   CHECK(load_weights(*third, dir / "step_00000001").loaded.size() == report.loaded.size());
-  check_throws<WeightsError>([&] { static_cast<void>(models::read_spec(dir / "step_00000001")); }, {"does not name a network"});
+  check_throws<WeightsError>([&] { static_cast<void>(models::read_spec(dir / "step_00000001")); },
+                             {"does not name a network"});
 }
 
 TEST_CASE("a bare MobileNetV2 file fills the backbone and leaves the head fresh") {
@@ -98,19 +100,20 @@ TEST_CASE("a bare ResNet file fills the backbone; dilation does not matter; fc i
   const WeightsReport r = load_weights(*model, image_net->state_dict(), "test");
   CHECK(r.missing.empty());
   CHECK(contains(r.ignored, "fc.weight"));
-  CHECK(same(model->state_dict().at("backbone.layer4.1.conv2.weight"), image_net->state_dict().at("layer4.1.conv2.weight")));
+  CHECK(same(model->state_dict().at("backbone.layer4.1.conv2.weight"),
+             image_net->state_dict().at("layer4.1.conv2.weight")));
 }
 
 TEST_CASE("num_batches_tracked may be absent; anything else may not") {
   const auto image_net = make(kImageNet, 1);
-  StateDict file = renamed(image_net->state_dict(), [](const std::string& n) {
-    return n.ends_with("num_batches_tracked") ? std::string() : n;
-  });
+  StateDict file = renamed(image_net->state_dict(),
+                           [](const std::string& n) { return n.ends_with("num_batches_tracked") ? std::string() : n; });
   const auto student = make(kSmall, 2);
   CHECK(load_weights(*student, file, "test").missing.empty());
   file.erase("features.5.conv.3.bias");
-  check_throws<WeightsError>([&] { load_weights(*student, file, "FILE"); },
-                             {"FILE does not fit ka_student_mobilenet_v2", "1 missing (backbone.features.5.conv.3.bias)"});
+  check_throws<WeightsError>(
+      [&] { load_weights(*student, file, "FILE"); },
+      {"FILE does not fit ka_student_mobilenet_v2", "1 missing (backbone.features.5.conv.3.bias)"});
   const WeightsReport r = load_weights(*student, file, "test", {.strict = false});
   CHECK(r.missing == std::vector<std::string>{"backbone.features.5.conv.3.bias"});
 }
@@ -126,7 +129,8 @@ TEST_CASE("folded batch norm gives the same eval-mode network") {
     if (tensor.ndim() != 4) continue;
     const std::string conv = name.substr(0, name.size() - 7);
     const std::size_t dot = conv.rfind('.');
-    const std::string bn = conv == "classifier" ? "" : conv.substr(0, dot + 1) + std::to_string(std::stoi(conv.substr(dot + 1)) + 1);
+    const std::string bn =
+        conv == "classifier" ? "" : conv.substr(0, dot + 1) + std::to_string(std::stoi(conv.substr(dot + 1)) + 1);
     if (bn.empty() || !s.contains(bn + ".running_var")) {
       file.emplace(name, tensor.copy());
       file.emplace(conv + ".bias", s.at(conv + ".bias").copy());
@@ -181,15 +185,17 @@ TEST_CASE("a file of another network never loads silently") {
   const auto resnet = make({.name = "resnet18", .classes = 10}, 1);
   const auto student = make(kSmall, 2);
   for (const bool strict : {true, false}) {
-    check_throws<WeightsError>([&] { load_weights(*student, resnet->state_dict(), "test", {.strict = strict}); }, {"0 loaded"});
+    check_throws<WeightsError>([&] { load_weights(*student, resnet->state_dict(), "test", {.strict = strict}); },
+                               {"0 loaded"});
   }
   // The same names with another width: shapes differ.
   ModelSpec wide = kSmall;
   wide.width = 0.5;
   const auto other = make(wide, 3);
   for (const bool fresh : {false, true}) {  // a new classifier is not a licence for other shapes
-    check_throws<WeightsError>([&] { load_weights(*student, other->state_dict(), "test", {.strict = false, .new_classifier = fresh}); },
-                               {"mismatched", "nothing was changed"});
+    check_throws<WeightsError>(
+        [&] { load_weights(*student, other->state_dict(), "test", {.strict = false, .new_classifier = fresh}); },
+        {"mismatched", "nothing was changed"});
   }
   // A DeepLabV3 classifier.1 is a 3x3 convolution, not an ImageNet classifier: it must load.
   const auto a = make({.name = "deeplabv3_mobilenet_v2", .classes = 5, .width = 0.35}, 1);
@@ -239,8 +245,12 @@ TEST_CASE("a real folded VOC network loads and is a trained one") {
     MESSAGE("skipped: no sample weights; set LIMBECK_DATA");
     return;
   }
-  const auto model = make({.name = "ka_student_mobilenet_v2", .classes = 21, .output_stride = 16, .width = 0.5,
-                           .width_divisor = 1, .bn_eps = 1e-3});
+  const auto model = make({.name = "ka_student_mobilenet_v2",
+                           .classes = 21,
+                           .output_stride = 16,
+                           .width = 0.5,
+                           .width_divisor = 1,
+                           .bn_eps = 1e-3});
   const WeightsReport r = load_weights(*model, *path);
   CHECK(r.folded);
   CHECK(r.missing.empty());

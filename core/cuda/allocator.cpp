@@ -40,7 +40,8 @@ void Allocator::set_caching(bool caching) {
 }
 
 void Allocator::split(Block* block, std::size_t bytes) {
-  auto* rest = new Block{block->data + bytes, block->bytes - bytes, block->pool, true, block->small, false, "", block, block->next};
+  auto* rest = new Block{block->data + bytes, block->bytes - bytes, block->pool, true, block->small, false, "", block,
+                         block->next};
   if (block->next != nullptr) block->next->previous = rest;
   block->next = rest;
   block->bytes = bytes;
@@ -88,9 +89,10 @@ Allocator::Block* Allocator::new_segment(std::size_t bytes, std::size_t request,
     std::size_t free = 0;
     std::size_t total = 0;
     static_cast<void>(cudaMemGetInfo(&free, &total));
-    fail("allocator", "cuda:{} is out of memory: {} wants {:.1f} MiB, {:.1f} MiB are in use by this program, {:.1f} of {:.1f} "
-         "MiB are free on the device; largest live blocks: {}; use a smaller batch or crop, or bf16", device_, current_op(),
-         static_cast<double>(request) / kMiB, static_cast<double>(stats_.in_use) / kMiB,
+    fail("allocator",
+         "cuda:{} is out of memory: {} wants {:.1f} MiB, {:.1f} MiB are in use by this program, {:.1f} of {:.1f} "
+         "MiB are free on the device; largest live blocks: {}; use a smaller batch or crop, or bf16",
+         device_, current_op(), static_cast<double>(request) / kMiB, static_cast<double>(stats_.in_use) / kMiB,
          static_cast<double>(free) / kMiB, static_cast<double>(total) / kMiB, largest_blocks_locked());
   }
   check(status, "cudaMalloc");
@@ -101,7 +103,8 @@ void* Allocator::allocate(std::size_t bytes) {
   const std::lock_guard lock(mutex_);
   ++stats_.requests;
   const int pool = current_pool;
-  const std::size_t rounded = caching_ ? round_up(std::max<std::size_t>(bytes, 1), kRound) : std::max<std::size_t>(bytes, 1);
+  const std::size_t rounded =
+      caching_ ? round_up(std::max<std::size_t>(bytes, 1), kRound) : std::max<std::size_t>(bytes, 1);
   const bool small = caching_ && rounded <= kSmallRequest;
   Block* block = caching_ ? take(rounded, pool, small) : nullptr;
   if (block == nullptr) {
@@ -193,8 +196,8 @@ std::string Allocator::largest_blocks_locked() const {
                     [](const Block* a, const Block* b) { return a->bytes > b->bytes; });
   std::string text;
   for (std::size_t i = 0; i < shown; ++i) {
-    text += fmt::format("{}{:.1f} MiB (asked for after {})", i == 0 ? "" : ", ", static_cast<double>(blocks[i]->bytes) / kMiB,
-                        blocks[i]->op);
+    text += fmt::format("{}{:.1f} MiB (asked for after {})", i == 0 ? "" : ", ",
+                        static_cast<double>(blocks[i]->bytes) / kMiB, blocks[i]->op);
   }
   return text.empty() ? "none" : text;
 }

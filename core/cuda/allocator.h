@@ -44,10 +44,10 @@ class Allocator {
     std::size_t bytes = 0;
     int pool = 0;
     bool free = false;
-    bool small = false;          // of a segment for small requests
-    bool direct = false;         // an allocation of its own, not cached
-    const char* op = "";         // who asked
-    Block* previous = nullptr;   // neighbours in the segment
+    bool small = false;         // of a segment for small requests
+    bool direct = false;        // an allocation of its own, not cached
+    const char* op = "";        // who asked
+    Block* previous = nullptr;  // neighbours in the segment
     Block* next = nullptr;
   };
   struct Smaller {

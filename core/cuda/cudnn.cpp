@@ -56,21 +56,23 @@ bool tf32_allowed() {
 
 TensorDescriptor::TensorDescriptor(DType dtype, const Shape& s) {
   LIMBECK_CUDNN(cudnnCreateTensorDescriptor, &descriptor_);
-  LIMBECK_CUDNN(cudnnSetTensor4dDescriptor, descriptor_, CUDNN_TENSOR_NHWC, type_of(dtype), size_of_dim(s[0]), size_of_dim(s[1]),
-                size_of_dim(s[2]), size_of_dim(s[3]));
+  LIMBECK_CUDNN(cudnnSetTensor4dDescriptor, descriptor_, CUDNN_TENSOR_NHWC, type_of(dtype), size_of_dim(s[0]),
+                size_of_dim(s[1]), size_of_dim(s[2]), size_of_dim(s[3]));
 }
 TensorDescriptor::~TensorDescriptor() {
-  static auto* const destroy = cudnn_library().function<decltype(cudnnDestroyTensorDescriptor)>("cudnnDestroyTensorDescriptor");
+  static auto* const destroy =
+      cudnn_library().function<decltype(cudnnDestroyTensorDescriptor)>("cudnnDestroyTensorDescriptor");
   destroy(descriptor_);
 }
 
 FilterDescriptor::FilterDescriptor(DType dtype, const Shape& s) {
   LIMBECK_CUDNN(cudnnCreateFilterDescriptor, &descriptor_);
-  LIMBECK_CUDNN(cudnnSetFilter4dDescriptor, descriptor_, type_of(dtype), CUDNN_TENSOR_NHWC, size_of_dim(s[0]), size_of_dim(s[1]),
-                size_of_dim(s[2]), size_of_dim(s[3]));
+  LIMBECK_CUDNN(cudnnSetFilter4dDescriptor, descriptor_, type_of(dtype), CUDNN_TENSOR_NHWC, size_of_dim(s[0]),
+                size_of_dim(s[1]), size_of_dim(s[2]), size_of_dim(s[3]));
 }
 FilterDescriptor::~FilterDescriptor() {
-  static auto* const destroy = cudnn_library().function<decltype(cudnnDestroyFilterDescriptor)>("cudnnDestroyFilterDescriptor");
+  static auto* const destroy =
+      cudnn_library().function<decltype(cudnnDestroyFilterDescriptor)>("cudnnDestroyFilterDescriptor");
   destroy(descriptor_);
 }
 

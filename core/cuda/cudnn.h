@@ -19,10 +19,10 @@ void check_cudnn(cudnnStatus_t status, const char* call);
 [[nodiscard]] bool tf32_allowed();
 
 /// LIMBECK_CUDNN(cudnnCreate, &handle) calls it, and throws if it fails.
-#define LIMBECK_CUDNN(name, ...)                                                                         \
-  do {                                                                                                   \
-    static auto* const function = ::limbeck::cuda::cudnn_library().function<decltype(name)>(#name);      \
-    ::limbeck::cuda::check_cudnn(function(__VA_ARGS__), #name);                                          \
+#define LIMBECK_CUDNN(name, ...)                                                                    \
+  do {                                                                                              \
+    static auto* const function = ::limbeck::cuda::cudnn_library().function<decltype(name)>(#name); \
+    ::limbeck::cuda::check_cudnn(function(__VA_ARGS__), #name);                                     \
   } while (false)
 
 /// Descriptor of a dense channels-last map.

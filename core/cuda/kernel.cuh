@@ -33,7 +33,9 @@ void launch(void (*kernel)(P...), dim3 grid, dim3 block, A&&... args) {
   check_launch();
 }
 
-[[nodiscard]] inline unsigned ceil_div(std::int64_t a, std::int64_t b) { return static_cast<unsigned>((a + b - 1) / b); }
+[[nodiscard]] inline unsigned ceil_div(std::int64_t a, std::int64_t b) {
+  return static_cast<unsigned>((a + b - 1) / b);
+}
 
 /// Blocks of `threads` that cover `count` items; kernels step through the rest if there are more.
 [[nodiscard]] inline unsigned grid_for(std::int64_t count, unsigned threads = kBlock) {
@@ -128,18 +130,23 @@ void visit_lanes(std::int64_t row, F&& f, P*... pointers) {
 
 struct Add {
   template <class T>
-  __device__ T operator()(T a, T b) const { return a + b; }
+  __device__ T operator()(T a, T b) const {
+    return a + b;
+  }
 };
 /// NaN wins, as in a comparison by hand it would get lost.
 struct Max {
   template <class T>
-  __device__ T operator()(T a, T b) const { return a > b || a != a ? a : b; }
+  __device__ T operator()(T a, T b) const {
+    return a > b || a != a ? a : b;
+  }
 };
 
 /// Every lane gets the result over the `width` lanes (a power of two) that it belongs to.
 template <class Op, class T>
 __device__ inline T warp_all(T v, Op op, unsigned width = kWarp) {
-  for (unsigned distance = width / 2; distance > 0; distance /= 2) v = op(v, __shfl_xor_sync(kFull, v, static_cast<int>(distance)));
+  for (unsigned distance = width / 2; distance > 0; distance /= 2)
+    v = op(v, __shfl_xor_sync(kFull, v, static_cast<int>(distance)));
   return v;
 }
 

@@ -18,8 +18,10 @@ Library::Library(const char* what, const std::vector<std::string>& names) : what
 
 void* Library::symbol(const char* name) const {
   void* address = dlsym(handle_, name);
-  LIMBECK_CHECK(address != nullptr, "cuda", "{} has no function {}; another version is installed than the one that limbeck "
-                "was built with", what_, name);
+  LIMBECK_CHECK(address != nullptr, "cuda",
+                "{} has no function {}; another version is installed than the one that limbeck "
+                "was built with",
+                what_, name);
   return address;
 }
 

@@ -14,9 +14,9 @@ namespace limbeck::cuda {
 template <int K>
 struct Nest {
   int count = 1;
-  unsigned size[kMaxDims] = {1, 1, 1, 1, 1, 1};    // of loop 0: in units of `lanes`
-  std::int64_t stride[K][kMaxDims] = {};           // in elements, of one step of the loop
-  unsigned total = 1;                              // product of the sizes
+  unsigned size[kMaxDims] = {1, 1, 1, 1, 1, 1};  // of loop 0: in units of `lanes`
+  std::int64_t stride[K][kMaxDims] = {};         // in elements, of one step of the loop
+  unsigned total = 1;                            // product of the sizes
 };
 
 /// The loops of views that all have the shape of `views[0]`.
@@ -39,7 +39,9 @@ template <int K>
     const std::size_t d = order[i];
     const int last = nest.count - 1;
     bool merge = last >= 0;
-    for (int k = 0; k < K && merge; ++k) merge = views[static_cast<std::size_t>(k)]->strides[d] == nest.stride[k][last] * size[static_cast<std::size_t>(last)];
+    for (int k = 0; k < K && merge; ++k)
+      merge =
+          views[static_cast<std::size_t>(k)]->strides[d] == nest.stride[k][last] * size[static_cast<std::size_t>(last)];
     if (merge) {
       size[static_cast<std::size_t>(last)] *= shape[d];
       continue;
@@ -53,7 +55,9 @@ template <int K>
   for (int k = 0; k < K && vectors; ++k) {
     const TensorView& v = *views[static_cast<std::size_t>(k)];
     const std::int64_t step = nest.stride[k][0];
-    const bool consecutive = step == 1 && reinterpret_cast<std::uintptr_t>(v.data) % (static_cast<std::size_t>(lanes) * size_of(v.dtype)) == 0;
+    const bool consecutive =
+        step == 1 &&
+        reinterpret_cast<std::uintptr_t>(v.data) % (static_cast<std::size_t>(lanes) * size_of(v.dtype)) == 0;
     vectors = consecutive || (k > 0 && step == 0);
     for (int l = 1; l < nest.count; ++l) vectors = vectors && (step == 0 || nest.stride[k][l] % lanes == 0);
   }
@@ -64,8 +68,8 @@ template <int K>
     total *= size[static_cast<std::size_t>(l)];
     nest.size[l] = static_cast<unsigned>(size[static_cast<std::size_t>(l)]);
   }
-  LIMBECK_CHECK(total < (std::int64_t{1} << 31), "cuda", "{} elements in a tensor of shape {}, at most 2^31 are supported",
-                total * lanes, shape);
+  LIMBECK_CHECK(total < (std::int64_t{1} << 31), "cuda",
+                "{} elements in a tensor of shape {}, at most 2^31 are supported", total * lanes, shape);
   nest.total = static_cast<unsigned>(total);
   return nest;
 }

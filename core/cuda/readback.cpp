@@ -51,11 +51,13 @@ void put_back(Ticket* ticket) {
 }  // namespace
 
 void* start_reading(Device device, std::span<const void* const> numbers) {
-  LIMBECK_CHECK(numbers.size() <= kMost, "readback", "{} numbers at once, at most {} are possible", numbers.size(), kMost);
+  LIMBECK_CHECK(numbers.size() <= kMost, "readback", "{} numbers at once, at most {} are possible", numbers.size(),
+                kMost);
   activate(device, "readback");
   std::unique_ptr<Ticket, void (*)(Ticket*)> ticket(take(device), put_back);
   for (std::size_t i = 0; i < numbers.size(); ++i) {
-    check(cudaMemcpyAsync(ticket->numbers + i, numbers[i], sizeof(float), cudaMemcpyDeviceToHost, stream()), "cudaMemcpyAsync");
+    check(cudaMemcpyAsync(ticket->numbers + i, numbers[i], sizeof(float), cudaMemcpyDeviceToHost, stream()),
+          "cudaMemcpyAsync");
   }
   ticket->done.record();
   return ticket.release();

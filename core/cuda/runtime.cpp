@@ -50,7 +50,8 @@ bool synchronous() {
 void check(cudaError_t status, const char* call) {
   if (status == cudaSuccess) return;
   static_cast<void>(cudaGetLastError());  // errors that are not fatal must not turn up again at the next call
-  const char* hint = synchronous() ? "" : "; kernels run asynchronously: with LIMBECK_SYNC=1 the op named here is the one that failed";
+  const char* hint =
+      synchronous() ? "" : "; kernels run asynchronously: with LIMBECK_SYNC=1 the op named here is the one that failed";
   fail(current_op(), "{} on cuda:{}: {} ({}){}", call, static_cast<int>(active.index), cudaGetErrorString(status),
        cudaGetErrorName(status), hint);
 }
@@ -100,8 +101,8 @@ void activate(Device device, const char* op) {
                       status != cudaSuccess ? cudaGetErrorString(status) : "the driver reports no device");
   }
   if (device.index >= count) {
-    fail<ConfigError>("device", "{} is not available: there are {} devices, cuda:0 to cuda:{}", device.to_string(), count,
-                      count - 1);
+    fail<ConfigError>("device", "{} is not available: there are {} devices, cuda:0 to cuda:{}", device.to_string(),
+                      count, count - 1);
   }
   check(cudaSetDevice(device.index), "cudaSetDevice");
   active = device;

@@ -52,7 +52,8 @@ void copy_to_device(Device device, void* to, const void* from, std::size_t bytes
     Staging& buffer = lane.next();
     buffer.done.wait();
     std::memcpy(buffer.data, static_cast<const char*>(from) + at, part);
-    check(cudaMemcpyAsync(static_cast<char*>(to) + at, buffer.data, part, cudaMemcpyHostToDevice, stream()), "cudaMemcpyAsync");
+    check(cudaMemcpyAsync(static_cast<char*>(to) + at, buffer.data, part, cudaMemcpyHostToDevice, stream()),
+          "cudaMemcpyAsync");
     buffer.done.record();
   }
 }
@@ -65,7 +66,8 @@ void copy_to_host(Device device, void* to, const void* from, std::size_t bytes) 
     Staging& buffer = lane.next();
     buffer.done.wait();
     check(cudaMemcpyAsync(buffer.data, static_cast<const char*>(from) + at, std::min(kStaging, bytes - at),
-                          cudaMemcpyDeviceToHost, stream()), "cudaMemcpyAsync");
+                          cudaMemcpyDeviceToHost, stream()),
+          "cudaMemcpyAsync");
     buffer.done.record();
     return buffer;
   };

@@ -101,8 +101,8 @@ bool try_transpose(const Nest<2>& nest, const T* source, T* destination) {
 
 template <class To, class From>
 void copy(const TensorView& source, const TensorView& destination) {
-  constexpr bool kVectors = (std::is_same_v<To, float> || std::is_same_v<To, bfloat16>) &&
-                            (std::is_same_v<From, float> || std::is_same_v<From, bfloat16>);
+  constexpr bool kVectors = (std::is_same_v<To, float> || std::is_same_v<To, bfloat16>)&&(
+      std::is_same_v<From, float> || std::is_same_v<From, bfloat16>);
   constexpr int kWidth = sizeof(To) < sizeof(From) ? kLanes<To> : kLanes<From>;
   int lanes = kVectors ? kWidth : 1;
   const auto nest = make_nest<2>({&destination, &source}, lanes);
@@ -172,7 +172,8 @@ void add(const TensorView& source, const TensorView& destination) {
     int lanes = kLanes<T>;
     const auto nest = make_nest<2>({&destination, &source}, lanes);
     if (lanes > 1 && nest.stride[1][0] == 1) {
-      launch(add_vectors_kernel<kLanes<T>, T>, grid_for(nest.total), kBlock, nest, source.ptr<const T>(), destination.ptr<T>());
+      launch(add_vectors_kernel<kLanes<T>, T>, grid_for(nest.total), kBlock, nest, source.ptr<const T>(),
+             destination.ptr<T>());
       return;
     }
   }
@@ -184,7 +185,8 @@ void add(const TensorView& source, const TensorView& destination) {
 }  // namespace
 
 void copy_view(Device device, const TensorView& source, const TensorView& destination) {
-  LIMBECK_CHECK(source.shape == destination.shape, "copy_view", "shapes {} and {} differ", source.shape, destination.shape);
+  LIMBECK_CHECK(source.shape == destination.shape, "copy_view", "shapes {} and {} differ", source.shape,
+                destination.shape);
   if (destination.numel() == 0) return;
   activate(device, "copy");
   visit_dtype(source.dtype, [&](auto from) {

@@ -42,7 +42,8 @@ inline dnnl::convolution_forward::primitive_desc conv_forward(const dnnl::engine
 inline dnnl::convolution_backward_data::primitive_desc conv_backward_data(
     const dnnl::engine& engine, const Desc& gx, const Desc& w, const Desc& gy, const ConvGeometry& g,
     const dnnl::primitive_attr& attr, const dnnl::convolution_forward::primitive_desc& hint) {
-  return {engine, dnnl::algorithm::convolution_direct, gx, w, gy, g.stride, g.dilation, g.pad_begin, g.pad_end, hint, attr};
+  return {engine, dnnl::algorithm::convolution_direct, gx, w, gy, g.stride, g.dilation, g.pad_begin, g.pad_end, hint,
+          attr};
 }
 
 inline dnnl::convolution_backward_weights::primitive_desc conv_backward_weights(

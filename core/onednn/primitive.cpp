@@ -75,8 +75,9 @@ void Primitive::run(std::initializer_list<ArgPointer> pointers) {
                 exec_args_.size() - 1);
   memories_.back().set_data_handle(scratch.as<void>());
   // The C entry point takes a plain array; the C++ one would copy a hash map on every call.
-  check(dnnl_primitive_execute(primitive_.get(), stream().get(), static_cast<int>(exec_args_.size()), exec_args_.data()),
-        "execution");
+  check(
+      dnnl_primitive_execute(primitive_.get(), stream().get(), static_cast<int>(exec_args_.size()), exec_args_.data()),
+      "execution");
   check(dnnl_stream_wait(stream().get()), "wait");
 }
 

@@ -72,8 +72,8 @@ class Primitive {
   Primitive(const dnnl::primitive& primitive, const Desc& scratchpad, std::initializer_list<ArgDesc> args);
 
   dnnl::primitive primitive_;
-  std::vector<dnnl::memory> memories_;       // one per argument, the scratchpad last
-  std::vector<dnnl_exec_arg_t> exec_args_;   // points into memories_
+  std::vector<dnnl::memory> memories_;      // one per argument, the scratchpad last
+  std::vector<dnnl_exec_arg_t> exec_args_;  // points into memories_
   std::size_t scratchpad_bytes_ = 0;
 };
 

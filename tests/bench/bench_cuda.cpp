@@ -70,8 +70,8 @@ void report(const char* name, double bytes, const std::function<void()>& run) {
   const double ms = median_ms(run);
   const double rate = bytes / ms / 1e6;
   if (copy_gb_per_s == 0) copy_gb_per_s = rate;
-  std::printf("{\"name\":\"%s\",\"ms\":%.4f,\"bytes\":%.0f,\"gb_per_s\":%.1f,\"share_of_copy\":%.3f}\n", name, ms, bytes, rate,
-              rate / copy_gb_per_s);
+  std::printf("{\"name\":\"%s\",\"ms\":%.4f,\"bytes\":%.0f,\"gb_per_s\":%.1f,\"share_of_copy\":%.3f}\n", name, ms,
+              bytes, rate, rate / copy_gb_per_s);
 }
 
 void report_flops(const char* name, double flops, const std::function<void()>& run) {
@@ -98,7 +98,8 @@ int main() {
   const Tensor ones = Tensor::full({64}, 1.0, DType::kF32, kGpu);
   const Tensor zeros = Tensor::zeros({64}, DType::kF32, kGpu);
   report("batch_norm + relu training forward bf16", 3 * size, [&] {
-    static_cast<void>(ops::batch_norm(big, ones, zeros, zeros, ones, {.training = true, .momentum = 0.0, .act = ops::Activation::kRelu}));
+    static_cast<void>(ops::batch_norm(big, ones, zeros, zeros, ones,
+                                      {.training = true, .momentum = 0.0, .act = ops::Activation::kRelu}));
   });
   const Tensor w3 = random({64, 1, 3, 3}, DType::kF32);
   const ops::Conv2dOptions same{.stride = {1, 1}, .padding = {1, 1}, .dilation = {1, 1}, .groups = 64};
@@ -107,7 +108,9 @@ int main() {
     static_cast<void>(ops::max_pool2d(big, {.kernel = {3, 3}, .stride = {2, 2}, .padding = {1, 1}}));
   });
   const Tensor small = random({16, 64, 128, 128}, DType::kBF16);
-  report("resize_bilinear x2 bf16", 1.25 * size, [&] { static_cast<void>(ops::resize_bilinear(small, {256, 256}, false)); });
+  report("resize_bilinear x2 bf16", 1.25 * size, [&] {
+    static_cast<void>(ops::resize_bilinear(small, {256, 256}, false));
+  });
 
   const Tensor s = random({16, 19, 512, 512}, DType::kF32);
   const Tensor t = random({16, 19, 512, 512}, DType::kF32);
@@ -122,7 +125,8 @@ int main() {
   report("pixel_kd forward + gradient f32", 3 * logits, [&] { static_cast<void>(distill::pixel_kd(s, t)); });
   report("channel_kd forward + gradient f32", 3 * logits, [&] { static_cast<void>(distill::channel_kd(s, t)); });
   report("icsd forward + gradient f32", 3 * logits, [&] { static_cast<void>(distill::icsd(s, t)); });
-  report("inter_channel_kd forward + gradient f32", 3 * logits, [&] { static_cast<void>(distill::inter_channel_kd(s, t)); });
+  report("inter_channel_kd forward + gradient f32", 3 * logits,
+         [&] { static_cast<void>(distill::inter_channel_kd(s, t)); });
   report("local_kd forward + gradient f32", 3 * logits, [&] { static_cast<void>(distill::local_kd(s, t)); });
 
   // Feature maps at stride 8 of such images.
@@ -130,17 +134,21 @@ int main() {
   const Tensor ft = random({16, 256, 64, 64}, DType::kBF16);
   fs.set_requires_grad(true);
   const double features = static_cast<double>(fs.numel()) * 2;
-  report("attention_kd forward + gradient bf16", 3 * features, [&] { static_cast<void>(distill::attention_kd(fs, ft)); });
+  report("attention_kd forward + gradient bf16", 3 * features,
+         [&] { static_cast<void>(distill::attention_kd(fs, ft)); });
   report("ka_adapt forward + gradient bf16", 3 * features, [&] { static_cast<void>(distill::ka_adapt(fs, ft)); });
-  report("batch_similarity_kd forward + gradient bf16", 3 * features, [&] { static_cast<void>(distill::batch_similarity_kd(fs, ft)); });
+  report("batch_similarity_kd forward + gradient bf16", 3 * features,
+         [&] { static_cast<void>(distill::batch_similarity_kd(fs, ft)); });
   // 8 M c^2 per image: products of [D S] with itself and with a matrix.
-  report_flops("ka_affinity forward + gradient bf16", 8.0 * 16 * 64 * 64 * 256 * 256, [&] { static_cast<void>(distill::ka_affinity(fs, ft)); });
+  report_flops("ka_affinity forward + gradient bf16", 8.0 * 16 * 64 * 64 * 256 * 256,
+               [&] { static_cast<void>(distill::ka_affinity(fs, ft)); });
 
   const Tensor a = random({8192, 8192}, DType::kBF16);
   report_flops("matmul bf16 8192^3", 2.0 * 8192 * 8192 * 8192, [&] { static_cast<void>(ops::matmul(a, a)); });
   const Tensor x = random({16, 256, 64, 64}, DType::kBF16);
   const Tensor w = random({256, 256, 3, 3}, DType::kF32);
-  report_flops("conv2d 3x3 256 -> 256 bf16", 2.0 * 16 * 64 * 64 * 256 * 256 * 9,
-               [&] { static_cast<void>(ops::conv2d(x, w, {}, {.stride = {1, 1}, .padding = {1, 1}})); });
+  report_flops("conv2d 3x3 256 -> 256 bf16", 2.0 * 16 * 64 * 64 * 256 * 256 * 9, [&] {
+    static_cast<void>(ops::conv2d(x, w, {}, {.stride = {1, 1}, .padding = {1, 1}}));
+  });
   return 0;
 }

@@ -85,10 +85,11 @@ int main(int argc, char** argv) try {
     if (k >= 0) times["plan"].push_back(planned);
   }
   const auto memory = plan.memory(x.shape());
-  fmt::print("{} {}x3x{}x{} {}, {} rounds: plan {:.1f} ms; module {:.1f} ms, x{:.2f}; exact {:.1f} ms, x{:.2f}; block {:.1f} of {:.1f} MiB\n",
-             argv[1], batch, size, size, argv[4], rounds, median(times["plan"]), median(times["module"]), median(ratios["module"]),
-             median(times["exact"]), median(ratios["exact"]), static_cast<double>(memory.block) / 1048576.0,
-             static_cast<double>(memory.values) / 1048576.0);
+  fmt::print(
+      "{} {}x3x{}x{} {}, {} rounds: plan {:.1f} ms; module {:.1f} ms, x{:.2f}; exact {:.1f} ms, x{:.2f}; block {:.1f} of {:.1f} MiB\n",
+      argv[1], batch, size, size, argv[4], rounds, median(times["plan"]), median(times["module"]),
+      median(ratios["module"]), median(times["exact"]), median(ratios["exact"]),
+      static_cast<double>(memory.block) / 1048576.0, static_cast<double>(memory.values) / 1048576.0);
   return 0;
 } catch (const std::exception& e) {
   fmt::print(stderr, "bench_inference: {}\n", e.what());

@@ -8,11 +8,12 @@
 #include "tests/harness/op_case.h"
 
 // Some families hold several ops: copy also cast, clone, reshape, permute, concat, slice and pad2d; attention_kd also psd_kd.
-#define LIMBECK_CASE_FAMILIES(X) \
-  X(elementwise) X(reduce) X(matmul) X(copy) X(dropout) X(conv2d) X(depthwise) X(conv_transpose2d) \
-  X(batch_norm) X(pool2d) X(interpolate) X(softmax) X(cross_entropy) X(pixel_kd) X(channel_kd) \
-  X(attention_kd) X(pairwise_kd) X(batch_similarity_kd) X(inter_channel_kd) X(csd_kd) X(ifvd) X(ofd_kd) \
-  X(local_kd) X(ka_autoencoder_loss) X(icsd) X(feature_mse) X(ka_adapt) X(ka_affinity)
+#define LIMBECK_CASE_FAMILIES(X)                                                                                    \
+  X(elementwise)                                                                                                    \
+  X(reduce) X(matmul) X(copy) X(dropout) X(conv2d) X(depthwise) X(conv_transpose2d) X(batch_norm) X(pool2d)         \
+      X(interpolate) X(softmax) X(cross_entropy) X(pixel_kd) X(channel_kd) X(attention_kd) X(pairwise_kd)           \
+          X(batch_similarity_kd) X(inter_channel_kd) X(csd_kd) X(ifvd) X(ofd_kd) X(local_kd) X(ka_autoencoder_loss) \
+              X(icsd) X(feature_mse) X(ka_adapt) X(ka_affinity)
 
 namespace limbeck::test {
 

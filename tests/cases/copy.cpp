@@ -15,11 +15,12 @@ using Forward = std::function<Tensor(std::span<const Tensor>)>;
 OpCase moving(const char* op, const char* label, const std::vector<Shape>& shapes, const Forward& forward) {
   return {.op = op,
           .label = label,
-          .inputs = [shapes](Generator& g) {
-            std::vector<Tensor> out;
-            for (const Shape& s : shapes) out.push_back(random_normal(g, s));
-            return out;
-          },
+          .inputs =
+              [shapes](Generator& g) {
+                std::vector<Tensor> out;
+                for (const Shape& s : shapes) out.push_back(random_normal(g, s));
+                return out;
+              },
           .forward = forward};
 }
 
@@ -46,7 +47,8 @@ std::vector<OpCase> copy_cases() {
   cases.push_back(reshaped("one pixel, computed size", {3, 19, 1, 1}, {3, -1}));
   cases.push_back(reshaped("splitting rows", {6, 4}, {2, 3, 2, 2, 1}));
   cases.push_back(reshaped("large transposition", {2, 33, 9, 8}, {2, 33, -1}));
-  cases.push_back(moving("reshape", "flatten", {{2, 3, 4}}, [](std::span<const Tensor> in) { return ops::flatten(in[0]); }));
+  cases.push_back(
+      moving("reshape", "flatten", {{2, 3, 4}}, [](std::span<const Tensor> in) { return ops::flatten(in[0]); }));
 
   cases.push_back(moving("permute", "map to pixels", {{2, 5, 3, 4}}, [](std::span<const Tensor> in) {
     return ops::reshape(ops::permute(in[0], {0, 2, 3, 1}), {2, 12, 5});

@@ -17,9 +17,8 @@ void add_unary(std::vector<OpCase>& cases, const char* op, const std::function<T
   for (const auto& [label, shape] : shapes) {
     cases.push_back({.op = op,
                      .label = label,
-                     .inputs = [shape = shape, low, high](Generator& g) {
-                       return std::vector{random_uniform(g, shape, low, high)};
-                     },
+                     .inputs = [shape = shape, low,
+                                high](Generator& g) { return std::vector{random_uniform(g, shape, low, high)}; },
                      .forward = [f](std::span<const Tensor> in) { return f(in[0]); },
                      .kinks = kinks});
   }
@@ -45,9 +44,10 @@ void add_binary(std::vector<OpCase>& cases, const char* op, Binary f, double low
   for (const Pair& p : pairs) {
     cases.push_back({.op = op,
                      .label = p.label,
-                     .inputs = [p, low, high](Generator& g) {
-                       return std::vector{random_uniform(g, p.a, low, high), random_uniform(g, p.b, low, high)};
-                     },
+                     .inputs =
+                         [p, low, high](Generator& g) {
+                           return std::vector{random_uniform(g, p.a, low, high), random_uniform(g, p.b, low, high)};
+                         },
                      .forward = [f](std::span<const Tensor> in) { return f(in[0], in[1]); },
                      .kinks = kinks});
   }
@@ -68,11 +68,16 @@ std::vector<OpCase> elementwise_cases() {
   add_unary(cases, "sqrt", plain(ops::sqrt), 0.2, 5);
   add_unary(cases, "square", plain(ops::square), -3, 3);
   add_unary(cases, "abs", plain(ops::abs), -3, 3, true);
-  add_unary(cases, "add_scalar", [](const Tensor& x) { return ops::add_scalar(x, 0.75); }, -3, 3);
-  add_unary(cases, "mul_scalar", [](const Tensor& x) { return ops::mul_scalar(x, -1.5); }, -3, 3);
-  add_unary(cases, "leaky_relu", [](const Tensor& x) { return ops::leaky_relu(x, 0.1); }, -3, 3, true);
-  add_unary(cases, "pow_scalar", [](const Tensor& x) { return ops::pow_scalar(x, 2.5); }, 0.2, 3);
-  add_unary(cases, "clamp", [](const Tensor& x) { return ops::clamp(x, -1, 0.5); }, -2, 2, true);
+  add_unary(
+      cases, "add_scalar", [](const Tensor& x) { return ops::add_scalar(x, 0.75); }, -3, 3);
+  add_unary(
+      cases, "mul_scalar", [](const Tensor& x) { return ops::mul_scalar(x, -1.5); }, -3, 3);
+  add_unary(
+      cases, "leaky_relu", [](const Tensor& x) { return ops::leaky_relu(x, 0.1); }, -3, 3, true);
+  add_unary(
+      cases, "pow_scalar", [](const Tensor& x) { return ops::pow_scalar(x, 2.5); }, 0.2, 3);
+  add_unary(
+      cases, "clamp", [](const Tensor& x) { return ops::clamp(x, -1, 0.5); }, -2, 2, true);
 
   add_binary(cases, "add", ops::add, -3, 3);
   add_binary(cases, "sub", ops::sub, -3, 3);

@@ -26,29 +26,33 @@ std::vector<OpCase> matmul_cases() {
   };
   std::vector<OpCase> cases;
   for (const Item& item : items) {
-    cases.push_back({.op = "matmul",
-                     .label = item.label,
-                     .inputs = [item](Generator& g) {
-                       return std::vector{random_normal(g, item.a), random_normal(g, item.b)};
-                     },
-                     .forward = [item](std::span<const Tensor> in) {
-                       return ops::matmul(in[0], in[1], item.trans_a, item.trans_b);
-                     }});
+    cases.push_back(
+        {.op = "matmul",
+         .label = item.label,
+         .inputs =
+             [item](Generator& g) {
+               return std::vector{random_normal(g, item.a), random_normal(g, item.b)};
+             },
+         .forward =
+             [item](std::span<const Tensor> in) { return ops::matmul(in[0], in[1], item.trans_a, item.trans_b); }});
   }
   for (const bool master : {false, true}) {
-    cases.push_back({.op = "linear",
-                     .label = master ? "f32 master parameters" : "one type",
-                     .inputs = [](Generator& g) {
-                       return std::vector{random_normal(g, {5, 12}), random_normal(g, {7, 12}), random_normal(g, {7})};
-                     },
-                     .forward = [](std::span<const Tensor> in) { return ops::linear(in[0], in[1], in[2]); },
-                     .keep_f32 = master ? std::vector<std::size_t>{1, 2} : std::vector<std::size_t>{}});
+    cases.push_back(
+        {.op = "linear",
+         .label = master ? "f32 master parameters" : "one type",
+         .inputs =
+             [](Generator& g) {
+               return std::vector{random_normal(g, {5, 12}), random_normal(g, {7, 12}), random_normal(g, {7})};
+             },
+         .forward = [](std::span<const Tensor> in) { return ops::linear(in[0], in[1], in[2]); },
+         .keep_f32 = master ? std::vector<std::size_t>{1, 2} : std::vector<std::size_t>{}});
   }
   cases.push_back({.op = "linear",
                    .label = "no bias, one sample",
-                   .inputs = [](Generator& g) {
-                     return std::vector{random_normal(g, {1, 33}), random_normal(g, {2, 33})};
-                   },
+                   .inputs =
+                       [](Generator& g) {
+                         return std::vector{random_normal(g, {1, 33}), random_normal(g, {2, 33})};
+                       },
                    .forward = [](std::span<const Tensor> in) { return ops::linear(in[0], in[1]); }});
   return cases;
 }

@@ -33,14 +33,16 @@ std::vector<OpCase> reduce_cases() {
     cases.push_back({.op = "sum", .label = item.label, .inputs = inputs, .forward = [item](std::span<const Tensor> in) {
                        return ops::sum(in[0], item.dims, item.keepdim);
                      }});
-    cases.push_back({.op = "mean", .label = item.label, .inputs = inputs, .forward = [item](std::span<const Tensor> in) {
-                       return ops::mean(in[0], item.dims, item.keepdim);
-                     }});
-    cases.push_back({.op = "amax",
-                     .label = item.label,
-                     .inputs = inputs,
-                     .forward = [item](std::span<const Tensor> in) { return ops::amax(in[0], item.dims, item.keepdim); },
-                     .kinks = true});
+    cases.push_back(
+        {.op = "mean", .label = item.label, .inputs = inputs, .forward = [item](std::span<const Tensor> in) {
+           return ops::mean(in[0], item.dims, item.keepdim);
+         }});
+    cases.push_back(
+        {.op = "amax",
+         .label = item.label,
+         .inputs = inputs,
+         .forward = [item](std::span<const Tensor> in) { return ops::amax(in[0], item.dims, item.keepdim); },
+         .kinks = true});
     if (item.dims.size() != 1) continue;
     cases.push_back({.op = "argmax",
                      .label = item.label,

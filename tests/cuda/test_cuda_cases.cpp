@@ -38,7 +38,7 @@ void check_family(const char* name) {
 
 TEST_SUITE_BEGIN("cuda_cases");
 
-#define LIMBECK_FAMILY_TEST(family) \
+#define LIMBECK_FAMILY_TEST(family)                                      \
   TEST_CASE("cases of " #family " on cuda:0") { check_family(#family); } \
   [[maybe_unused]] const bool kOnCuda_##family = tested_families().insert(#family).second;
 LIMBECK_CASE_FAMILIES(LIMBECK_FAMILY_TEST)

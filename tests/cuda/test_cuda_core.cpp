@@ -57,9 +57,11 @@ TEST_CASE("copies convert between all types and layouts as on the CPU") {
       const Tensor source = numbers(shape, from == DType::kBool ? DType::kBool : from);
       for (const bool source_rows : {false, true}) {
         for (const bool result_rows : {false, true}) {
-          const Tensor s = Tensor::empty_strided(shape, source_rows ? row_major_strides(shape) : default_strides(shape), from, kGpu);
+          const Tensor s =
+              Tensor::empty_strided(shape, source_rows ? row_major_strides(shape) : default_strides(shape), from, kGpu);
           s.copy_(source);
-          const Tensor d = Tensor::empty_strided(shape, result_rows ? row_major_strides(shape) : default_strides(shape), to, kGpu);
+          const Tensor d =
+              Tensor::empty_strided(shape, result_rows ? row_major_strides(shape) : default_strides(shape), to, kGpu);
           d.copy_(s);
           CHECK(d.to_vector<double>() == source.copy_as(to).to_vector<double>());
         }
@@ -73,7 +75,8 @@ TEST_CASE("copies honour gaps, repetition and odd offsets") {
   const Tensor t = numbers({4, 6, 8}, DType::kF32);
   const Tensor there = t.to(kGpu);
   const auto same = [&](const Shape& shape, const Strides& strides, std::int64_t offset) {
-    CHECK(there.alias(shape, strides, offset).copy().to_vector<float>() == t.alias(shape, strides, offset).copy().to_vector<float>());
+    CHECK(there.alias(shape, strides, offset).copy().to_vector<float>() ==
+          t.alias(shape, strides, offset).copy().to_vector<float>());
   };
   same({4, 3, 8}, {48, 16, 1}, 8);
   same({4, 6, 4}, {48, 8, 2}, 1);
@@ -119,7 +122,8 @@ TEST_CASE("the allocator serves repeated sizes without asking the driver") {
   if (no_device()) return;
   const auto step = [] {
     std::vector<Tensor> tensors;
-    for (const std::int64_t n : {100, 5000, 300000, 3000000, 70, 6000000}) tensors.push_back(Tensor::empty({n}, DType::kF32, kGpu));
+    for (const std::int64_t n : {100, 5000, 300000, 3000000, 70, 6000000})
+      tensors.push_back(Tensor::empty({n}, DType::kF32, kGpu));
     return tensors;
   };
   static_cast<void>(step());

@@ -57,7 +57,7 @@ template <int V, class T>
 __global__ void swish_kernel(const T* x, T* y, unsigned vectors) {
   for (unsigned i = cuda::first(); i < vectors; i += cuda::step()) {
     float v[V];
-    cuda::load<V>(x + std::size_t{i} * V, v);        // 16 bytes where the row allows it
+    cuda::load<V>(x + std::size_t{i} * V, v);  // 16 bytes where the row allows it
     for (int j = 0; j < V; ++j) v[j] = v[j] / (1.0F + expf(-v[j]));
     cuda::store<V>(y + std::size_t{i} * V, v);
   }
@@ -74,13 +74,17 @@ TEST_CASE("the kernel that the documentation shows") {
     fill_normal_(host, g, 0.0, 2.0);
     const Tensor x = host.to(kGpu);
     const Tensor y = Tensor::empty({count}, DType::kF32, kGpu);
-    cuda::visit_lanes<float>(count, [&](auto lanes) {
-      constexpr int V = decltype(lanes)::value;
-      cuda::launch(swish_kernel<V, float>, 2, cuda::kBlock, x.data<float>(), y.data<float>(), count / V);
-    }, x.data<float>(), y.data<float>());
+    cuda::visit_lanes<float>(
+        count,
+        [&](auto lanes) {
+          constexpr int V = decltype(lanes)::value;
+          cuda::launch(swish_kernel<V, float>, 2, cuda::kBlock, x.data<float>(), y.data<float>(), count / V);
+        },
+        x.data<float>(), y.data<float>());
     const auto in = host.to_vector<double>();
     const auto out = y.to_vector<double>();
-    for (std::size_t i = 0; i < in.size(); ++i) CHECK(out[i] == doctest::Approx(in[i] / (1 + std::exp(-in[i]))).epsilon(1e-5));
+    for (std::size_t i = 0; i < in.size(); ++i)
+      CHECK(out[i] == doctest::Approx(in[i] / (1 + std::exp(-in[i]))).epsilon(1e-5));
   }
 }
 
@@ -115,17 +119,20 @@ TEST_CASE("a missing barrier gives other numbers in the other order") {
 
 TEST_CASE("divergent barriers and shuffles are errors, and the next launch works") {
   const Tensor x = Tensor::zeros({64}, DType::kF32, kGpu);
-  CHECK_THROWS_WITH_AS(cuda::launch(divergent_kernel, 1, 64, x.data<float>()), doctest::Contains("divergent barrier"), Error);
-  CHECK_THROWS_WITH_AS(cuda::launch(two_barriers_kernel, 1, 64, x.data<float>()), doctest::Contains("divergent barrier"), Error);
-  CHECK_THROWS_WITH_AS(cuda::launch(lonely_shuffle_kernel, 1, 32, x.data<float>()), doctest::Contains("thread 3, which has ended"),
+  CHECK_THROWS_WITH_AS(cuda::launch(divergent_kernel, 1, 64, x.data<float>()), doctest::Contains("divergent barrier"),
                        Error);
+  CHECK_THROWS_WITH_AS(cuda::launch(two_barriers_kernel, 1, 64, x.data<float>()),
+                       doctest::Contains("divergent barrier"), Error);
+  CHECK_THROWS_WITH_AS(cuda::launch(lonely_shuffle_kernel, 1, 32, x.data<float>()),
+                       doctest::Contains("thread 3, which has ended"), Error);
   CHECK_THROWS_WITH_AS(cuda::launch(reverse_kernel, 1, 33, x.data<float>()), doctest::Contains("whole warps"), Error);
   cuda::launch(reverse_kernel, 1, 64, x.data<float>());
 }
 
 TEST_CASE("a pointer to memory of the host is an error") {
   std::vector<float> host(64);
-  CHECK_THROWS_WITH_AS(cuda::launch(reverse_kernel, 1, 64, host.data()), doctest::Contains("memory of the host"), Error);
+  CHECK_THROWS_WITH_AS(cuda::launch(reverse_kernel, 1, 64, host.data()), doctest::Contains("memory of the host"),
+                       Error);
 }
 
 TEST_CASE("every kernel in reverse order, each allocation with its own end") {
@@ -158,13 +165,15 @@ TEST_CASE("no driver, no device") {
   CHECK(cuda::device_count() == 0);
   CHECK(cuda::describe_devices() ==
         "no GPU: CUDA driver version is insufficient for CUDA runtime version (cudaErrorInsufficientDriver)");
-  CHECK_THROWS_WITH_AS(cuda::activate({DeviceType::kCuda, 1}, "test"), doctest::Contains("cuda:1 is not available: CUDA driver"),
-                       ConfigError);
+  CHECK_THROWS_WITH_AS(cuda::activate({DeviceType::kCuda, 1}, "test"),
+                       doctest::Contains("cuda:1 is not available: CUDA driver"), ConfigError);
   emulation::set_device_count(0);
   CHECK(cuda::device_count() == 0);
-  CHECK_THROWS_WITH_AS(cuda::activate({DeviceType::kCuda, 1}, "test"), doctest::Contains("use --device cpu"), ConfigError);
+  CHECK_THROWS_WITH_AS(cuda::activate({DeviceType::kCuda, 1}, "test"), doctest::Contains("use --device cpu"),
+                       ConfigError);
   emulation::set_device_count(1);
-  CHECK_THROWS_WITH_AS(cuda::activate({DeviceType::kCuda, 1}, "test"), doctest::Contains("cuda:0 to cuda:0"), ConfigError);
+  CHECK_THROWS_WITH_AS(cuda::activate({DeviceType::kCuda, 1}, "test"), doctest::Contains("cuda:0 to cuda:0"),
+                       ConfigError);
 }
 
 TEST_SUITE_END();

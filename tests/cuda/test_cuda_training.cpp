@@ -151,7 +151,8 @@ double worst(const std::vector<double>& a, const std::vector<double>& b) {
 
 /// Of an odd number of values; NaN counts as the largest.
 double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end(), [](double a, double b) { return a < b || (std::isnan(b) && !std::isnan(a)); });
+  std::sort(values.begin(), values.end(),
+            [](double a, double b) { return a < b || (std::isnan(b) && !std::isnan(a)); });
   return values[values.size() / 2];
 }
 
@@ -166,7 +167,8 @@ TEST_CASE("SGD and AdamW on the device are those of the CPU") {
       return std::make_unique<nn::Sgd>(std::move(groups), nn::SgdOptions{.momentum = 0.9, .nesterov = nesterov});
     });
   }
-  check_optimizer([](auto groups) { return std::make_unique<nn::Sgd>(std::move(groups), nn::SgdOptions{.momentum = 0.0}); });
+  check_optimizer(
+      [](auto groups) { return std::make_unique<nn::Sgd>(std::move(groups), nn::SgdOptions{.momentum = 0.0}); });
   check_optimizer([](auto groups) { return std::make_unique<nn::AdamW>(std::move(groups)); });
 }
 

@@ -3,7 +3,9 @@
 
 #include <cuda_runtime.h>
 
-struct __nv_bfloat16 { unsigned short bits; };
+struct __nv_bfloat16 {
+  unsigned short bits;
+};
 
 /// To nearest even; every NaN becomes 0x7FFF, as on the device.
 inline __nv_bfloat16 __float2bfloat16_rn(float v) {

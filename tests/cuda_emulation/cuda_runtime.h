@@ -28,11 +28,21 @@
 #define __launch_bounds__(...)
 
 // --- vectors --------------------------------------------------------------------------------------------------------
-struct uint3 { unsigned x = 0, y = 0, z = 0; };
-struct alignas(8) uint2 { unsigned x, y; };
-struct alignas(16) uint4 { unsigned x, y, z, w; };
-struct alignas(8) float2 { float x, y; };
-struct alignas(16) float4 { float x, y, z, w; };
+struct uint3 {
+  unsigned x = 0, y = 0, z = 0;
+};
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+struct alignas(8) float2 {
+  float x, y;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
   dim3(unsigned x_in = 1, unsigned y_in = 1, unsigned z_in = 1) : x(x_in), y(y_in), z(z_in) {}
@@ -68,7 +78,8 @@ T shuffle(unsigned mask, T value, unsigned source, const std::source_location& w
 inline void __syncthreads(const std::source_location& where = std::source_location::current()) {
   limbeck::emulation::barrier(where);
 }
-inline void __syncwarp(unsigned mask = 0xFFFFFFFFU, const std::source_location& where = std::source_location::current()) {
+inline void __syncwarp(unsigned mask = 0xFFFFFFFFU,
+                       const std::source_location& where = std::source_location::current()) {
   limbeck::emulation::exchange(mask, 0, where);
 }
 template <class T>
@@ -80,18 +91,28 @@ T __shfl_sync(unsigned mask, T v, int source, const std::source_location& where 
   return limbeck::emulation::shuffle(mask, v, static_cast<unsigned>(source), where);
 }
 template <class T>
-T __shfl_down_sync(unsigned mask, T v, unsigned delta, const std::source_location& where = std::source_location::current()) {
+T __shfl_down_sync(unsigned mask, T v, unsigned delta,
+                   const std::source_location& where = std::source_location::current()) {
   const unsigned lane = threadIdx.x % 32;
   return limbeck::emulation::shuffle(mask, v, lane + delta < 32 ? lane + delta : lane, where);
 }
 
 inline float __uint_as_float(unsigned v) { return std::bit_cast<float>(v); }
 inline unsigned __float_as_uint(float v) { return std::bit_cast<unsigned>(v); }
-inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>(static_cast<std::uint64_t>(a) * b >> 32U); }
+inline unsigned __umulhi(unsigned a, unsigned b) {
+  return static_cast<unsigned>(static_cast<std::uint64_t>(a) * b >> 32U);
+}
 
 // --- the run-time library -------------------------------------------------------------------------------------------
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2, cudaErrorLaunchFailure = 719,
-                   cudaErrorInsufficientDriver = 35, cudaErrorNoDevice = 100, cudaErrorInvalidDevice = 101 };
+enum cudaError_t {
+  cudaSuccess = 0,
+  cudaErrorInvalidValue = 1,
+  cudaErrorMemoryAllocation = 2,
+  cudaErrorLaunchFailure = 719,
+  cudaErrorInsufficientDriver = 35,
+  cudaErrorNoDevice = 100,
+  cudaErrorInvalidDevice = 101
+};
 enum cudaMemcpyKind { cudaMemcpyHostToHost, cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 inline constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2;
 using cudaStream_t = struct EmulatedStream*;
@@ -149,6 +170,8 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   } call{kernel, std::tuple<P...>(static_cast<P>(std::forward<A>(args))...)};
   std::apply([](const auto&... value) { (limbeck::emulation::check_argument_of(value), ...); }, call.values);
   limbeck::emulation::run_grid(
-      *config, [](void* context) { std::apply(static_cast<Call*>(context)->kernel, static_cast<Call*>(context)->values); }, &call);
+      *config,
+      [](void* context) { std::apply(static_cast<Call*>(context)->kernel, static_cast<Call*>(context)->values); },
+      &call);
   return cudaSuccess;
 }

@@ -105,8 +105,8 @@ bool release_warp(unsigned begin, unsigned count) {
       give_up(fmt::format("a shuffle at {} waits for thread {}, which has ended", place(waiting->where), i));
     }
     if (fiber.state == State::kBarrier) {
-      give_up(fmt::format("a shuffle at {} waits for thread {}, which waits at the barrier {}", place(waiting->where), i,
-                          place(fiber.where)));
+      give_up(fmt::format("a shuffle at {} waits for thread {}, which waits at the barrier {}", place(waiting->where),
+                          i, place(fiber.where)));
     }
     if (fiber.state != State::kWarp) return false;
     if (!same(fiber.where, waiting->where) || fiber.mask != waiting->mask) {
@@ -182,12 +182,14 @@ const std::uint64_t* exchange(unsigned mask, std::uint64_t value, const std::sou
 void run_grid(const cudaLaunchConfig_t& config, Entry entry, void* context) {
   const unsigned threads = config.blockDim.x;
   LIMBECK_CHECK(!running, "emulated kernel", "a kernel launches a kernel");
-  LIMBECK_CHECK(threads % kWarp == 0 && threads > 0 && threads <= 1024 && config.blockDim.y == 1 && config.blockDim.z == 1,
-                "emulated kernel", "blocks of {} x {} x {} threads, expected 32 to 1024 in whole warps, in one dimension",
-                threads, config.blockDim.y, config.blockDim.z);
+  LIMBECK_CHECK(
+      threads % kWarp == 0 && threads > 0 && threads <= 1024 && config.blockDim.y == 1 && config.blockDim.z == 1,
+      "emulated kernel", "blocks of {} x {} x {} threads, expected 32 to 1024 in whole warps, in one dimension",
+      threads, config.blockDim.y, config.blockDim.z);
   LIMBECK_CHECK(config.gridDim.x > 0 && config.gridDim.y > 0 && config.gridDim.z > 0 && config.gridDim.y <= 65535 &&
                     config.gridDim.z <= 65535 && config.gridDim.x < (1U << 31U),
-                "emulated kernel", "a grid of {} x {} x {} blocks", config.gridDim.x, config.gridDim.y, config.gridDim.z);
+                "emulated kernel", "a grid of {} x {} x {} blocks", config.gridDim.x, config.gridDim.y,
+                config.gridDim.z);
   const DeviceAccess access;
   running = true;
   ++launch_count;

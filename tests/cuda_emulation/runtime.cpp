@@ -145,7 +145,8 @@ cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
   const bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
   const bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
-  if (bytes > 0 && (on_device(to, bytes) != to_device || on_device(from, bytes) != from_device)) return cudaErrorInvalidValue;
+  if (bytes > 0 && (on_device(to, bytes) != to_device || on_device(from, bytes) != from_device))
+    return cudaErrorInvalidValue;
   const DeviceAccess access;
   std::memcpy(to, from, bytes);
   return cudaSuccess;

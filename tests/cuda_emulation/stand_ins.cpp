@@ -43,15 +43,16 @@ void conv2d_forward_cuda(const TensorView& x, const TensorView& w, const TensorV
   });
 }
 
-void conv2d_backward_data_cuda(const TensorView& gy, const TensorView& w, const TensorView& bias, const Conv2dOptions& options,
-                               const TensorView& gx) {
+void conv2d_backward_data_cuda(const TensorView& gy, const TensorView& w, const TensorView& bias,
+                               const Conv2dOptions& options, const TensorView& gx) {
   const emulation::DeviceAccess access;
   run(gx, [&](const TensorView& out) {
     conv2d_backward_data_ref(Wide(gy).view(), rounded(w, gy.dtype).view(), Wide(bias).view(), options, out);
   });
 }
 
-void conv2d_backward_weights_cuda(const TensorView& x, const TensorView& gy, const Conv2dOptions& options, const TensorView& gw) {
+void conv2d_backward_weights_cuda(const TensorView& x, const TensorView& gy, const Conv2dOptions& options,
+                                  const TensorView& gw) {
   const emulation::DeviceAccess access;
   run(gw, [&](const TensorView& out) { conv2d_backward_weights_ref(Wide(x).view(), Wide(gy).view(), options, out); });
 }

@@ -28,7 +28,8 @@ inline double golden_deviation(const std::vector<double>& a, const std::vector<d
 
 /// Compares tensors with the stored {norm, projection, elements}; differences relative to the norm, or to a thousandth of
 /// the largest norm for those that are (nearly) zero.
-inline void check_summaries(const nlohmann::json& stored, const std::map<std::string, Tensor>& tensors, double tolerance) {
+inline void check_summaries(const nlohmann::json& stored, const std::map<std::string, Tensor>& tensors,
+                            double tolerance) {
   CHECK(stored.size() == tensors.size());
   double largest = 0;
   for (const auto& [key, s] : stored.items()) largest = std::max(largest, s.at("norm").get<double>());

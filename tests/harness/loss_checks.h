@@ -39,8 +39,8 @@ inline void check_zero_for_equal_maps(const PairLoss& loss, const Shape& shape) 
 
 /// Numbers of the order of 1e4: finite, and as the reference in f64 has it. Gradients are compared at the scale of their
 /// largest element, or of `floor` where saturated probabilities leave less than f32 can say.
-inline void check_large_numbers(const PairLoss& loss, const Shape& student, const Shape& teacher, double tolerance = 1e-4,
-                                double floor = 0) {
+inline void check_large_numbers(const PairLoss& loss, const Shape& student, const Shape& teacher,
+                                double tolerance = 1e-4, double floor = 0) {
   const Tensor s = noise_map(student, 8, 4000);
   const Tensor t = noise_map(teacher, 9, 4000);
   const auto of = [&](const Tensor& x) { return loss(x, t.copy_as(x.dtype())); };

@@ -29,10 +29,10 @@ struct OpCase {
   double bf16_tolerance = 2e-2;
   bool bf16 = true;
   bool differentiable = true;
-  bool check_derivative = true;             ///< false: the gradient is not meant to be the derivative of the value
-  bool kinks = false;                       ///< skip elements where the function has a corner
-  bool meta = true;                         ///< runs without data
-  std::vector<std::size_t> keep_f32 = {};   ///< inputs that stay f32 when the others become bf16 (master weights)
+  bool check_derivative = true;            ///< false: the gradient is not meant to be the derivative of the value
+  bool kinks = false;                      ///< skip elements where the function has a corner
+  bool meta = true;                        ///< runs without data
+  std::vector<std::size_t> keep_f32 = {};  ///< inputs that stay f32 when the others become bf16 (master weights)
 };
 
 /// Standard normal numbers, f64.

@@ -41,7 +41,8 @@ class TempDir {
 inline std::string TempDir::list() const {
   std::string out;
   std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(path_)) names.push_back(entry.path().filename().string());
+  for (const auto& entry : std::filesystem::directory_iterator(path_))
+    names.push_back(entry.path().filename().string());
   std::sort(names.begin(), names.end());
   for (const auto& n : names) out += (out.empty() ? "" : " ") + n;
   return out;
@@ -55,7 +56,8 @@ void check_throws(const Action& action, std::initializer_list<std::string_view> 
     FAIL_CHECK("no exception");
   } catch (const E& e) {
     const std::string_view text = e.what();
-    for (const auto part : parts) CHECK_MESSAGE(text.find(part) != std::string_view::npos, "'", part, "' not in: ", text);
+    for (const auto part : parts)
+      CHECK_MESSAGE(text.find(part) != std::string_view::npos, "'", part, "' not in: ", text);
   } catch (const std::exception& e) {
     FAIL_CHECK("exception of another type: ", e.what());
   }

@@ -19,7 +19,7 @@ namespace {
 void shapes_and_memory() {
   section("1. A shape is logical, the memory order is another matter");
   // A feature map is always indexed sample, channel, row, column: N, C, H, W. Values are given in that order too.
-  const Tensor map = Tensor::from(std::vector<float>{0, 1, 2, 3, 4, 5,       // channel 0: two rows of three
+  const Tensor map = Tensor::from(std::vector<float>{0, 1, 2, 3, 4, 5,         // channel 0: two rows of three
                                                      10, 11, 12, 13, 14, 15},  // channel 1
                                   {1, 2, 2, 3});
   fmt::print("  {}, strides {}\n", map.describe(), map.strides());
@@ -102,7 +102,8 @@ void broadcasting() {
   const Tensor y = ops::mul(map, factor);
   expect(y.shape() == map.shape() && ops::sum(y).item() == 2 * 20 * 111, "one factor per channel");
   const std::string error = tutorial::message_of([&] { (void)ops::mul(map, Tensor::zeros({3})); });
-  expect(error.find("[2, 3, 4, 5]") != std::string::npos, "a [3] is aligned with W, not C: the error shows both shapes");
+  expect(error.find("[2, 3, 4, 5]") != std::string::npos,
+         "a [3] is aligned with W, not C: the error shows both shapes");
 }
 
 void meta_device() {

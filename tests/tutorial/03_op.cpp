@@ -114,11 +114,11 @@ struct SwishNode final : Node {
 };
 
 Tensor swish(const Tensor& x_in) {
-  ops::check_float("swish", x_in);                           // 1 check
-  const Tensor x = x_in.dense();                             //   the kernels assume the default layout
-  Tensor y = Tensor::empty_like(x);                          // 2 allocate
-  kSwish(x.device(), x.dtype(), x.view(), y.view());         // 3 run
-  if (auto node = record<SwishNode>({&x_in})) {              // 4 record; null when no gradient is needed
+  ops::check_float("swish", x_in);                    // 1 check
+  const Tensor x = x_in.dense();                      //   the kernels assume the default layout
+  Tensor y = Tensor::empty_like(x);                   // 2 allocate
+  kSwish(x.device(), x.dtype(), x.view(), y.view());  // 3 run
+  if (auto node = record<SwishNode>({&x_in})) {       // 4 record; null when no gradient is needed
     node->x = x;
     node->attach(y);
   }

@@ -40,7 +40,9 @@ struct TinyBlock : nn::Module {
   nn::Conv2d head;
 };
 
-double largest_difference(const Tensor& a, const Tensor& b) { return ops::amax(ops::abs(ops::sub(a, b)), {0, 1, 2, 3}, false).item(); }
+double largest_difference(const Tensor& a, const Tensor& b) {
+  return ops::amax(ops::abs(ops::sub(a, b)), {0, 1, 2, 3}, false).item();
+}
 
 Tensor noise(const Shape& shape, std::uint64_t seed) {
   const Tensor t = Tensor::empty(shape);
@@ -53,16 +55,19 @@ void names_and_counts() {
   section("1. Names");
   Generator g(1);
   const TinyBlock net(g);
-  for (const nn::NamedTensor& p : net.named_parameters()) fmt::print("  parameter {:12} {}\n", p.name, p.tensor.shape());
+  for (const nn::NamedTensor& p : net.named_parameters())
+    fmt::print("  parameter {:12} {}\n", p.name, p.tensor.shape());
   for (const nn::NamedTensor& b : net.named_buffers()) fmt::print("  buffer    {:22} {}\n", b.name, b.tensor.shape());
-  expect(net.parameter_count() == 3 * 8 * 9 + 8 + 8 + 8 * 2 + 2, "parameters are trained; their number is 3*8*9 + 2*8 + 8*2 + 2");
+  expect(net.parameter_count() == 3 * 8 * 9 + 8 + 8 + 8 * 2 + 2,
+         "parameters are trained; their number is 3*8*9 + 2*8 + 8*2 + 2");
   expect(net.named_buffers().size() == 3, "buffers are saved but not trained: batch norm's running statistics");
   expect(net.state_dict().contains("bn.running_mean"), "state_dict() holds both, by name");
 
   // The generator decides the initial weights, and nothing else does: same seed, same network.
   Generator again(1);
   const TinyBlock twin(again);
-  expect(twin.conv.weight().to_vector<float>() == net.conv.weight().to_vector<float>(), "the same seed gives the same weights");
+  expect(twin.conv.weight().to_vector<float>() == net.conv.weight().to_vector<float>(),
+         "the same seed gives the same weights");
 }
 
 void modes() {
@@ -72,7 +77,8 @@ void modes() {
   const Tensor x = noise({4, 3, 6, 6}, 2);
   const double before = net.bn.running_mean().to_vector<double>()[0];
   static_cast<void>(net.forward(x));
-  expect(net.bn.running_mean().to_vector<double>()[0] != before, "training mode: a forward moves the running statistics");
+  expect(net.bn.running_mean().to_vector<double>()[0] != before,
+         "training mode: a forward moves the running statistics");
   net.eval();
   const auto settled = net.bn.running_mean().to_vector<double>();
   static_cast<void>(net.forward(x));
@@ -82,9 +88,11 @@ void modes() {
   const NoGradGuard off;
   const auto of_first = [&](const Tensor& batch) { return ops::slice(net.forward(batch), 0, 0, 1).copy(); };
   const Tensor alone = ops::slice(x, 0, 0, 1).copy();
-  expect(largest_difference(of_first(x), of_first(alone)) < 1e-6, "eval mode: a sample alone or in a batch, same result");
+  expect(largest_difference(of_first(x), of_first(alone)) < 1e-6,
+         "eval mode: a sample alone or in a batch, same result");
   net.train();
-  expect(largest_difference(of_first(x), of_first(alone)) > 1e-3, "training mode: the batch's statistics make a difference");
+  expect(largest_difference(of_first(x), of_first(alone)) > 1e-3,
+         "training mode: the batch's statistics make a difference");
 }
 
 void freezing() {
@@ -109,7 +117,8 @@ void freezing() {
          "the error names what is missing and what is unexpected");
   expect(student.conv.weight().to_vector<float>() == weights, "and the student is unchanged");
   student.load_state_dict(teacher.state_dict());
-  expect(student.conv.weight().to_vector<float>() == teacher.conv.weight().to_vector<float>(), "a fitting file is copied");
+  expect(student.conv.weight().to_vector<float>() == teacher.conv.weight().to_vector<float>(),
+         "a fitting file is copied");
 }
 
 void folding() {

@@ -92,7 +92,9 @@ double accuracy(Net& net) {
 /// Everything a run consists of.
 struct Run {
   explicit Run(std::uint64_t seed)
-      : net(seed), sgd(models::parameter_groups(net, {.weight_decay = 1e-4}), {.momentum = 0.9}), average(net, {.decay = 0.95}) {}
+      : net(seed),
+        sgd(models::parameter_groups(net, {.weight_decay = 1e-4}), {.momentum = 0.9}),
+        average(net, {.decay = 0.95}) {}
 
   double step() {
     const Batch batch = make_batch(static_cast<std::uint64_t>(iteration), 8);
@@ -123,7 +125,8 @@ struct Run {
   Net net;
   nn::Sgd sgd;
   nn::Ema average;
-  nn::ScheduleOptions schedule{.kind = nn::ScheduleKind::kPoly, .base_lr = 0.1, .total_steps = kSteps, .warmup_steps = 5};
+  nn::ScheduleOptions schedule{
+      .kind = nn::ScheduleKind::kPoly, .base_lr = 0.1, .total_steps = kSteps, .warmup_steps = 5};
   std::int64_t iteration = 0;
 };
 
@@ -166,7 +169,7 @@ void resume() {
     Run cut(7);
     for (int i = 0; i < 4; ++i) cut.step();
     nn::save_checkpoint(folder / nn::checkpoint_name(cut.iteration), cut.save());
-  }  // the process ends here
+  }                // the process ends here
   Run resumed(8);  // another seed, to show that everything comes from the file
   resumed.load(nn::load_checkpoint(*nn::latest_checkpoint(folder)));
   double resumed_loss = 0;

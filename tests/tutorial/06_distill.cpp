@@ -29,7 +29,9 @@ using tutorial::section;
 
 namespace {
 
-bool near(double a, double b, double tolerance = 1e-5) { return std::abs(a - b) <= tolerance * std::max(1.0, std::abs(b)); }
+bool near(double a, double b, double tolerance = 1e-5) {
+  return std::abs(a - b) <= tolerance * std::max(1.0, std::abs(b));
+}
 
 std::string row(const std::vector<double>& values) {
   std::string text;
@@ -57,7 +59,8 @@ void one_pixel() {
   const auto p_s = ops::softmax(student).to_vector<double>();
   const auto from_label = gradient(student, [&](const Tensor& s) { return ops::cross_entropy(s, label); });
   const auto from_teacher = gradient(student, [&](const Tensor& s) { return pixel_kd(s, teacher); });
-  fmt::print("                     road   pavement  sky\n  teacher says   {}\n  student says   {}\n", row(p_t), row(p_s));
+  fmt::print("                     road   pavement  sky\n  teacher says   {}\n  student says   {}\n", row(p_t),
+             row(p_s));
   fmt::print("  gradient, label{}\n  gradient, KD   {}\n", row(from_label), row(from_teacher));
   expect(near(from_teacher[0], p_s[0] - p_t[0]) && near(from_teacher[1], p_s[1] - p_t[1]),
          "the gradient of KD is p_student - p_teacher");
@@ -68,7 +71,8 @@ void one_pixel() {
 void temperature() {
   section("2. The temperature: how much the unlikely classes matter");
   const Tensor teacher = Tensor::from(std::vector<float>{6, 2, -2}, {1, 3, 1, 1});
-  const Tensor student = Tensor::from(std::vector<float>{6, -2, 2}, {1, 3, 1, 1});  // sure of road, wrong about the rest
+  const Tensor student =
+      Tensor::from(std::vector<float>{6, -2, 2}, {1, 3, 1, 1});  // sure of road, wrong about the rest
   double loss_at_1 = 0;
   for (const double tau : {1.0, 4.0}) {
     const auto p = ops::softmax(ops::mul_scalar(teacher, 1 / tau)).to_vector<double>();
@@ -84,7 +88,8 @@ void temperature() {
   const auto without = gradient(student, [&](const Tensor& s) {
     return pixel_kd(s, teacher, {.tau = 4, .reduction = PixelKdReduction::kMeanAll});
   });
-  expect(near(with[0], 16 * 3 * without[0]), "mean_all lacks the factor tau^2 and divides by C as well: 48 times smaller");
+  expect(near(with[0], 16 * 3 * without[0]),
+         "mean_all lacks the factor tau^2 and divides by C as well: 48 times smaller");
 }
 
 void reductions() {
@@ -174,7 +179,8 @@ void a_small_network_learns() {
   teacher_out.freeze();
   const auto teach = [&](const Tensor& x) {
     const NoGradGuard off;
-    return ops::mul_scalar(teacher_out(ops::relu(teacher_in(x))), 5);  // 5: an untrained network is never sure of itself
+    return ops::mul_scalar(teacher_out(ops::relu(teacher_in(x))),
+                           5);  // 5: an untrained network is never sure of itself
   };
 
   std::vector<nn::ParameterGroup> groups(1);
