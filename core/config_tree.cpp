@@ -12,9 +12,12 @@
 
 #include <charconv>
 #include <cmath>
+#include <functional>
 #include <map>
 #include <sstream>
 #include <unordered_map>
+
+#include "core/utf8.h"
 
 namespace limbeck {
 
@@ -59,15 +62,28 @@ void check_depth(std::size_t depth, std::string_view place) {
   if (depth > kMostDepth) config_fail(place, fmt::format("nested more than {} levels deep", kMostDepth));
 }
 
-/// YAML is printable text. Control characters would come back as escapes that not every reader of the dump takes.
-void check_characters(std::string_view text, std::string_view name, std::string_view fixed_place) {
-  std::size_t line = 1;
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == '\n') ++line;
-    if ((byte >= 0x20 && byte != 0x7F) || c == '\n' || c == '\r' || c == '\t') continue;
-    config_fail(fixed_place.empty() ? fmt::format("{}:{}", name, line) : std::string(fixed_place),
-                fmt::format("a control character (byte 0x{:02X}), expected printable text", byte));
+/// Why the first character of `text` has no place in a configuration; empty if it has. YAML is printable text: control characters
+/// would come back as escapes that not every reader of the dump takes, and bytes that are no UTF-8 as other characters (yaml-cpp
+/// would even take a text that begins with FE FF for UTF-16).
+std::string bad_character(std::string_view text) {
+  const auto byte = static_cast<unsigned char>(text[0]);
+  const std::size_t length = utf8_length(text);
+  if (length == 0) return fmt::format("byte 0x{:02X} is not UTF-8, expected a text in UTF-8", byte);
+  constexpr unsigned char kFirstOfC1 = 0xC2;  // the control characters U+0080 to U+009F are the bytes C2 80 to C2 9F
+  const bool c1 = byte == kFirstOfC1 && static_cast<unsigned char>(text[1]) < 0xA0;
+  const bool line_end = byte == '\n' || text.starts_with("\r\n");
+  const bool c0 = (byte < 0x20 && byte != '\t' && !line_end) || byte == 0x7F;
+  if (!c0 && !c1) return {};
+  return fmt::format("a control character (byte 0x{:02X}), expected printable text",
+                     c1 ? static_cast<unsigned char>(text[1]) : byte);
+}
+
+/// Of a file, or of a value that escapes like "\x01" are part of.
+void check_characters(std::string_view text, const std::function<std::string(std::size_t line)>& place) {
+  for (std::size_t line = 0; !text.empty(); text.remove_prefix(utf8_length(text))) {
+    const std::string bad = bad_character(text);
+    if (!bad.empty()) config_fail(place(line), bad);
+    if (text[0] == '\n') ++line;
   }
 }
 
@@ -120,6 +136,7 @@ class TreeBuilder final : public YAML::EventHandler {
   }
   void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
                 const std::string& text) override {
+    check_characters(text, [&](std::size_t) { return place(mark); });
     const bool quoted = tag == "!";
     const bool null = !quoted && (text.empty() || text == "~" || text == "null" || text == "Null" || text == "NULL");
     value(mark, anchor, text, quoted, null ? Kind::kNull : Kind::kValue);
@@ -249,7 +266,8 @@ std::unique_ptr<ConfigNode> parse_config_yaml(std::string_view text, const std::
     config_fail(fixed_place.empty() ? name : fixed_place,
                 fmt::format("{} bytes are no configuration, expected at most {}", text.size(), kMostText));
   }
-  check_characters(text, name, fixed_place);
+  check_characters(
+      text, [&](std::size_t line) { return fixed_place.empty() ? fmt::format("{}:{}", name, line + 1) : fixed_place; });
   TreeBuilder builder(name, fixed_place);
   try {
     std::istringstream all{std::string(text)};

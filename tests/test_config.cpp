@@ -282,7 +282,23 @@ TEST_CASE("control characters are refused with their line; tabs and line ends ar
                        doctest::Contains("x.yaml:2: a control character (byte 0x17), expected printable text"),
                        ConfigError);
   CHECK_THROWS_AS((void)Config::parse("a: \x7F", "x.yaml"), ConfigError);
+  CHECK_THROWS_AS((void)Config::parse("a: 1\rb: 2", "x.yaml"), ConfigError);
+  CHECK_THROWS_WITH_AS((void)Config::parse("b: 1\na: \"an escaped \\a bell\"", "x.yaml"),
+                       doctest::Contains("x.yaml:2: a control character (byte 0x07), expected printable text"),
+                       ConfigError);
+  CHECK_THROWS_AS((void)Config::parse("a: \"next \\N line\"", "x.yaml"), ConfigError);
   CHECK(Config::parse("a: 1\t# one\r\n", "x.yaml").get<int>("a") == 1);
+}
+
+TEST_CASE("a configuration is UTF-8") {
+  CHECK(Config::parse("a: \xC3\xA9t\xC3\xA9 \xE2\x82\xAC \xF0\x9F\x98\x80", "x.yaml").get<std::string>("a") ==
+        "\xC3\xA9t\xC3\xA9 \xE2\x82\xAC \xF0\x9F\x98\x80");
+  CHECK_THROWS_WITH_AS((void)Config::parse("a: 1\nb: caf\xE9\n", "x.yaml"),
+                       doctest::Contains("x.yaml:2: byte 0xE9 is not UTF-8, expected a text in UTF-8"), ConfigError);
+  for (const char* text : {"\xFE\xFFT", "\xC0\xAF", "\xED\xA0\x80", "\xF4\x90\x80\x80", "\xE2\x82", "\x80"}) {
+    CAPTURE(text);
+    CHECK_THROWS_AS((void)Config::parse(std::string("a: ") + text, "x.yaml"), ConfigError);
+  }
 }
 
 TEST_CASE("edit distance and the nearest word") {
