@@ -123,10 +123,10 @@ double combine(const SpatialPlan& plan, const ChannelKdOptions& options, const S
 }
 
 template <class S, class T>
-void gradient(const SpatialPlan& plan, const S* student, const T* teacher, const ChannelKdOptions& options,
+void gradient(const SpatialPlan& plan, const S* student, const T* teacher, const ChannelKdOptions& options, double maps,
               const Sums& sums, S* gstudent) {
   const auto inverse_tau = static_cast<float>(1 / options.tau);
-  const double slope = options.tau / static_cast<double>(plan.images * plan.c);
+  const double slope = options.tau / maps;
   for (std::int64_t i = 0; i < plan.images * plan.c; ++i) {  // the sums become the factors of the row loop below
     sums.sum_t[i] = sums.sum_s[i] / sums.sum_t[i];
     sums.sum_s[i] = slope / sums.sum_s[i];
@@ -182,10 +182,10 @@ void channel_kd_cpu(const TensorView& student, const TensorView& teacher, const 
       using T = decltype(teacher_tag);
       statistics(plan, student.ptr<S>(), teacher.ptr<T>(), options, chunk);
       const double total = combine(plan, options, chunk, image);
-      const double factor = options.tau * options.tau / static_cast<double>(plan.images * plan.c);
-      *loss.ptr<float>() = static_cast<float>(factor * total);
+      const double maps = channel_kd_divisor(student, options);
+      *loss.ptr<float>() = static_cast<float>(options.tau * options.tau / maps * total);
       if (gstudent.defined()) {
-        gradient(plan, student.ptr<S>(), teacher.ptr<T>(), options, image, gstudent.ptr<S>());
+        gradient(plan, student.ptr<S>(), teacher.ptr<T>(), options, maps, image, gstudent.ptr<S>());
       }
     });
   });

@@ -107,6 +107,7 @@ void channel_kd_cuda(const TensorView& student, const TensorView& teacher, const
   const auto rows = static_cast<unsigned>(student.h() * student.w());
   const auto maps = static_cast<unsigned>(student.n()) * channels;
   const auto inverse_tau = static_cast<float>(1 / options.tau);
+  const double divisor = channel_kd_divisor(student, options);
   const Scratch sums(maps * sizeof(ChannelSums));
   const Scratch parts(maps * sizeof(double));
   visit_fast_dtype("channel_kd", student.dtype, [&](auto s_tag) {
@@ -125,13 +126,13 @@ void channel_kd_cuda(const TensorView& student, const TensorView& teacher, const
             if (!gstudent.defined()) return;
             const auto vectors = static_cast<unsigned>(student.numel() / V);
             launch(gradient_kernel<V, S, U>, grid_for(vectors), kBlock, student.ptr<const S>(), teacher.ptr<const U>(),
-                   sums.as<const ChannelSums>(), inverse_tau, static_cast<float>(options.tau / maps), gstudent.ptr<S>(),
-                   rows, channels, vectors);
+                   sums.as<const ChannelSums>(), inverse_tau, static_cast<float>(options.tau / divisor),
+                   gstudent.ptr<S>(), rows, channels, vectors);
           },
           student.ptr<const S>(), teacher.ptr<const U>(), gstudent.ptr<const S>());
     });
   });
-  launch(finish_sum_kernel<float>, 1, kBlock, parts.as<double>(), maps, options.tau * options.tau / maps,
+  launch(finish_sum_kernel<float>, 1, kBlock, parts.as<double>(), maps, options.tau * options.tau / divisor,
          loss.ptr<float>());
 }
 

@@ -24,7 +24,7 @@ void log_softmax_channel(const TensorView& x, std::int64_t n, std::int64_t c, do
 template <class T>
 void run(const TensorView& student, const TensorView& teacher, const TensorView& loss, const TensorView& gstudent,
          const ChannelKdOptions& options) {
-  const double maps = static_cast<double>(student.n() * student.c());
+  const double maps = channel_kd_divisor(student, options);
   const double tau = options.tau;
   const auto positions = static_cast<std::size_t>(student.h() * student.w());
   std::vector<double> ln_s(positions);

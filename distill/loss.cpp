@@ -30,31 +30,56 @@ class PixelKdLoss final : public Loss {
   std::string reduction_;
 };
 
+/// The layers that `adapter` of channel_kd names.
+std::optional<models::ConnectorArgs> channel_kd_adapter(const std::string& word, std::int64_t in, std::int64_t out) {
+  if (word == "cwd") return models::cwd_feature_adapter(in, out);
+  if (word == "conv") return models::ConnectorArgs{.in = in, .out = out, .bias = true};
+  return std::nullopt;
+}
+
 class ChannelKdLoss final : public Loss {
  public:
-  ChannelKdLoss(ChannelKdOptions options, bool adapter) : options_(options), wants_adapter_(adapter) {}
+  ChannelKdLoss(ChannelKdOptions options, std::string adapter, bool student_channels)
+      : options_(options), adapter_name_(std::move(adapter)), student_channels_(student_channels) {}
   void connect(const LossContext& context) override {
-    if (!wants_adapter_) return;
+    if (equal_channels()) return;
     require_channels("channel_kd", context);
     Generator generator(context.seed);
-    adapter_.emplace(models::cwd_feature_adapter(context.student.channels, context.teacher.channels), generator);
+    adapter_.emplace(*channel_kd_adapter(adapter_name_, context.student.channels, context.teacher.channels), generator);
     register_module("adapter", *adapter_);
+    if (student_channels_) options_.divide_by_channels = context.student.channels;
   }
   Tensor forward(const Tensor& student, const Tensor& teacher, const Tensor&) override {
-    LIMBECK_CHECK(adapter_.has_value() == wants_adapter_, "channel_kd", "connect() was not called");
+    LIMBECK_CHECK(adapter_.has_value() != equal_channels(), "channel_kd", "connect() was not called");
     return channel_kd(adapter_ ? (*adapter_)(student) : student, teacher, options_);
   }
-  [[nodiscard]] bool equal_channels() const override { return !wants_adapter_; }
+  [[nodiscard]] bool equal_channels() const override { return adapter_name_ == "none"; }
   [[nodiscard]] std::string type() const override { return "ChannelKd"; }
   [[nodiscard]] std::string describe() const override {
-    return fmt::format("channel_kd tau={} (sum/(N*C) * tau^2{}){}", format_short(options_.tau),
-                       options_.cross_entropy_form ? ", cross-entropy form" : "",
-                       wants_adapter_ ? " adapter=conv1x1+bn+relu" : "");
+    return fmt::format("channel_kd {}{}", formula(),
+                       equal_channels()         ? ""
+                       : adapter_name_ == "cwd" ? " adapter=conv1x1+bn+relu"
+                                                : " adapter=conv1x1");
   }
 
  private:
+  [[nodiscard]] std::string formula() const {
+    switch (options_.norm) {
+      case ChannelKdNorm::kChannel:
+        return fmt::format("tau={} (sum/(N*{}) * tau^2{})", format_short(options_.tau),
+                           student_channels_ ? "student's C" : "C",
+                           options_.cross_entropy_form ? ", cross-entropy form" : "");
+      case ChannelKdNorm::kSpatial:
+        return fmt::format("norm=spatial tau={} (sum/(N*H*W) * tau^2)", format_short(options_.tau));
+      case ChannelKdNorm::kNone: return "norm=none (squared error, sum/(N*H*W))";
+      case ChannelKdNorm::kChannelMean: return "norm=channel_mean (squared error, sum/(N*C))";
+    }
+    return "";
+  }
+
   ChannelKdOptions options_;
-  bool wants_adapter_;
+  std::string adapter_name_;
+  bool student_channels_;
   std::optional<models::Connector> adapter_;
 };
 
@@ -69,11 +94,27 @@ std::shared_ptr<Loss> make_pixel_kd(const Config& term) {
   return std::make_shared<PixelKdLoss>(options, word);
 }
 
+ChannelKdNorm read_norm(const Config& term) {
+  const std::string word = term.choice("norm", "channel", {"channel", "spatial", "none", "channel_mean"});
+  if (word == "spatial") return ChannelKdNorm::kSpatial;
+  if (word == "none") return ChannelKdNorm::kNone;
+  return word == "channel_mean" ? ChannelKdNorm::kChannelMean : ChannelKdNorm::kChannel;
+}
+
 std::shared_ptr<Loss> make_channel_kd(const Config& term) {
   ChannelKdOptions options;
+  options.norm = read_norm(term);
   options.tau = term.get_in_range<double>("tau", 4.0, 1e-3, 1e3);
   options.cross_entropy_form = term.get<bool>("cross_entropy_form", false);
-  return std::make_shared<ChannelKdLoss>(options, term.choice("adapter", "none", {"none", "cwd"}) == "cwd");
+  const std::string adapter = term.choice("adapter", "none", {"none", "cwd", "conv"});
+  const bool student_channels = term.choice("divide_by", "teacher", {"teacher", "student"}) == "student";
+  const bool plain = options.norm == ChannelKdNorm::kChannel;
+  if (options.cross_entropy_form && !plain) term.reject("cross_entropy_form", "only norm channel has this form");
+  if (student_channels && !plain) term.reject("divide_by", "only norm channel divides by channels");
+  if (student_channels && adapter == "none") {
+    term.reject("divide_by", "without an adapter, student and teacher have the same channels");
+  }
+  return std::make_shared<ChannelKdLoss>(options, adapter, student_channels);
 }
 
 struct Entry {

@@ -15,7 +15,10 @@
 namespace limbeck::distill {
 namespace {
 
-const char* name_of(FeatureReduction reduction) { return reduction == FeatureReduction::kMean ? "mean" : "sum/N"; }
+const char* name_of(FeatureReduction reduction) {
+  if (reduction == FeatureReduction::kPerPosition) return "sum/(N*H*W)";
+  return reduction == FeatureReduction::kMean ? "mean" : "sum/N";
+}
 
 /// What the three have in common: the student's map is resized to the teacher's, never the teacher's feature.
 class FeatureLoss : public Loss {
@@ -140,8 +143,9 @@ class MgdLoss final : public FeatureLoss {
 };
 
 FeatureMseOptions read_options(const Config& term, const char* fallback) {
-  const bool mean = term.choice("reduction", fallback, {"mean", "sum_per_image"}) == "mean";
-  return {.reduction = mean ? FeatureReduction::kMean : FeatureReduction::kSumPerImage};
+  const std::string word = term.choice("reduction", fallback, {"mean", "sum_per_image", "per_position"});
+  if (word == "per_position") return {.reduction = FeatureReduction::kPerPosition};
+  return {.reduction = word == "mean" ? FeatureReduction::kMean : FeatureReduction::kSumPerImage};
 }
 
 }  // namespace

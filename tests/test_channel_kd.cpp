@@ -8,6 +8,7 @@
 #include "core/parallel.h"
 #include "core/rng.h"
 #include "distill/channel_kd.h"
+#include "distill/loss.h"
 #include "ops/elementwise.h"
 #include "ops/reduce.h"
 #include "ops/softmax.h"
@@ -16,6 +17,8 @@
 using namespace limbeck;
 using namespace limbeck::test;
 using distill::channel_kd;
+using distill::ChannelKdNorm;
+using distill::ChannelKdOptions;
 
 namespace {
 
@@ -42,6 +45,71 @@ TEST_CASE("channel_kd: oracles") {
   row(2, false, {1.66326551454, 0.161352706619, -0.0146176112606});
   row(4, false, {1.78011730843, 0.170490923209, -0.014224086308});
   row(4, true, {48.8313959991, 0.170490923209, -0.014224086308});
+}
+
+TEST_CASE("channel_kd: the other norms of the released code are other losses") {
+  const auto row = [](const ChannelKdOptions& options, const OracleRow& expected) {
+    CAPTURE(distill::name_of(options.norm));
+    check_oracle([&](const Tensor& s) { return channel_kd(s, oracle_teacher().copy_as(s.dtype()), options); },
+                 expected);
+  };
+  row({.tau = 1, .norm = ChannelKdNorm::kSpatial}, {1.01505724441, 0.124111801286, -0.0179747890561});
+  row({.tau = 4, .norm = ChannelKdNorm::kSpatial}, {1.38433455337, 0.153441921447, -0.0206201501529});
+  // Three times the mean squared error: three channels. A loss over the first image alone would have no gradient in the second.
+  row({.tau = 4, .norm = ChannelKdNorm::kNone}, {3 * 4.01780944951, 3 * 0.365960355299, 3 * -0.00805458560537});
+  const auto composite = [](const Tensor& s) {
+    const auto mean = [](const Tensor& x) { return ops::mul_scalar(ops::sum(x, {2, 3}, true), 1.0 / 20); };
+    return ops::mul_scalar(ops::sum(ops::square(ops::sub(mean(s), mean(oracle_teacher())))), 1.0 / 6);
+  };
+  const auto fused = differentiate(
+      [](const Tensor& s) { return channel_kd(s, oracle_teacher(), {.norm = ChannelKdNorm::kChannelMean}); },
+      oracle_student());
+  const auto plain = differentiate(composite, oracle_student());
+  CHECK(fused.loss == doctest::Approx(plain.loss).epsilon(1e-12));
+  CHECK(gap(fused.gradient, plain.gradient) < 1e-12);
+}
+
+TEST_CASE("channel_kd: another number of channels to divide by scales value and gradient") {
+  const auto row = [](bool cross_entropy_form, const OracleRow& expected) {
+    check_oracle(
+        [&](const Tensor& s) {
+          return channel_kd(s, oracle_teacher().copy_as(s.dtype()),
+                            {.cross_entropy_form = cross_entropy_form, .divide_by_channels = 2});
+        },
+        expected);
+  };
+  row(false, {1.5 * 1.78011730843, 1.5 * 0.170490923209, 1.5 * -0.014224086308});
+  row(true, {1.5 * 48.8313959991, 1.5 * 0.170490923209, 1.5 * -0.014224086308});
+}
+
+TEST_CASE("channel_kd: as a term of a configuration") {
+  const auto term = [](const std::string& text) { return distill::make_loss(Config::parse(text, "test")); };
+  const Tensor s = noise({2, 4, 5, 6}, 1, 2);
+  const Tensor t = noise({2, 6, 5, 6}, 2, 2);
+  distill::LossContext context;
+  context.student = {"features", 4, 8};
+  context.teacher = {"features", 6, 8};
+  // Both adapters, from the same seed: the value of the student's divisor is that of the teacher's times 6 / 4.
+  for (const char* adapter : {"cwd", "conv"}) {
+    const auto own = term(fmt::format("{{loss: channel_kd, adapter: {}}}", adapter));
+    const auto other = term(fmt::format("{{loss: channel_kd, adapter: {}, divide_by: student}}", adapter));
+    own->connect(context);
+    other->connect(context);
+    CHECK(other->forward(s, t, {}).item() == doctest::Approx(1.5 * own->forward(s, t, {}).item()).epsilon(1e-6));
+    CHECK(own->named_parameters().size() ==
+          (std::string_view(adapter) == "cwd" ? 3 : 2));  // weight and gamma, beta; weight, bias
+  }
+  CHECK(term("{loss: channel_kd}")->describe() == "channel_kd tau=4 (sum/(N*C) * tau^2)");
+  CHECK(term("{loss: channel_kd, adapter: conv, divide_by: student}")->describe() ==
+        "channel_kd tau=4 (sum/(N*student's C) * tau^2) adapter=conv1x1");
+  CHECK(term("{loss: channel_kd, norm: spatial, tau: 2}")->forward(s, noise({2, 4, 5, 6}, 3, 2), {}).item() ==
+        channel_kd(s, noise({2, 4, 5, 6}, 3, 2), {.tau = 2, .norm = ChannelKdNorm::kSpatial}).item());
+  const auto refused = [&](const std::string& text) { return error_text([&] { return term(text); }); };
+  CHECK(contains_text(refused("{loss: channel_kd, norm: none, cross_entropy_form: true}"), "only norm channel"));
+  CHECK(contains_text(refused("{loss: channel_kd, norm: spatial, adapter: conv, divide_by: student}"),
+                      "only norm channel"));
+  CHECK(contains_text(refused("{loss: channel_kd, divide_by: student}"), "without an adapter"));
+  CHECK(contains_text(refused("{loss: channel_kd, norm: position}"), "channel_mean"));
 }
 
 TEST_CASE("channel_kd: value and gradient of the composite of generic ops, in f64") {
@@ -180,6 +248,12 @@ TEST_CASE("channel_kd: wrong arguments are named") {
   CHECK(contains_text(shapes, "[2, 3, 4, 5]"));
   CHECK(contains_text(error_text([&] { return channel_kd(s, s, {.tau = 0}); }), "tau = 0"));
   CHECK(contains_text(error_text([&] { return channel_kd(s, s, {.tau = -2}); }), "tau = -2"));
+  CHECK(contains_text(
+      error_text([&] { return channel_kd(s, s, {.cross_entropy_form = true, .norm = ChannelKdNorm::kNone}); }),
+      "norm none together with the cross-entropy form"));
+  CHECK(contains_text(
+      error_text([&] { return channel_kd(s, s, {.norm = ChannelKdNorm::kSpatial, .divide_by_channels = 2}); }),
+      "norm spatial together with a number of channels"));
   const Tensor trained = Tensor::zeros({2, 3, 4, 5});
   trained.set_requires_grad(true);
   CHECK(contains_text(error_text([&] { return channel_kd(s, trained); }), "teacher requires grad"));

@@ -17,6 +17,7 @@ namespace {
 
 constexpr FeatureMseOptions kMean{FeatureReduction::kMean};
 constexpr FeatureMseOptions kSum{FeatureReduction::kSumPerImage};
+constexpr FeatureMseOptions kPerPosition{FeatureReduction::kPerPosition};
 
 double norm_of(const Tensor& t) { return std::sqrt(ops::sum(ops::square(t)).item()); }
 
@@ -35,6 +36,10 @@ TEST_CASE("feature_mse: oracles") {
                {4.01780944951, 0.365960355299, -0.00805458560537});
   check_oracle([](const Tensor& s) { return feature_mse(s, teacher_as(s), kSum); },
                {60 * 4.01780944951, 60 * 0.365960355299, 60 * -0.00805458560537});
+  check_oracle([](const Tensor& s) { return feature_mse(s, teacher_as(s), kPerPosition); },
+               {3 * 4.01780944951, 3 * 0.365960355299, 3 * -0.00805458560537});
+  CHECK(contains_text(error_text([] { return feature_mse(Tensor::zeros({4}), Tensor::zeros({4}), kPerPosition); }),
+                      "[4] have no positions"));
   // Of the autoencoder study: the same sum over another pair.
   const Tensor r = wave_map(0.31, 0.4, 1.0, 0.2, {2, 3, 4, 5});
   CHECK(feature_mse(r, oracle_teacher(), kMean).item() == doctest::Approx(2.35313984373).epsilon(1e-9));
@@ -47,7 +52,7 @@ TEST_CASE("feature_mse: value and gradient of the composite of generic ops, in f
 }
 
 TEST_CASE("feature_mse: the promises of every loss") {
-  for (const auto& options : {kMean, kSum}) {
+  for (const auto& options : {kMean, kSum, kPerPosition}) {
     const PairLoss loss = [&](const Tensor& s, const Tensor& t) { return feature_mse(s, t, options); };
     check_zero_for_equal_maps(loss, {2, 19, 23, 25});
     check_zero_for_equal_maps(loss, {2, 5, 1, 1});

@@ -28,6 +28,7 @@ std::vector<OpCase> feature_mse_cases() {
       make("C=64, several blocks", {2, 64, 23, 25}),
       make("one number", {1, 1, 1, 1}, FeatureReduction::kSumPerImage),
       make("vectors", {4, 37}),
+      make("per position", {2, 5, 6, 7}, FeatureReduction::kPerPosition),
   };
 }
 
