@@ -68,6 +68,7 @@ struct NetworkArgs {
   std::string variant;
   std::string stem;
   std::string dilation;
+  std::string padding;
   bool aux = false;
   bool separable = false;
 };

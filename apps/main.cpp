@@ -39,6 +39,7 @@ void add_network(CLI::App& verb, NetworkArgs& args) {
   verb.add_option("--variant", args.variant, "published form of the head, see models/README.md");
   verb.add_option("--stem", args.stem, "first layers of a ResNet: 7x7, deep128, deep128_floor or v1c");
   verb.add_option("--dilation", args.dilation, "dilation pattern: tv, v1b, mmseg, td or jf");
+  verb.add_option("--padding", args.padding, "of MobileNetV2: depthwise or before_expansion");
   verb.add_flag("--aux", args.aux, "with auxiliary head");
   verb.add_flag("--separable", args.separable, "DeepLab heads with separable convolutions");
 }

@@ -68,6 +68,11 @@ void warn_of_other_origin(const std::map<std::string, std::string>& metadata, co
       eps != metadata.end() && std::strtod(eps->second.c_str(), nullptr) != spec.bn_eps) {
     log_warn("{}: trained with bn_eps {}, used with {}", file, eps->second, spec.bn_eps);
   }
+  const auto padding_of = [](const std::string& text) { return text.empty() ? "depthwise" : text; };
+  if (const auto padding = metadata.find("padding");
+      padding != metadata.end() && padding_of(padding->second) != padding_of(spec.padding)) {
+    log_warn("{}: trained with padding {}, used with {}", file, padding_of(padding->second), padding_of(spec.padding));
+  }
   const std::string own = normalisation_of(metadata);
   if (!own.empty() && own != normalisation)
     log_warn("{}: trained with normalisation {}, used with {}", file, own, normalisation);

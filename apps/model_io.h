@@ -29,8 +29,8 @@ struct ModelCard {
 /// How the images of a weight file were scaled: its entry "normalisation", or what a text under "input" says; empty if unknown.
 [[nodiscard]] std::string normalisation_of(const std::map<std::string, std::string>& metadata);
 
-/// Warns where the weights in `file` were trained with another eps of batch norm or another input scaling than they are about to
-/// be used with: both change the results without any error.
+/// Warns where the weights in `file` were trained with another eps of batch norm, another padding of MobileNetV2 or another input
+/// scaling than they are about to be used with: all of them change the results without any error.
 void warn_of_other_origin(const std::map<std::string, std::string>& metadata, const std::string& file,
                           const models::ModelSpec& spec, const std::string& normalisation);
 

@@ -31,6 +31,7 @@ ModelSettings read_model(const Config& section, const ModelSettings& defaults) {
   m.spec.bn_eps = section.get_in_range<double>("bn_eps", m.spec.bn_eps, 1e-12, 1.0);
   m.spec.relu6 = section.get<bool>("relu6", m.spec.relu6);
   m.spec.dilation = section.get("dilation", m.spec.dilation);
+  m.spec.padding = section.get("padding", m.spec.padding);
   m.spec.variant = section.get("variant", m.spec.variant);
   m.spec.stem = section.get("stem", m.spec.stem);
   m.spec.separable = section.get<bool>("separable", m.spec.separable);

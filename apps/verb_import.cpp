@@ -13,6 +13,7 @@
 #include "core/torch_file.h"
 #include "datasets/palettes.h"
 #include "datasets/transforms.h"
+#include "models/weight_names.h"
 #include "models/weights.h"
 
 namespace limbeck::apps {
@@ -59,6 +60,19 @@ ModelCard make_card(const ImportArgs& args, const std::map<std::string, std::str
   return card;
 }
 
+/// What the file's names say about the network, where the command line says nothing else.
+void adopt_published_form(const nn::StateDict& file, const std::string& path, models::ModelSpec& spec) {
+  const auto form = models::published_form(file);
+  if (!form || spec.name.find("mobilenet_v2") == std::string::npos) return;
+  const auto adopt = [&](const char* option, std::string& value, const std::string& published) {
+    if (!value.empty() || published.empty()) return;
+    value = published;
+    log_info("{}: {} network, hence {} {}", path, form->origin, option, published);
+  };
+  adopt("padding", spec.padding, form->padding);
+  adopt("dilation", spec.dilation, form->dilation);
+}
+
 void print_names(const char* title, const std::vector<std::string>& names) {
   for (const std::string& name : names) fmt::print("{:12} {}\n", title, name);
 }
@@ -78,7 +92,8 @@ int run_import(const ImportArgs& args) {
     metadata = std::move(safe.metadata);
     for (SafetensorsEntry& e : safe.entries) file.emplace(e.name, std::move(e.tensor));
   }
-  const ModelCard card = make_card(args, metadata);
+  ModelCard card = make_card(args, metadata);
+  adopt_published_form(file, args.file, card.spec);
   Generator g(0);
   const auto model = models::make_model(card.spec, g);
   models::WeightsOptions options;

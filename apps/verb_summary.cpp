@@ -19,6 +19,7 @@ models::ModelSpec spec_of(const NetworkArgs& args) {
   spec.variant = args.variant;
   spec.stem = args.stem;
   spec.dilation = args.dilation;
+  spec.padding = args.padding;
   spec.aux = args.aux;
   spec.separable = args.separable;
   return spec;

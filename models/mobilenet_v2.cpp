@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "ops/copy.h"
+#include "ops/pad.h"
 #include "ops/pool2d.h"
 
 namespace limbeck::models {
@@ -50,6 +51,13 @@ ops::Activation activation_of(bool relu6) { return relu6 ? ops::Activation::kRel
 
 constexpr auto kFanOut = nn::Init::kKaimingNormalFanOut;
 
+/// True for "before_expansion". Note [padding]
+bool parse_padding(const std::string& text) {
+  if (text.empty() || text == "depthwise") return false;
+  if (text == "before_expansion") return true;
+  fail<ConfigError>("mobilenet_v2", "unknown padding '{}'; choose depthwise or before_expansion", text);
+}
+
 }  // namespace
 
 std::int64_t make_divisible(double value, std::int64_t divisor) noexcept {
@@ -59,12 +67,14 @@ std::int64_t make_divisible(double value, std::int64_t divisor) noexcept {
   return result;
 }
 
+// Without an expansion both paddings are the same.
 InvertedResidual::InvertedResidual(const Args& a, Generator& g)
-    : depthwise_({.in = a.in * a.expansion,
+    : border_(a.pad_before_expansion && a.expansion != 1 ? a.dilation : 0),
+      depthwise_({.in = a.in * a.expansion,
                   .out = a.in * a.expansion,
                   .kernel = 3,
                   .stride = a.stride,
-                  .padding = a.dilation,
+                  .padding = border_ > 0 ? 0 : a.dilation,
                   .dilation = a.dilation,
                   .groups = a.in * a.expansion,
                   .init = kFanOut},
@@ -84,7 +94,8 @@ InvertedResidual::InvertedResidual(const Args& a, Generator& g)
 }
 
 Tensor InvertedResidual::forward(const Tensor& x) {
-  const Tensor wide = expand_ ? (*expand_)(x) : x;
+  const Tensor in = border_ > 0 ? ops::pad2d(x, {border_, border_, border_, border_}) : x;
+  const Tensor wide = expand_ ? (*expand_)(in) : in;
   return nn::conv_bn_act(project_, project_bn_, ops::Activation::kNone, depthwise_(wide), shortcut_ ? x : Tensor());
 }
 
@@ -115,7 +126,8 @@ MobileNetV2::MobileNetV2(const MobileNetV2Options& o, Generator& g) : options_(o
                                         .dilation = b == 0 ? step.first_dilation : step.dilation,
                                         .expansion = stage.expansion,
                                         .act = act,
-                                        .bn = o.bn};
+                                        .bn = o.bn,
+                                        .pad_before_expansion = o.pad_before_expansion};
       blocks_.push_back(std::make_unique<InvertedResidual>(args, g));
       const std::string name = fmt::format("features.{}", blocks_.size());
       register_module(name, *blocks_.back());
@@ -159,6 +171,7 @@ MobileNetV2Options mobilenet_v2_options(const ModelSpec& spec) {
           .width_divisor = spec.width_divisor,
           .output_stride = spec.output_stride,
           .dilation = parse_dilation(spec.dilation, Dilation::kTv),
+          .pad_before_expansion = parse_padding(spec.padding),
           .relu6 = spec.relu6,
           .bn = bn_args(spec)};
 }

@@ -9,8 +9,13 @@
 //     160 x 3        1,1,1     1,2,2     2,2,2     2,4,4
 //     320 x 1        2         2         4         4
 //   tv is the exact atrous equivalent of the strided network (TensorFlow, VainF); jf is what the AICSD code base does.
-// Padding equals the dilation and is applied inside the depthwise convolution, as in training on ImageNet. Some code
-//   bases pad the block's input before the 1x1 expansion instead, which gives other values at the border.
+//
+// Note [padding]
+//   depthwise         the border, as wide as the dilation, is zeros around the input of the depthwise convolution: as torchvision
+//                     does, hence as in training on ImageNet
+//   before_expansion  zeros around the block's input, so that the depthwise convolution sees act(bn(0)) of the expansion there, and
+//                     batch statistics count the border: what jfzhang95's, VainF's and AICSD's networks were trained with. Weights
+//                     have the same shapes; with the other padding they give other numbers wherever a map's edge is near.
 #pragma once
 
 #include <cstdint>
@@ -34,13 +39,15 @@ struct MobileNetV2Options {
   std::int64_t width_divisor = 8;
   std::int64_t output_stride = 32;  ///< 32, 16, 8, 4
   Dilation dilation = Dilation::kTv;
-  bool last_layer = false;  ///< features.18, 320 -> 1280, for classification
+  bool pad_before_expansion = false;  ///< Note [padding]
+  bool last_layer = false;            ///< features.18, 320 -> 1280, for classification
   bool relu6 = true;
   nn::BatchNormArgs bn = {};
 };
 
 /// [1x1 expansion], 3x3 depthwise, 1x1 projection; identity shortcut where shapes allow.
-/// Formula: y = x + project(dw(expand(x))) if stride 1 and in == out, else project(dw(expand(x)))
+/// Formula: y = x + project(dw(expand(x))) if stride 1 and in == out, else project(dw(expand(x))); with pad_before_expansion
+///          expand(pad(x)) and no padding in dw
 /// Shapes:  x [N, in, H, W]; returns [N, out, H/stride, W/stride]
 /// Source:  Sandler et al., CVPR 2018, table 1
 class InvertedResidual final : public nn::UnaryModule {
@@ -49,12 +56,14 @@ class InvertedResidual final : public nn::UnaryModule {
     std::int64_t in, out, stride, dilation, expansion;
     ops::Activation act;
     nn::BatchNormArgs bn;
+    bool pad_before_expansion = false;
   };
   InvertedResidual(const Args& args, Generator& generator);
   [[nodiscard]] std::string type() const override { return "InvertedResidual"; }
   [[nodiscard]] Tensor forward(const Tensor& x) override;
 
  private:
+  std::int64_t border_;  // around the block's input; 0: the depthwise convolution pads
   std::optional<nn::ConvBnAct> expand_;
   nn::ConvBnAct depthwise_;
   nn::Conv2d project_;
@@ -103,7 +112,7 @@ class MobileNetV2Classifier final : public Model {
 
 /// Options of the MobileNetV2 inside a segmentation network.
 /// Shapes: none
-/// Throws: ConfigError for an unknown dilation pattern.
+/// Throws: ConfigError for an unknown dilation pattern or padding.
 [[nodiscard]] MobileNetV2Options mobilenet_v2_options(const ModelSpec& spec);
 
 }  // namespace limbeck::models

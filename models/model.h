@@ -35,6 +35,9 @@ struct ModelSpec {
   /// Dilation pattern where strides were removed: "tv", "v1b", "mmseg", "td" or "jf"; empty: the network's default. See
   /// Note [dilation patterns] in models/resnet.h and models/mobilenet_v2.h, which knows tv and jf.
   std::string dilation = {};
+  /// MobileNetV2: where its 3x3 convolutions get their border from, "depthwise" (default) or "before_expansion"; see Note
+  /// [padding] in models/mobilenet_v2.h.
+  std::string padding = {};
   /// Published form of the head: deeplabv3 tv (default), vf, tfd, mmseg; deeplabv3plus jf (default), vf, tfd, mmseg; pspnet td
   /// (default), td_leaky, mmseg. See models/README.md.
   std::string variant = {};

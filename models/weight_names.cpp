@@ -215,6 +215,16 @@ StateDict without_wrapper(StateDict file, const StateDict& own, std::string& rem
   return file;
 }
 
+std::optional<PublishedForm> published_form(const StateDict& file) {
+  const auto has = [&](std::string_view part) {
+    return std::any_of(file.begin(), file.end(),
+                       [&](const auto& e) { return e.first.find(part) != std::string::npos; });
+  };
+  if (!has("backbone.low_level_features.")) return std::nullopt;
+  if (has("aspp.aspp1.atrous_conv.")) return PublishedForm{"jfzhang95's", "before_expansion", "jf"};
+  return PublishedForm{"VainF's", "before_expansion", ""};
+}
+
 StateDict with_our_names(StateDict file, const StateDict& own, std::vector<std::string>& ignored) {
   for (const Naming& naming : kNamings) {
     if (any_starts_with(file, naming.in_file) && any_starts_with(own, naming.in_network))

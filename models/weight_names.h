@@ -12,10 +12,13 @@
 //   mmsegmentation                 decode_head.psp_modules, .aspp_modules, .image_pool, .bottleneck, .c1_bottleneck, .sep_bottleneck,
 //                                  .conv_seg, auxiliary_head
 //   the CWD experiments' PSPNet    pspmodule.stages, head, dsn
+// The third and fourth come with a MobileNetV2 that pads before the expansion (Note [padding] in models/mobilenet_v2.h), the third's with
+//   a dilation pattern of its own: published_form().
 // A dictionary below state_dict, model_state, ... is found by core/torch_file.h.
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,6 +35,16 @@ namespace limbeck::models {
 /// Shapes: any
 [[nodiscard]] nn::StateDict with_our_names(nn::StateDict file, const nn::StateDict& own,
                                            std::vector<std::string>& ignored);
+
+/// Options of the network that a file's names tell, although its shapes do not.
+struct PublishedForm {
+  std::string origin;    ///< whose network, for messages
+  std::string padding;   ///< as in ModelSpec
+  std::string dilation;  ///< as in ModelSpec; empty: the usual one
+};
+/// The form of a file that holds jfzhang95's or VainF's network with a MobileNetV2; nothing for any other file.
+/// Shapes: any
+[[nodiscard]] std::optional<PublishedForm> published_form(const nn::StateDict& file);
 
 /// A text file that says which tensor of a weight file goes where. One pair of names per line, "THEIRS OURS" or "THEIRS: OURS";
 /// a * at the end of both stands for any rest of a name; OURS "-" leaves the tensor out; # starts a comment.

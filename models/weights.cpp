@@ -187,6 +187,7 @@ WeightsReport load_weights(Model& model, const StateDict& file_in, const std::st
   const double eps = model.spec().bn_eps;
   auto [tensors, report] = translate(file, own, eps);
   report.ignored.insert(report.ignored.end(), ignored.begin(), ignored.end());
+  if (const auto form = published_form(file_in)) report.metadata.emplace("padding", form->padding);
 
   const auto in_backbone = [](const std::string& name) { return name.starts_with("backbone."); };
   const bool has_backbone = std::any_of(own.begin(), own.end(), [&](const auto& e) { return in_backbone(e.first); });
@@ -231,7 +232,7 @@ WeightsReport load_weights(Model& model, const fs::path& path_in, const WeightsO
   SafetensorsFile file = load_safetensors(path);
   for (SafetensorsEntry& e : file.entries) dict.emplace(e.name, std::move(e.tensor));
   WeightsReport report = load_weights(model, dict, path.string(), options);
-  report.metadata = std::move(file.metadata);
+  for (auto& [key, value] : file.metadata) report.metadata.insert_or_assign(key, std::move(value));
   return report;
 }
 

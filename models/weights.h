@@ -43,7 +43,7 @@ struct WeightsReport {
   std::vector<std::string> fresh;  ///< head tensors that keep their initial values: the file is a bare backbone, or its
                                    ///< classifier is for other classes and new_classifier was asked for
   bool folded = false;             ///< batch norm came folded into the convolutions
-  std::map<std::string, std::string> metadata;
+  std::map<std::string, std::string> metadata;  ///< the file's; `padding` also where only its names tell it
 
   /// "262 loaded, 0 missing, 0 unexpected, 0 mismatched, 2 ignored (fc.weight, fc.bias), 12 fresh (...)"
   [[nodiscard]] std::string to_string(std::size_t most = 6) const;

@@ -111,6 +111,10 @@ std::shared_ptr<Model> make_model(const ModelSpec& spec, Generator& g) {
   if (spec.separable && !spec.name.starts_with("deeplabv3")) {
     fail<ConfigError>("model", "separable=true: only the DeepLab heads have a separable form, not {}", spec.name);
   }
+  if (!spec.padding.empty() && spec.name.find("mobilenet_v2") == std::string::npos) {
+    fail<ConfigError>("model", "padding '{}': only MobileNetV2 has a choice of paddings, not {}", spec.padding,
+                      spec.name);
+  }
   // Beyond these, sizes would overflow before anybody noticed that they are absurd.
   if (spec.classes > 1'000'000) fail<ConfigError>("model", "{} classes, expected at most 1000000", spec.classes);
   if (spec.width > 64 || spec.width_divisor > 1024) {
@@ -144,6 +148,7 @@ std::map<std::string, std::string> spec_to_metadata(const ModelSpec& s) {
           {"bn_momentum", json_number(s.bn_momentum)},
           {"relu6", s.relu6 ? "true" : "false"},
           {"dilation", s.dilation},
+          {"padding", s.padding},
           {"variant", s.variant},
           {"stem", s.stem},
           {"separable", s.separable ? "true" : "false"},
@@ -192,6 +197,7 @@ std::optional<ModelSpec> spec_from_metadata(const std::map<std::string, std::str
   read("separable", s.separable);
   read("head_dropout", s.head_dropout);
   if (const std::string* value = text("dilation")) s.dilation = *value;
+  if (const std::string* value = text("padding")) s.padding = *value;
   if (const std::string* value = text("variant")) s.variant = *value;
   if (const std::string* value = text("stem")) s.stem = *value;
   if (const std::string* value = text("multi_grid")) {

@@ -48,6 +48,28 @@ TEST_CASE("every network: the plan computes what the module computes, at sizes t
   }
 }
 
+TEST_CASE("the plan of a network that pads before its expansions") {
+  const NoGradGuard off;
+  for (const std::int64_t output_stride : {16, 8}) {
+    const auto model = test::random_network(models::ModelSpec{.name = "deeplabv3plus_mobilenet_v2",
+                                                              .classes = 5,
+                                                              .output_stride = output_stride,
+                                                              .width = 0.35,
+                                                              .dilation = "jf",
+                                                              .padding = "before_expansion"});
+    const nn::Graph graph = capture(*model);
+    nn::FrozenPlan exact(graph, DType::kF32, ops::F32Math::kExact), low(graph, DType::kBF16);
+    for (const Shape& shape : {Shape{1, 3, 65, 49}, Shape{2, 3, 160, 130}}) {
+      const Tensor x = random_input(shape, 5);
+      const Tensor truth = model->forward(x).logits;
+      CHECK(test::relative_error(exact(x), truth) < 1e-3);
+      const AutocastGuard bf16(true);
+      const double module = test::relative_error(ops::cast(model->forward(x).logits, DType::kF32), truth);
+      CHECK(test::relative_error(low(x), truth) < 2 * module + 1e-3);
+    }
+  }
+}
+
 TEST_CASE("a plan in bf16 agrees with the module under autocast") {
   for (const char* name : {"mobilenet_v2_seg", "deeplabv3_resnet18", "pspnet_mobilenet_v2"}) {
     CAPTURE(name);

@@ -5,9 +5,15 @@
 
 #include "models/mobilenet_v2.h"
 #include "models/zoo.h"
+#include "ops/conv2d.h"
+#include "ops/copy.h"
+#include "ops/elementwise.h"
+#include "ops/pad.h"
+#include "ops/reduce.h"
 #include "ops/slice.h"
 #include "tests/harness/meta_model.h"
 #include "tests/harness/op_case.h"
+#include "tests/harness/random_network.h"
 #include "tests/harness/temp_dir.h"
 
 using namespace limbeck;
@@ -129,6 +135,86 @@ TEST_CASE("MobileNetV2 dilation patterns") {
   CHECK(of(8, "tv") == List{1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 4, 4, 4});
   CHECK(of(8, "jf") == List{1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 4});
   CHECK(of(4, "tv") == List{1, 1, 1, 1, 1, 2, 2, 2, 4, 4, 4, 4, 4, 4, 4, 8, 8, 8});
+}
+
+namespace {
+
+/// A MobileNetV2 block of plain ops, in eval mode, from the tensors under `prefix`. `border`: zeros around the input, before the
+/// expansion; otherwise around the input of the depthwise convolution.
+Tensor block_of_ops(const nn::StateDict& state, const std::string& prefix, const Tensor& x, std::int64_t stride,
+                    std::int64_t dilation, bool border) {
+  const auto conv = [&](const Tensor& in, const std::string& name, const ops::Conv2dOptions& options) {
+    return ops::conv2d(in, state.at(prefix + name + ".weight"), {}, options);
+  };
+  const auto norm = [&](const Tensor& in, const std::string& name) {
+    const auto part = [&](const char* what) {
+      return ops::reshape(state.at(prefix + name + "." + what), {1, in.size(1), 1, 1});
+    };
+    const Tensor deviation = ops::sqrt(ops::add_scalar(part("running_var"), 1e-5));
+    return ops::add(ops::mul(ops::div(ops::sub(in, part("running_mean")), deviation), part("weight")), part("bias"));
+  };
+  const Tensor in = border ? ops::pad2d(x, {dilation, dilation, dilation, dilation}) : x;
+  const Tensor wide = ops::relu6(norm(conv(in, "conv.0.0", {}), "conv.0.1"));
+  const std::int64_t inner = border ? 0 : dilation;
+  const Tensor filtered = conv(wide, "conv.1.0",
+                               {.stride = {stride, stride},
+                                .padding = {inner, inner},
+                                .dilation = {dilation, dilation},
+                                .groups = wide.size(1)});
+  const Tensor y = norm(conv(ops::relu6(norm(filtered, "conv.1.1")), "conv.2", {}), "conv.3");
+  return y.shape() == x.shape() && stride == 1 ? ops::add(x, y) : y;
+}
+
+}  // namespace
+
+TEST_CASE("MobileNetV2 padding: a block is what plain ops make of it, and only its edge differs between the paddings") {
+  const NoGradGuard off;
+  const std::vector<std::string> taps{"features.1", "features.2", "features.3", "features.16", "features.17"};
+  const Tensor x = test::random_input({1, 3, 97, 65}, 3).copy_as(DType::kF64);
+  for (const std::string padding : {"depthwise", "before_expansion"}) {
+    const auto model = test::random_network(
+        ModelSpec{.name = "mobilenet_v2_seg", .classes = 5, .width = 0.35, .dilation = "tv", .padding = padding});
+    model->convert_(DType::kF64);
+    const bool border = padding == "before_expansion";
+    const auto state = model->state_dict();
+    const auto found = model->forward(x, taps).taps;
+    const auto block = [&](int k, std::int64_t stride, std::int64_t dilation, bool with_border) {
+      return block_of_ops(state, fmt::format("backbone.features.{}.", k), found.at(fmt::format("features.{}", k - 1)),
+                          stride, dilation, with_border);
+    };
+    CHECK(test::relative_error(block(2, 2, 1, border), found.at("features.2")) < 1e-12);    // strided
+    CHECK(test::relative_error(block(3, 1, 1, border), found.at("features.3")) < 1e-12);    // with shortcut
+    CHECK(test::relative_error(block(17, 1, 2, border), found.at("features.17")) < 1e-12);  // dilated
+    const Tensor other = block(3, 1, 1, !border);
+    CHECK(test::relative_error(other, found.at("features.3")) > 1e-3);
+    const auto inside = [](const Tensor& t) {
+      return ops::slice(ops::slice(t, 2, 1, t.size(2) - 1), 3, 1, t.size(3) - 1);
+    };
+    CHECK(test::relative_error(inside(other), inside(found.at("features.3"))) < 1e-12);
+  }
+}
+
+TEST_CASE("MobileNetV2 padding: statistics of a batch count the border, and gradients flow") {
+  for (const char* padding : {"depthwise", "before_expansion"}) {
+    Generator g(2);
+    const auto model = models::make_model(
+        {.name = "mobilenet_v2_seg", .classes = 3, .width = 0.35, .bn_momentum = 1.0, .padding = padding}, g);
+    const auto state = model->state_dict();
+    const auto out = model->forward(test::random_input({2, 3, 33, 33}, 3), std::vector<std::string>{"features.1"});
+    // What comes in has mean 0 (a batch norm made it) and the expansion no bias, so its variance is a sum of squares, to which a border
+    // of zeros adds only to the count.
+    const Tensor wide =
+        ops::conv2d(out.taps.at("features.1").detach(), state.at("backbone.features.2.conv.0.0.weight"), {}, {});
+    const double side = std::string_view(padding) == "depthwise" ? 17 : 19;
+    const Tensor variance = ops::mul_scalar(ops::sum(ops::square(wide), {0, 2, 3}, false), 1 / (2 * side * side - 1));
+    CHECK(test::relative_error(state.at("backbone.features.2.conv.0.1.running_var"), variance) < 1e-4);
+    ops::mean(ops::square(out.logits)).backward();
+    for (const auto& p : model->named_parameters()) {
+      CAPTURE(p.name);
+      REQUIRE(p.tensor.grad().defined());
+      CHECK(std::isfinite(ops::sum(p.tensor.grad()).item()));
+    }
+  }
 }
 
 TEST_CASE("Xception and MobileNetV1 rates") {
@@ -393,6 +479,10 @@ TEST_CASE("unknown names and impossible options are configuration errors with a 
                             {"'tv'", "td, td_leaky or mmseg"});
   check_throws<ConfigError>([&] { make({.name = "resnet18", .stem = "deep"}); },
                             {"'deep'", "7x7, deep128, deep128_floor or v1c"});
+  check_throws<ConfigError>([&] { make({.name = "mobilenet_v2_seg", .padding = "block"}); },
+                            {"'block'", "depthwise or before_expansion"});
+  check_throws<ConfigError>([&] { make({.name = "mobilenet_v1", .padding = "before_expansion"}); },
+                            {"'before_expansion'", "only MobileNetV2"});
   check_throws<ConfigError>([&] { make({.name = "mobilenet_v2_seg", .stem = "v1c"}); }, {"'v1c'", "only ResNets"});
   check_throws<ConfigError>([&] { make({.name = "pspnet_resnet18", .separable = true}); }, {"separable", "DeepLab"});
   check_throws<ConfigError>([&] { make({.name = "deeplabv3_resnet18", .aux = true, .variant = "tfd"}); },
@@ -421,6 +511,7 @@ TEST_CASE("a spec survives being written as metadata") {
                        .bn_momentum = 0.01,
                        .relu6 = false,
                        .dilation = "tv",
+                       .padding = "before_expansion",
                        .variant = "vf",
                        .stem = "v1c",
                        .separable = true,

@@ -79,6 +79,25 @@ TEST_CASE("every network: read back, the file computes what the network computes
   }
 }
 
+TEST_CASE("a network that pads before its expansions, with free sizes") {
+  if (skip()) return;
+  const test::TempDir dir;
+  const auto file = dir.path() / "m.onnx";
+  models::ModelSpec spec{.name = "mobilenet_v2_seg", .classes = 5, .width = 0.35};
+  const auto usual = test::random_network(spec);
+  spec.padding = "before_expansion";
+  const auto model = test::random_network(spec);
+  const auto card = card_of(*model);
+  for (const bool fold : {true, false}) {
+    const apps::OnnxExport what{.fold = fold, .height = 64, .width = 80, .dynamic_size = true};
+    apps::export_onnx(file, *model, card, what);
+    CHECK(agrees(apps::prove_onnx(file, *model, card, what, pictures(72, 56))));
+    CHECK(apps::OnnxProgram(file).metadata().at("padding") == "before_expansion");
+    usual->load_state_dict(model->state_dict());
+    CHECK(!apps::prove_onnx(file, *usual, card_of(*usual), what, pictures(72, 56)).passed());
+  }
+}
+
 TEST_CASE("a network that wants blue first gets it") {
   if (skip()) return;
   const test::TempDir dir;

@@ -3,8 +3,13 @@
 
 #include <functional>
 
+#include "apps/cli.h"
+#include "apps/model_io.h"
+#include "core/autograd.h"
 #include "core/file_io.h"
+#include "core/log.h"
 #include "core/rng.h"
+#include "core/safetensors.h"
 #include "models/weights.h"
 #include "models/zoo.h"
 #include "tests/harness/op_case.h"
@@ -211,6 +216,12 @@ TEST_CASE("VainF's DeepLabV3 and DeepLabV3+") {
   check_round_trip({.name = "deeplabv3plus_mobilenet_v2", .classes = 5, .width = 0.35, .variant = "vf"}, split,
                    {"backbone.low_level_features.0.0.weight", "backbone.low_level_features.3.conv.0.0.weight",
                     "backbone.high_level_features.17.conv.3.running_var"});
+  const auto net = make({.name = "deeplabv3plus_mobilenet_v2", .classes = 5, .width = 0.35, .variant = "vf"}, 1);
+  const auto form = models::published_form(renamed(net->state_dict(), split));
+  REQUIRE(form);
+  CHECK(form->padding == "before_expansion");
+  CHECK(form->dilation.empty());
+  CHECK(!models::published_form(net->state_dict()));
 }
 
 TEST_CASE("jfzhang95's DeepLabV3+, with and without dropout in its decoder") {
@@ -245,9 +256,60 @@ TEST_CASE("jfzhang95's MobileNetV2: flat names, everything twice") {
   const auto to = make(spec, 2);
   const WeightsReport r = load_weights(*to, file, "test");
   CHECK(r.ignored.size() == twice);
+  CHECK(r.metadata.at("padding") == "before_expansion");
+  REQUIRE(models::published_form(file));
+  CHECK(models::published_form(file)->dilation == "jf");
   CHECK(r.missing.empty());
   CHECK(r.unexpected.empty());
   for (const auto& [name, tensor] : from->state_dict()) CHECK_MESSAGE(same(tensor, to->state_dict().at(name)), name);
+}
+
+TEST_CASE("import gives a MobileNetV2 of VainF or jfzhang95 the padding and dilation that it was trained with") {
+  const test::TempDir dir;
+  const auto import_file = [&](const StateDict& file, const std::string& padding) {
+    std::vector<NamedTensor> tensors;
+    for (const auto& [name, tensor] : file) tensors.push_back({name, tensor});
+    save_safetensors(dir / "theirs.safetensors", tensors);
+    apps::ImportArgs args;
+    args.model = "deeplabv3plus_mobilenet_v2";
+    args.classes = 5;
+    args.width = 0.35;
+    args.padding = padding;
+    args.file = (dir / "theirs.safetensors").string();
+    args.out = (dir / "ours.safetensors").string();
+    CHECK(apps::run_import(args) == 0);
+    return apps::load_model(dir / "ours.safetensors");
+  };
+  set_log_sink([](LogLevel, std::string_view) {});
+  const ModelSpec spec{.name = "deeplabv3plus_mobilenet_v2",
+                       .classes = 5,
+                       .width = 0.35,
+                       .dilation = "jf",
+                       .padding = "before_expansion"};
+  const auto from = make(spec, 1);
+  shake(*from, 4);
+  StateDict jf = renamed(from->state_dict(), [](const std::string& n) { return flat_block(by_prefix(kJfNames)(n)); });
+  StateDict copies;
+  for (const auto& [name, tensor] : jf) {
+    if (!name.starts_with("backbone.features.")) continue;
+    const bool low = std::stoi(name.substr(18)) < 4;
+    copies.emplace((low ? "backbone.low_level_features." : "backbone.high_level_features.") + name.substr(18), tensor);
+  }
+  jf.merge(copies);
+  const auto loaded = import_file(jf, "");
+  CHECK(loaded.card.spec == spec);
+  const NoGradGuard off;
+  from->eval();
+  Tensor x = Tensor::empty({1, 3, 65, 49});
+  Generator g(5);
+  fill_normal_(x, g, 0, 1);
+  const Tensor y = loaded.model->forward(x).logits;
+  CHECK(relative_error(y, from->forward(x).logits) < 1e-5);
+  CHECK(import_file(jf, "depthwise").card.spec.padding == "depthwise");  // who asks for another one gets it
+  const auto other = import_file(from->state_dict(), "");
+  CHECK(other.card.spec.padding.empty());
+  CHECK(relative_error(other.model->forward(x).logits, y) > 1e-3);
+  set_log_sink({});
 }
 
 TEST_CASE("torchvision's DeepLabV3 with auxiliary head, into networks with and without one") {

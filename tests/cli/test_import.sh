@@ -29,6 +29,12 @@ expect 4 "1 missing (classifier.weight)" "${import[@]}" --classes "$classes" --m
 expect 0 "1 missing (classifier.weight)" "${import[@]}" --classes "$classes" --map "$work/names.txt" --lenient
 expect 4 "missing.txt" "${import[@]}" --classes "$classes" --map "$work/missing.txt"
 
+# The padding of MobileNetV2 is kept with the weights.
+expect 0 "0 missing" "${import[@]}" --classes "$classes" --padding before_expansion
+expect 0 "mIoU" "$limbeck" eval "$work/out.safetensors" -c "$work/tiny.yaml"
+grep -qaF '"padding":"before_expansion"' "$work/out.safetensors" || { failures=$((failures + 1)); echo "FAILED: no padding in the metadata"; }
+expect 2 "choose depthwise or before_expansion" "${import[@]}" --classes "$classes" --padding block
+
 # Files and options that cannot be right.
 expect 4 "does not fit" "$limbeck" import "$file" --model resnet18 -o "$work/out.safetensors"
 expect 2 "did you mean" "$limbeck" import "$file" --model mobilenet_v2_sge -o "$work/out.safetensors"
