@@ -20,6 +20,7 @@
 #include <algorithm>
 #include <array>
 
+#include "ops/conv2d_amx_pixels.h"
 #include "ops/conv2d_engine.h"
 #include "ops/conv2d_tiles.h"
 #include "ops/task_queue.h"
@@ -32,36 +33,7 @@
 namespace limbeck::ops {
 namespace {
 
-constexpr std::int64_t kSide = 16;   // rows of a tile, and columns of sums
-constexpr std::int64_t kChunk = 32;  // channels of a step
-constexpr std::int64_t kTileBytes = 1024;
-constexpr std::int64_t kRows = 2 * kSide;     // pixels of a pair of tiles
-constexpr std::int64_t kColumns = 2 * kSide;  // results of a panel
-constexpr std::int64_t kSums = kRows * kColumns;
-constexpr std::int64_t kMostSteps = 64;          // taps of a kernel
-constexpr std::int64_t kPixelBytes = 768 << 10;  // of gathered pixels
-constexpr std::int64_t kSumBytes = 768 << 10;    // of sums between two parts
-constexpr std::int64_t kMostPairs = 32;          // of tiles, in a block
-
-/// bf16 numbers that stand for one number, see Note [f32 from bf16].
-template <class T>
-constexpr std::int64_t kParts = std::is_same_v<T, float> ? 2 : 1;
-
-/// Sizes of packed weights.
-struct WeightShape {
-  std::int64_t filters, steps, depth;  // of one step: channels, or those of a whole kernel row
-  WeightShape(const Shape& w, const Conv2dOptions& options) : filters(w[0]), steps(w[2] * w[3]), depth(w[1]) {
-    if (merges_taps(conv_geometry(w, w, w, options, false), depth)) {  // of which only kernel and dilation matter
-      steps = w[2];
-      depth *= w[3];
-    }
-  }
-  [[nodiscard]] std::int64_t step_chunks() const { return (depth + kChunk - 1) / kChunk; }
-  [[nodiscard]] std::int64_t chunks() const { return steps * step_chunks(); }
-  [[nodiscard]] std::int64_t panels() const { return (filters + kColumns - 1) / kColumns; }
-  /// Tiles side by side in panel p.
-  [[nodiscard]] std::int64_t width(std::int64_t p) const { return filters - p * kColumns > kSide ? 2 : 1; }
-};
+using namespace amx;
 
 template <class T>
 std::int64_t panel_offset(const WeightShape& w, std::int64_t p) {
@@ -93,158 +65,6 @@ void pack(const float* w, const WeightShape& shape, char* packed) {
   });
 }
 
-// --- pixels into tiles ----------------------------------------------------------------------------------------------
-
-/// A stretch of chunks that lie together in the gathered pixels and in the weights.
-struct Stretch {
-  std::int64_t first, count;  ///< chunks of the weights
-};
-
-/// A pair of tiles of pixels, gathered for one part of the sum.
-struct ReadyPair {
-  const char* pixels = nullptr;
-  std::array<Stretch, kMostSteps> stretches{};
-  std::size_t stretch_count = 0;
-};
-
-// Masked forms, here and below, because g++ 12 warns falsely about the others; a mask of ones costs nothing.
-[[gnu::always_inline]] inline __m512 as_float(__m256i bf16) {
-  return _mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xFFFF, _mm512_maskz_cvtepu16_epi32(0xFFFF, bf16), 16));
-}
-
-/// Up to 32 channels of one pixel: a row of one tile per part. `used` has a bit per channel.
-[[gnu::always_inline]] inline void put_row(const bfloat16* x, std::uint32_t used, char* row) {
-  _mm512_store_si512(row, _mm512_maskz_loadu_epi16(used, x));
-}
-[[gnu::always_inline]] inline void put_row(const float* x, std::uint32_t used, char* row) {
-  const __m512 a = _mm512_maskz_loadu_ps(static_cast<__mmask16>(used), x);
-  const __m512 b = _mm512_maskz_loadu_ps(static_cast<__mmask16>(used >> 16U), x + kSide);
-  const auto high = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(b, a));
-  struct Halves {
-    __m256i a, b;
-  };
-  const auto halves = std::bit_cast<Halves>(high);
-  const __m512 a_low = a - as_float(halves.a);
-  const __m512 b_low = b - as_float(halves.b);
-  _mm512_store_si512(row, high);
-  _mm512_store_si512(row + 2 * kTileBytes, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(b_low, a_low)));
-}
-
-template <class T>
-class PixelGatherer {
- public:
-  PixelGatherer(const GatherPlan& plan, const WeightShape& w, const T* x, std::int64_t channels)
-      : plan_(plan), g_(plan.geometry), x_(x), channels_(channels), step_chunks_(w.step_chunks()), depth_(w.depth) {
-    taps_per_step_ = g_.kernel[0] * g_.kernel[1] / w.steps;
-  }
-
-  /// Chunks [first, last) of the sum for pixels pair * kRows and on; `out` has room for all of them.
-  void gather(std::int64_t pair, std::int64_t first, std::int64_t last, char* out, ReadyPair& ready) const {
-    ready.pixels = out;
-    ready.stretch_count = 0;
-    const std::int64_t rows = std::min(kRows, plan_.pixels() - pair * kRows);
-    if (plan_.one_tap) {
-      for (std::int64_t i = 0; i < kRows; ++i) row(i < rows ? (pair * kRows + i) * channels_ : -1, i, first, last, out);
-      append(ready, {first, last - first});
-      return;
-    }
-    std::array<Position, kRows> positions;
-    for (std::int64_t i = 0; i < rows; ++i)
-      positions[static_cast<std::size_t>(i)] = position(plan_.pixel(pair * kRows + i));
-    std::array<std::int64_t, kRows> from;
-    for (std::int64_t step = first / step_chunks_; step * step_chunks_ < last; ++step) {
-      const std::int64_t begin = std::max<std::int64_t>(first - step * step_chunks_, 0);
-      const std::int64_t end = std::min(last - step * step_chunks_, step_chunks_);
-      if (taps_per_step_ > 1) {
-        merged(positions, rows, step, begin, end, out);
-      } else {
-        bool any = false;
-        for (std::int64_t i = 0; i < kRows; ++i) {
-          const auto at = static_cast<std::size_t>(i);
-          from[at] = i < rows ? source(positions[at], step) : -1;
-          any = any || from[at] >= 0;
-        }
-        if (!any) continue;
-        for (std::int64_t i = 0; i < kRows; ++i) row(from[static_cast<std::size_t>(i)], i, begin, end, out);
-      }
-      append(ready, {step * step_chunks_ + begin, end - begin});
-      out += (end - begin) * kParts<T> * 2 * kTileBytes;
-    }
-  }
-
- private:
-  using Position = GatherPlan::Position;
-  [[nodiscard]] Position position(std::int64_t pixel) const { return plan_.position(pixel); }
-  [[nodiscard]] std::int64_t source(const Position& p, std::int64_t tap) const {
-    return plan_.source(p, tap, channels_);
-  }
-  [[nodiscard]] std::uint32_t used(std::int64_t chunk) const {
-    const std::int64_t left = depth_ - chunk * kChunk;
-    return left >= kChunk ? ~0U : (1U << static_cast<unsigned>(left)) - 1U;
-  }
-
-  /// Chunks [begin, end) of the pixel at offset `from` (negative: zeros) into row i of their tiles.
-  void row(std::int64_t from, std::int64_t i, std::int64_t begin, std::int64_t end, char* out) const {
-    char* to = out + i * 64;
-    constexpr std::int64_t kStep = kParts<T> * 2 * kTileBytes;
-    if (from < 0) {
-      for (std::int64_t c = begin; c < end; ++c, to += kStep) {
-        for (std::int64_t part = 0; part < kParts<T>; ++part) _mm512_store_si512(to + part * 2 * kTileBytes, __m512i{});
-      }
-      return;
-    }
-    const T* x = x_ + from + begin * kChunk;
-    const std::int64_t whole = std::min(end, depth_ / kChunk);
-    for (std::int64_t c = begin; c < whole; ++c, to += kStep, x += kChunk) put_row(x, ~0U, to);
-    if (whole < end) put_row(x, used(whole), to);
-  }
-
-  /// The same for the merged taps of a kernel row: inside the map they lie side by side in memory.
-  void merged(const std::array<Position, kRows>& positions, std::int64_t rows, std::int64_t step, std::int64_t begin,
-              std::int64_t end, char* out) const {
-    std::array<T, 16 * kChunk> buffer;  // kernel rows of fewer than 16 channels; longer ones are refused
-    for (std::int64_t i = 0; i < kRows; ++i) {
-      if (i >= rows) {
-        row(-1, i, begin, end, out);
-        continue;
-      }
-      const Position& p = positions[static_cast<std::size_t>(i)];
-      const std::int64_t line = plan_.source_row[static_cast<std::size_t>(step * g_.height + p.row)];
-      const std::int64_t left = plan_.source_column[static_cast<std::size_t>(p.column)];
-      const std::int64_t right =
-          plan_.source_column[static_cast<std::size_t>((taps_per_step_ - 1) * g_.width + p.column)];
-      if (line < 0 || (left >= 0 && right >= 0)) {
-        row(line < 0 ? -1 : ((p.image + line) * g_.source_width + left) * channels_, i, begin, end, out);
-        continue;
-      }
-      std::fill_n(buffer.data(), depth_, T(0.0F));
-      for (std::int64_t k = 0; k < taps_per_step_; ++k) {
-        const std::int64_t from = source(p, step * taps_per_step_ + k);
-        if (from >= 0) std::copy_n(x_ + from, channels_, buffer.data() + k * channels_);
-      }
-      char* to = out + i * 64;
-      for (std::int64_t c = begin; c < end; ++c, to += kParts<T> * 2 * kTileBytes)
-        put_row(buffer.data() + c * kChunk, used(c), to);
-    }
-  }
-
-  static void append(ReadyPair& ready, const Stretch& s) {
-    if (ready.stretch_count > 0) {
-      Stretch& last = ready.stretches[ready.stretch_count - 1];
-      if (last.first + last.count == s.first) {
-        last.count += s.count;
-        return;
-      }
-    }
-    ready.stretches[ready.stretch_count++] = s;
-  }
-
-  const GatherPlan& plan_;
-  const GatherGeometry& g_;
-  const T* x_;
-  std::int64_t channels_, step_chunks_, depth_, taps_per_step_ = 1;
-};
-
 // --- products -------------------------------------------------------------------------------------------------------
 
 /// What the tile registers hold; the registers are the thread's, so the shape is set for as long as a task list runs.
@@ -268,7 +88,7 @@ class TileShapes {
 };
 
 /// sums[row tile][column tile][16][16] = pixels x weights, or += where `resume`.
-template <class T, int RowTiles, int ColumnTiles>
+template <class T, int RowTiles, int ColumnTiles, bool InPlace = false>
 [[gnu::noinline]] void multiply(const ReadyPair& ready, const char* weights, float* sums, bool resume) {
   asm volatile("" ::: "memory");  // tile loads are not known to the compiler as reads of memory
   if (resume) {
@@ -284,11 +104,14 @@ template <class T, int RowTiles, int ColumnTiles>
   }
   constexpr std::int64_t kPixelPart = 2 * kTileBytes;
   constexpr std::int64_t kWeightPart = ColumnTiles * kTileBytes;
+  const std::int64_t row = InPlace ? ready.row_bytes : 64;
+  const std::int64_t second = InPlace ? kSide * row : kTileBytes;
+  constexpr std::int64_t kStep = InPlace ? 64 : kParts<T> * kPixelPart;
   const char* a = ready.pixels;
   for (std::size_t s = 0; s < ready.stretch_count; ++s) {
     const char* b = weights + ready.stretches[s].first * kParts<T> * kWeightPart;
     const char* const end = b + ready.stretches[s].count * kParts<T> * kWeightPart;
-    for (; b != end; a += kParts<T> * kPixelPart, b += kParts<T> * kWeightPart) {
+    for (; b != end; a += kStep, b += kParts<T> * kWeightPart) {
       _tile_loadd(6, b, 64);
       if constexpr (ColumnTiles > 1) _tile_loadd(7, b + kTileBytes, 64);
       if constexpr (kParts<T> == 2) {  // the smallest products first
@@ -299,8 +122,8 @@ template <class T, int RowTiles, int ColumnTiles>
         if constexpr (RowTiles > 1) _tile_dpbf16ps(2, 5, 6);
         if constexpr (RowTiles > 1 && ColumnTiles > 1) _tile_dpbf16ps(3, 5, 7);
       }
-      _tile_loadd(4, a, 64);
-      if constexpr (RowTiles > 1) _tile_loadd(5, a + kTileBytes, 64);
+      _tile_loadd(4, a, row);
+      if constexpr (RowTiles > 1) _tile_loadd(5, a + second, row);
       _tile_dpbf16ps(0, 4, 6);
       if constexpr (ColumnTiles > 1) _tile_dpbf16ps(1, 4, 7);
       if constexpr (RowTiles > 1) _tile_dpbf16ps(2, 5, 6);
@@ -324,7 +147,10 @@ template <class T, int RowTiles, int ColumnTiles>
 template <class T>
 void multiply_pair(const ReadyPair& ready, std::int64_t rows, const char* weights, std::int64_t width, float* sums,
                    bool resume) {
-  if (rows > kSide) {
+  if (ready.row_bytes != 0) {
+    width == 2 ? multiply<T, 2, 2, true>(ready, weights, sums, resume)
+               : multiply<T, 2, 1, true>(ready, weights, sums, resume);
+  } else if (rows > kSide) {
     width == 2 ? multiply<T, 2, 2>(ready, weights, sums, resume) : multiply<T, 2, 1>(ready, weights, sums, resume);
   } else {
     width == 2 ? multiply<T, 1, 2>(ready, weights, sums, resume) : multiply<T, 1, 1>(ready, weights, sums, resume);
@@ -341,23 +167,42 @@ void multiply_pair(const ReadyPair& ready, std::int64_t rows, const char* weight
 }
 
 /// y = act(sums + bias + residual) for `rows` pixels of a pair and the results of panel p.
+template <class Y, bool Residual, bool TwoTiles>
+void finish_panel(const float* sums, const GatherPlan& plan, std::int64_t first_pixel, std::int64_t rows,
+                  std::int64_t p, const ConvEpilogue& e, const TensorView& y) {
+  const std::int64_t filters = y.c();
+  const std::int64_t column = p * kColumns;
+  constexpr std::int64_t kTiles = TwoTiles ? 2 : 1;
+  std::array<__mmask16, kTiles> mask;
+  __m512 bias[kTiles];
+  for (std::int64_t j = 0; j < kTiles; ++j) {
+    const auto at = static_cast<std::size_t>(j);
+    const std::int64_t left = filters - column - j * kSide;
+    mask[at] = static_cast<__mmask16>(left >= kSide ? 0xFFFFU : (1U << static_cast<unsigned>(left)) - 1U);
+    bias[j] = e.bias.defined() ? get(e.bias.ptr<float>() + column + j * kSide, mask[at]) : __m512{};
+  }
+  const std::int32_t* const order = plan.order.empty() ? nullptr : plan.order.data() + first_pixel;
+  const Activation act = e.act;
+  for (std::int64_t i = 0; i < rows; ++i) {
+    const std::int64_t pixel = order == nullptr ? first_pixel + i : order[i];
+    const float* const row = sums + i / kSide * 512 + i % kSide * kSide;
+    for (std::int64_t j = 0; j < kTiles; ++j) {
+      const auto at = static_cast<std::size_t>(j);
+      const std::int64_t place = pixel * filters + column + j * kSide;
+      __m512 v = _mm512_load_ps(row + j * 256) + bias[j];
+      if constexpr (Residual) v += get(e.residual.ptr<Y>() + place, mask[at]);
+      put(y.ptr<Y>() + place, mask[at], simd::activate(act, v));
+    }
+  }
+}
+
 template <class Y>
 void finish(const float* sums, const GatherPlan& plan, std::int64_t first_pixel, std::int64_t rows, std::int64_t p,
             const ConvEpilogue& e, const TensorView& y) {
-  const std::int64_t filters = y.c();
-  for (std::int64_t j = 0; j < 2; ++j) {
-    const std::int64_t column = p * kColumns + j * kSide;
-    if (column >= filters) break;
-    const auto mask = static_cast<__mmask16>(
-        filters - column >= kSide ? 0xFFFFU : (1U << static_cast<unsigned>(filters - column)) - 1U);
-    const __m512 bias = e.bias.defined() ? get(e.bias.ptr<float>() + column, mask) : __m512{};
-    for (std::int64_t i = 0; i < rows; ++i) {
-      const std::int64_t at = plan.pixel(first_pixel + i) * filters + column;
-      __m512 v = _mm512_load_ps(sums + (i / kSide * 2 + j) * 256 + i % kSide * kSide) + bias;
-      if (e.residual.defined()) v += get(e.residual.ptr<Y>() + at, mask);
-      put(y.ptr<Y>() + at, mask, simd::activate(e.act, v));
-    }
-  }
+  const bool two = y.c() - p * kColumns > kSide;
+  const auto run = e.residual.defined() ? (two ? finish_panel<Y, true, true> : finish_panel<Y, true, false>)
+                                        : (two ? finish_panel<Y, false, true> : finish_panel<Y, false, false>);
+  run(sums, plan, first_pixel, rows, p, e, y);
 }
 
 // --- one convolution ------------------------------------------------------------------------------------------------
@@ -406,7 +251,7 @@ void forward(const TensorView& x, const char* packed, const Shape& w_shape, cons
              const Conv2dOptions& options, const TensorView& y) {
   const GatherPlan& plan = gather_plan(conv_geometry(x.shape, w_shape, y.shape, options, false));
   const WeightShape w(w_shape, options);
-  const PixelGatherer<T> gatherer(plan, w, x.ptr<T>(), x.c());
+  const PixelGatherer<T> gatherer(plan, w, x.ptr<T>(), x.c(), x.numel() * static_cast<std::int64_t>(sizeof(T)));
   constexpr std::int64_t kPairChunk = kParts<T> * 2 * kTileBytes;
   const Cut cut(w, plan.pixels(), kPairChunk);
   struct Memory {

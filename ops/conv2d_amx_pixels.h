@@ -1,0 +1,242 @@
+// What this is: pixels for the matrix units: where the operand tiles of dense convolutions come from. Part of
+//   ops/conv2d_amx.cpp, whose notes explain tiles, chunks and parts; empty for processors without matrix units.
+#pragma once
+
+#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__linux__)
+#include <immintrin.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <type_traits>
+
+#include "ops/conv2d_tiles.h"
+
+namespace limbeck::ops::amx {
+
+inline constexpr std::int64_t kSide = 16;   // rows of a tile, and columns of sums
+inline constexpr std::int64_t kChunk = 32;  // channels of a step
+inline constexpr std::int64_t kTileBytes = 1024;
+inline constexpr std::int64_t kRows = 2 * kSide;     // pixels of a pair of tiles
+inline constexpr std::int64_t kColumns = 2 * kSide;  // results of a panel
+inline constexpr std::int64_t kSums = kRows * kColumns;
+inline constexpr std::int64_t kMostSteps = 64;          // taps of a kernel
+inline constexpr std::int64_t kPixelBytes = 768 << 10;  // of gathered pixels
+inline constexpr std::int64_t kSumBytes = 768 << 10;    // of sums between two parts
+inline constexpr std::int64_t kMostPairs = 32;          // of tiles, in a block
+inline constexpr std::int64_t kNearBytes =
+    1 << 20;  // of a map that is in the second-level cache when it was just written
+
+/// bf16 numbers that stand for one number, see Note [f32 from bf16].
+template <class T>
+inline constexpr std::int64_t kParts = std::is_same_v<T, float> ? 2 : 1;
+
+/// Sizes of packed weights.
+/// Shapes:   w [O,I,KH,KW]
+struct WeightShape {
+  std::int64_t filters, steps, depth;  // of one step: channels, or those of a whole kernel row
+  WeightShape(const Shape& w, const Conv2dOptions& options) : filters(w[0]), steps(w[2] * w[3]), depth(w[1]) {
+    if (merges_taps(conv_geometry(w, w, w, options, false), depth)) {  // of which only kernel and dilation matter
+      steps = w[2];
+      depth *= w[3];
+    }
+  }
+  [[nodiscard]] std::int64_t step_chunks() const { return (depth + kChunk - 1) / kChunk; }
+  [[nodiscard]] std::int64_t chunks() const { return steps * step_chunks(); }
+  [[nodiscard]] std::int64_t panels() const { return (filters + kColumns - 1) / kColumns; }
+  /// Tiles side by side in panel p.
+  [[nodiscard]] std::int64_t width(std::int64_t p) const { return filters - p * kColumns > kSide ? 2 : 1; }
+};
+
+/// A stretch of chunks that lie together in the gathered pixels and in the weights.
+/// Shapes:   none
+struct Stretch {
+  std::int64_t first, count;  ///< chunks of the weights
+};
+
+/// A pair of tiles of pixels for one part of the sum, gathered or where they lie in the map.
+/// Shapes:   kRows pixels
+struct ReadyPair {
+  const char* pixels = nullptr;
+  std::int64_t row_bytes = 0;  ///< of the map, if the pixels lie in it
+  std::array<Stretch, kMostSteps> stretches{};
+  std::size_t stretch_count = 0;
+};
+
+// Masked forms, here and below, because g++ 12 warns falsely about the others; a mask of ones costs nothing.
+[[gnu::always_inline]] inline __m512 as_float(__m256i bf16) {
+  return _mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xFFFF, _mm512_maskz_cvtepu16_epi32(0xFFFF, bf16), 16));
+}
+
+/// Up to 32 channels of one pixel: a row of one tile per part. `used` has a bit per channel.
+[[gnu::always_inline]] inline void put_row(const bfloat16* x, std::uint32_t used, char* row) {
+  _mm512_store_si512(row, _mm512_maskz_loadu_epi16(used, x));
+}
+[[gnu::always_inline]] inline void put_row(const float* x, std::uint32_t used, char* row) {
+  const __m512 a = _mm512_maskz_loadu_ps(static_cast<__mmask16>(used), x);
+  const __m512 b = _mm512_maskz_loadu_ps(static_cast<__mmask16>(used >> 16U), x + kSide);
+  const auto high = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(b, a));
+  struct Halves {
+    __m256i a, b;
+  };
+  const auto halves = std::bit_cast<Halves>(high);
+  const __m512 a_low = a - as_float(halves.a);
+  const __m512 b_low = b - as_float(halves.b);
+  _mm512_store_si512(row, high);
+  _mm512_store_si512(row + 2 * kTileBytes, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(b_low, a_low)));
+}
+
+/// The operand tiles of the pixels of a map, for one convolution.
+/// Shapes:   x as the source of `plan`, `channels` numbers per pixel, `map_bytes` in all
+template <class T>
+class PixelGatherer {
+ public:
+  PixelGatherer(const GatherPlan& plan, const WeightShape& w, const T* x, std::int64_t channels, std::int64_t map_bytes)
+      : plan_(plan), g_(plan.geometry), x_(x), channels_(channels), step_chunks_(w.step_chunks()), depth_(w.depth) {
+    taps_per_step_ = g_.kernel[0] * g_.kernel[1] / w.steps;
+    // Pixels that lie a multiple of 512 bytes apart compete for few places of the cache, and read over and over from afar they
+    // are slower than a copy.
+    const bool spread = channels % 256 != 0;
+    in_place_ = kParts<T> == 1 && channels % kChunk == 0 && spread && map_bytes <= kNearBytes;
+  }
+
+  /// Chunks [first, last) of the sum for pixels pair * kRows and on; `out` has room for all of them.
+  void gather(std::int64_t pair, std::int64_t first, std::int64_t last, char* out, ReadyPair& ready) const {
+    ready.pixels = out;
+    ready.row_bytes = 0;
+    ready.stretch_count = 0;
+    const std::int64_t rows = std::min(kRows, plan_.pixels() - pair * kRows);
+    if (plan_.one_tap) {
+      if (in_place_ && rows == kRows) {
+        ready.pixels = reinterpret_cast<const char*>(x_ + pair * kRows * channels_ + first * kChunk);
+        ready.row_bytes = channels_ * static_cast<std::int64_t>(sizeof(T));
+        append(ready, {first, last - first});
+        return;
+      }
+      std::array<std::int64_t, kRows> from;
+      for (std::int64_t i = 0; i < kRows; ++i)
+        from[static_cast<std::size_t>(i)] = i < rows ? (pair * kRows + i) * channels_ : -1;
+      gather_rows(from, first, last, out);
+      append(ready, {first, last - first});
+      return;
+    }
+    std::array<Position, kRows> positions;
+    for (std::int64_t i = 0; i < rows; ++i)
+      positions[static_cast<std::size_t>(i)] = position(plan_.pixel(pair * kRows + i));
+    std::array<std::int64_t, kRows> from;
+    for (std::int64_t step = first / step_chunks_; step * step_chunks_ < last; ++step) {
+      const std::int64_t begin = std::max<std::int64_t>(first - step * step_chunks_, 0);
+      const std::int64_t end = std::min(last - step * step_chunks_, step_chunks_);
+      if (taps_per_step_ > 1) {
+        merged(positions, rows, step, begin, end, out);
+      } else {
+        bool any = false;
+        for (std::int64_t i = 0; i < kRows; ++i) {
+          const auto at = static_cast<std::size_t>(i);
+          from[at] = i < rows ? source(positions[at], step) : -1;
+          any = any || from[at] >= 0;
+        }
+        if (!any) continue;
+        gather_rows(from, begin, end, out);
+      }
+      append(ready, {step * step_chunks_ + begin, end - begin});
+      out += (end - begin) * kParts<T> * 2 * kTileBytes;
+    }
+  }
+
+ private:
+  using Position = GatherPlan::Position;
+  [[nodiscard]] Position position(std::int64_t pixel) const { return plan_.position(pixel); }
+  [[nodiscard]] std::int64_t source(const Position& p, std::int64_t tap) const {
+    return plan_.source(p, tap, channels_);
+  }
+  [[nodiscard]] std::uint32_t used(std::int64_t chunk) const {
+    const std::int64_t left = depth_ - chunk * kChunk;
+    return left >= kChunk ? ~0U : (1U << static_cast<unsigned>(left)) - 1U;
+  }
+
+  /// Chunks [begin, end) of the pixels at the offsets `from` (negative: zeros). Tile by tile: the rows of a tile are neighbours in
+  /// memory, while its counterparts in other chunks lie so far apart that they would compete for the same places in the cache.
+  void gather_rows(const std::array<std::int64_t, kRows>& from, std::int64_t begin, std::int64_t end, char* out) const {
+    for (std::int64_t c = begin; c < end; ++c, out += kParts<T> * 2 * kTileBytes) {
+      const T* x = x_ + c * kChunk;
+      const std::uint32_t mask = used(c);
+      char* to = out;
+      for (const std::int64_t at : from) {
+        if (at >= 0) {
+          put_row(x + at, mask, to);
+        } else {
+          for (std::int64_t part = 0; part < kParts<T>; ++part)
+            _mm512_store_si512(to + part * 2 * kTileBytes, __m512i{});
+        }
+        to += 64;
+      }
+    }
+  }
+
+  /// Chunks [begin, end) of the pixel at offset `from` (negative: zeros) into row i of their tiles.
+  void row(std::int64_t from, std::int64_t i, std::int64_t begin, std::int64_t end, char* out) const {
+    char* to = out + i * 64;
+    constexpr std::int64_t kStep = kParts<T> * 2 * kTileBytes;
+    if (from < 0) {
+      for (std::int64_t c = begin; c < end; ++c, to += kStep) {
+        for (std::int64_t part = 0; part < kParts<T>; ++part) _mm512_store_si512(to + part * 2 * kTileBytes, __m512i{});
+      }
+      return;
+    }
+    const T* x = x_ + from + begin * kChunk;
+    const std::int64_t whole = std::min(end, depth_ / kChunk);
+    for (std::int64_t c = begin; c < whole; ++c, to += kStep, x += kChunk) put_row(x, ~0U, to);
+    if (whole < end) put_row(x, used(whole), to);
+  }
+
+  /// The same for the merged taps of a kernel row: inside the map they lie side by side in memory.
+  void merged(const std::array<Position, kRows>& positions, std::int64_t rows, std::int64_t step, std::int64_t begin,
+              std::int64_t end, char* out) const {
+    std::array<T, 16 * kChunk> buffer;  // kernel rows of fewer than 16 channels; longer ones are refused
+    for (std::int64_t i = 0; i < kRows; ++i) {
+      if (i >= rows) {
+        row(-1, i, begin, end, out);
+        continue;
+      }
+      const Position& p = positions[static_cast<std::size_t>(i)];
+      const std::int64_t line = plan_.source_row[static_cast<std::size_t>(step * g_.height + p.row)];
+      const std::int64_t left = plan_.source_column[static_cast<std::size_t>(p.column)];
+      const std::int64_t right =
+          plan_.source_column[static_cast<std::size_t>((taps_per_step_ - 1) * g_.width + p.column)];
+      if (line < 0 || (left >= 0 && right >= 0)) {
+        row(line < 0 ? -1 : ((p.image + line) * g_.source_width + left) * channels_, i, begin, end, out);
+        continue;
+      }
+      std::fill_n(buffer.data(), depth_, T(0.0F));
+      for (std::int64_t k = 0; k < taps_per_step_; ++k) {
+        const std::int64_t from = source(p, step * taps_per_step_ + k);
+        if (from >= 0) std::copy_n(x_ + from, channels_, buffer.data() + k * channels_);
+      }
+      char* to = out + i * 64;
+      for (std::int64_t c = begin; c < end; ++c, to += kParts<T> * 2 * kTileBytes)
+        put_row(buffer.data() + c * kChunk, used(c), to);
+    }
+  }
+
+  static void append(ReadyPair& ready, const Stretch& s) {
+    if (ready.stretch_count > 0) {
+      Stretch& last = ready.stretches[ready.stretch_count - 1];
+      if (last.first + last.count == s.first) {
+        last.count += s.count;
+        return;
+      }
+    }
+    ready.stretches[ready.stretch_count++] = s;
+  }
+
+  const GatherPlan& plan_;
+  const GatherGeometry& g_;
+  const T* x_;
+  std::int64_t channels_, step_chunks_, depth_, taps_per_step_ = 1;
+  bool in_place_ = false;
+};
+
+}  // namespace limbeck::ops::amx
+
+#endif
