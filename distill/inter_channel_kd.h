@@ -17,8 +17,9 @@ struct InterChannelKdOptions {
 /// Formula:  X = one row of H W numbers per channel; K_n = X_n X_n^T [C,C]; G[i,:] = K[i,:] / max(||K[i,:]||_2, 1e-12);
 ///           sum_n ||G_S - G_T||_F^2 / (C N)   (or / (C N^2))
 /// Shapes:   student, teacher [N,C,H,W]; H and W may differ between the two; returns [] (0-d)
-/// Types:    f32/bf16 in any mix, or f64(ref) both; products summed in f32 over runs of 256 positions, runs in f64; returns
-///           f32 (f64 for f64). Autocast: full, without a cast.
+/// Types:    f32/bf16 in any mix, or f64(ref) both; products summed in f32 over runs of 256 positions, runs in f64; on
+///           matrix units a bf16 map is multiplied by the slopes as two bf16 numbers each (16 bits); returns f32 (f64 for
+///           f64). Autocast: full, without a cast.
 /// Units:    none
 /// Gradient: of the student: (dK + dK^T) X, dK = (d - G (G.d)) / ||K[i,:]|| row by row, d = dL/dG.
 ///           dK[i,:] is 0 where ||K[i,:]|| is up to 1e-12 (a channel of zeros). Saved: itself.

@@ -23,10 +23,10 @@
 #include "ops/conv2d_amx_pixels.h"
 #include "ops/conv2d_engine.h"
 #include "ops/conv2d_tiles.h"
+#include "ops/matrix_units.h"
 #include "ops/task_queue.h"
 
-#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__linux__)
-#include <immintrin.h>
+#if defined(LIMBECK_AMX)
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -66,26 +66,6 @@ void pack(const float* w, const WeightShape& shape, char* packed) {
 }
 
 // --- products -------------------------------------------------------------------------------------------------------
-
-/// What the tile registers hold; the registers are the thread's, so the shape is set for as long as a task list runs.
-class TileShapes {
- public:
-  TileShapes() {
-    struct alignas(64) Config {
-      std::uint8_t palette = 1, start = 0, reserved[14] = {};
-      std::uint16_t bytes[16] = {};
-      std::uint8_t rows[16] = {};
-    } config;
-    for (int t = 0; t < 8; ++t) {
-      config.bytes[t] = 64;
-      config.rows[t] = kSide;
-    }
-    _tile_loadconfig(&config);
-  }
-  TileShapes(const TileShapes&) = delete;
-  TileShapes& operator=(const TileShapes&) = delete;
-  ~TileShapes() { _tile_release(); }
-};
 
 /// sums[row tile][column tile][16][16] = pixels x weights, or += where `resume`.
 template <class T, int RowTiles, int ColumnTiles, bool InPlace = false>
@@ -291,7 +271,8 @@ void forward(const TensorView& x, const char* packed, const Shape& w_shape, cons
       });
 }
 
-/// The system hands out the tile registers, which are large to save, on request only.
+}  // namespace
+
 bool tiles_granted() noexcept {
   static const bool granted = [] {
     constexpr long kRequestPermission = 0x1023;
@@ -300,8 +281,6 @@ bool tiles_granted() noexcept {
   }();
   return granted;
 }
-
-}  // namespace
 
 bool amx_fits(const Shape& w, const Conv2dOptions& options) noexcept {
   return tiles_granted() && options.groups == 1 && w[2] * w[3] <= kMostSteps && (w[1] >= kSide || w[3] <= kChunk);
@@ -338,6 +317,7 @@ void amx_forward(const TensorView& x, const void* packed, const Shape& w, const 
 
 namespace limbeck::ops {
 
+bool tiles_granted() noexcept { return false; }
 bool amx_fits(const Shape&, const Conv2dOptions&) noexcept { return false; }
 std::size_t amx_packed_bytes(const Shape&, const Conv2dOptions&, DType) { return 0; }
 void amx_pack(const TensorView&, const Conv2dOptions&, DType, void*) {}

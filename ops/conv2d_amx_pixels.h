@@ -2,9 +2,9 @@
 //   ops/conv2d_amx.cpp, whose notes explain tiles, chunks and parts; empty for processors without matrix units.
 #pragma once
 
-#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__linux__)
-#include <immintrin.h>
+#include "ops/matrix_units.h"
 
+#if defined(LIMBECK_AMX)
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -14,9 +14,8 @@
 
 namespace limbeck::ops::amx {
 
-inline constexpr std::int64_t kSide = 16;   // rows of a tile, and columns of sums
-inline constexpr std::int64_t kChunk = 32;  // channels of a step
-inline constexpr std::int64_t kTileBytes = 1024;
+inline constexpr std::int64_t kSide = kTileSide;
+inline constexpr std::int64_t kChunk = 32;           // channels of a step
 inline constexpr std::int64_t kRows = 2 * kSide;     // pixels of a pair of tiles
 inline constexpr std::int64_t kColumns = 2 * kSide;  // results of a panel
 inline constexpr std::int64_t kSums = kRows * kColumns;

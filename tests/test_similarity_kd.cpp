@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include "distill/batch_similarity_kd.h"
+#include "distill/channel_gram.h"
 #include "distill/csd_kd.h"
 #include "distill/inter_channel_kd.h"
 #include "distill/local_kd.h"
@@ -166,6 +167,69 @@ TEST_CASE("batch_similarity_kd: the promises of every loss") {
       noise_map({1, 3, 4, 5}, 2, 1));
   CHECK(r.loss == 0.0);
   CHECK(largest_magnitude(r.gradient) == doctest::Approx(0.0));
+}
+
+// bf16 maps take one way or the other, as the processor has matrix units or not; f32 maps always the vectors.
+TEST_CASE("products of channels, on vectors and on matrix units, for any number of channels and pixels") {
+  for (const std::int64_t c : {1, 3, 16, 19, 33, 70}) {
+    for (const std::int64_t pixels : {1, 7, 31, 64, 255, 256}) {
+      CAPTURE(c);
+      CAPTURE(pixels);
+      Generator g(static_cast<std::uint64_t>(100 * c + pixels));
+      std::vector<bfloat16> x(static_cast<std::size_t>(pixels * c));  // exactly: whoever reads behind the map is found
+      std::vector<float> wide(x.size()), d(static_cast<std::size_t>(c * c));
+      for (std::size_t i = 0; i < x.size(); ++i)
+        wide[i] = static_cast<float>(x[i] = bfloat16(static_cast<float>(g.normal())));
+      for (float& v : d) v = static_cast<float>(g.normal());
+      const auto at = [](std::int64_t row, std::int64_t column, std::int64_t width) {
+        return static_cast<std::size_t>(row * width + column);
+      };
+      std::vector<double> gram(d.size(), 0.0), mixed(x.size(), 0.0);
+      for (std::int64_t m = 0; m < pixels; ++m) {
+        for (std::int64_t i = 0; i < c; ++i) {
+          for (std::int64_t j = 0; j < c; ++j) {
+            const auto right = static_cast<double>(wide[at(m, j, c)]);
+            gram[at(i, j, c)] += static_cast<double>(wide[at(m, i, c)]) * right;
+            mixed[at(m, i, c)] += static_cast<double>(d[at(i, j, c)]) * right;
+          }
+        }
+      }
+      const auto check = [](const auto& actual, const std::vector<double>& expected, double tolerance) {
+        double gap = 0, largest = 0;
+        for (std::size_t i = 0; i < expected.size(); ++i) {
+          gap = std::max(gap, std::abs(static_cast<double>(actual[i]) - expected[i]));
+          largest = std::max(largest, std::abs(expected[i]));
+        }
+        CHECK(gap <= tolerance * largest);
+      };
+      std::vector<double> k(d.size());
+      channel_gram(x.data(), pixels, c, k.data());
+      check(k, gram, 2e-6);
+      channel_gram(wide.data(), pixels, c, k.data());
+      check(k, gram, 2e-6);
+      std::vector<float> panels(static_cast<std::size_t>(panels_of(c) * kGramRun * kPanelLanes));
+      std::vector<float> same = panels;
+      load_panels(x.data(), c, pixels, pixels * c, panels.data());
+      load_panels(wide.data(), c, pixels, pixels * c, same.data());
+      bool equal = true;  // lanes behind the last channel are anybody's
+      for (std::int64_t m = 0; m < pixels; ++m) {
+        for (std::int64_t i = 0; i < c; ++i) {
+          const std::size_t lane = at(i / kPanelLanes * kGramRun + m, i % kPanelLanes, kPanelLanes);
+          equal = equal && panels[lane] == same[lane] && panels[lane] == wide[at(m, i, c)];
+        }
+      }
+      CHECK(equal);
+      std::vector<float> y(x.size());
+      channel_mix(d.data(), wide.data(), pixels, c, y.data());
+      check(y, mixed, 2e-6);
+      channel_mix(d.data(), x.data(), pixels, c, y.data());
+      check(y, mixed, 2e-6);
+      std::vector<bfloat16> low(x.size());
+      channel_mix(d.data(), x.data(), pixels, c, low.data());
+      for (std::size_t i = 0; i < y.size(); ++i) y[i] = static_cast<float>(low[i]);
+      check(y, mixed, 5e-3);
+    }
+  }
 }
 
 TEST_CASE("inter_channel_kd: oracles and composite") {

@@ -28,6 +28,8 @@ std::vector<OpCase> inter_channel_kd_cases() {
       make("C=19, / N^2", {3, 19, 5, 7}, {3, 19, 5, 7}, true),
       make("C=11, maps of other sizes", {2, 11, 5, 6}, {2, 11, 9, 7}),
       make("C=21, several runs", {1, 21, 19, 33}, {1, 21, 19, 33}),
+      make("C=37", {2, 37, 9, 11}, {2, 37, 9, 11}),
+      make("C=70, N=1", {1, 70, 6, 16}, {1, 70, 6, 16}),
       make("C=1", {2, 1, 5, 5}, {2, 1, 5, 5}),
       make("one position", {2, 19, 1, 1}, {2, 19, 1, 1}),
   };
