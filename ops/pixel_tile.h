@@ -14,6 +14,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
+
 #include "core/dtype.h"
 
 namespace limbeck::ops {
@@ -36,12 +40,16 @@ inline void load8(const bfloat16* p, Float8& v) {
 }
 inline void store8(float* p, const Float8& v) { std::memcpy(p, &v, sizeof(v)); }
 inline void store8(bfloat16* p, const Float8& v) {  // rounds as bfloat16(float) does
+#if defined(__AVX512BF16__) && defined(__AVX512VL__)
+  const __m128bh half = _mm256_cvtneps_pbh(v);
+#else
   Bits8 u;
   std::memcpy(&u, &v, sizeof(v));
   const Bits8 rounded = (u + 0x7FFFU + ((u >> 16) & 1U)) >> 16;
   const Int8 is_nan = (u & 0x7FFFFFFFU) > 0x7F800000U;
   const Bits8 mask = (Bits8)is_nan;
   const Half8 half = __builtin_convertvector((mask & ((u >> 16) | 0x40U)) | (~mask & rounded), Half8);
+#endif
   std::memcpy(static_cast<void*>(p), &half, sizeof(half));
 }
 
