@@ -1,0 +1,98 @@
+// What this is: the products of int8 convolutions on the matrix units (AMX) of the processor: one instruction multiplies 16 pixels x 64
+//   channels with 64 channels x 16 filters and adds to 16x16 sums in i32, exactly: twice the products of bf16 in the same time.
+// What it is not: everything around them (ops/conv2d_i8_cpu.cpp). On processors without such units nothing here is ever called.
+// Read next: ops/conv2d_amx.cpp, the same in bf16.
+#include "ops/conv2d_engine.h"
+#include "ops/conv2d_i8_kernels.h"
+
+#if defined(__AMX_TILE__) && defined(__AMX_INT8__) && defined(__linux__)
+#include <immintrin.h>
+
+namespace limbeck::ops::i8 {
+namespace {
+
+template <int RowTiles, int ColumnTiles>
+[[gnu::noinline]] void multiply(const PixelPair& pair, const std::int8_t* weights, std::int32_t* sums, bool resume) {
+  asm volatile("" ::: "memory");  // tile loads are not known to the compiler as reads of memory
+  if (resume) {
+    _tile_loadd(0, sums, 64);
+    if constexpr (ColumnTiles > 1) _tile_loadd(1, sums + 256, 64);
+    if constexpr (RowTiles > 1) _tile_loadd(2, sums + 512, 64);
+    if constexpr (RowTiles > 1 && ColumnTiles > 1) _tile_loadd(3, sums + 768, 64);
+  } else {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+  const std::int64_t stride = pair.stride;
+  const std::uint8_t* a = pair.pixels;
+  const std::uint8_t* a_low = a + kSide * stride;
+  for (std::size_t s = 0; s < pair.stretch_count; ++s) {
+    const std::int8_t* b = weights + pair.stretches[s].first * ColumnTiles * kTileBytes;
+    const std::int8_t* const end = b + pair.stretches[s].count * ColumnTiles * kTileBytes;
+    for (; b != end; a += kChunk, a_low += kChunk, b += ColumnTiles * kTileBytes) {
+      _tile_loadd(6, b, 64);
+      _tile_loadd(4, a, stride);
+      _tile_dpbusd(0, 4, 6);
+      if constexpr (ColumnTiles > 1) _tile_loadd(7, b + kTileBytes, 64);
+      if constexpr (ColumnTiles > 1) _tile_dpbusd(1, 4, 7);
+      if constexpr (RowTiles > 1) _tile_loadd(5, a_low, stride);
+      if constexpr (RowTiles > 1) _tile_dpbusd(2, 5, 6);
+      if constexpr (RowTiles > 1 && ColumnTiles > 1) _tile_dpbusd(3, 5, 7);
+    }
+  }
+  _tile_stored(0, sums, 64);
+  if constexpr (ColumnTiles > 1) _tile_stored(1, sums + 256, 64);
+  if constexpr (RowTiles > 1) _tile_stored(2, sums + 512, 64);
+  if constexpr (RowTiles > 1 && ColumnTiles > 1) _tile_stored(3, sums + 768, 64);
+  asm volatile("" ::: "memory");
+}
+
+}  // namespace
+
+void multiply_amx(const PixelPair& pair, std::int64_t rows, const std::int8_t* weights, std::int64_t width,
+                  std::int32_t* sums, bool resume) {
+  if (rows > kSide) {
+    width == 2 ? multiply<2, 2>(pair, weights, sums, resume) : multiply<2, 1>(pair, weights, sums, resume);
+  } else {
+    width == 2 ? multiply<1, 2>(pair, weights, sums, resume) : multiply<1, 1>(pair, weights, sums, resume);
+  }
+}
+
+// The permission of the system to use the tile registers is that of ops/conv2d_amx.cpp, which asks for it at its first question.
+bool has_amx() noexcept { return amx_fits({kSide, kSide, 1, 1}, {}); }
+
+TileScope::TileScope(bool use) noexcept : use_(use) {
+  if (!use_) return;
+  struct alignas(64) Config {
+    std::uint8_t palette = 1, start = 0, reserved[14] = {};
+    std::uint16_t bytes[16] = {};
+    std::uint8_t rows[16] = {};
+  } config;
+  for (int t = 0; t < 8; ++t) {
+    config.bytes[t] = 64;
+    config.rows[t] = kSide;
+  }
+  asm volatile("" : : "r"(&config) : "memory");  // all of it is read, not only the bytes that the compiler knows of
+  _tile_loadconfig(&config);
+}
+
+TileScope::~TileScope() {
+  if (use_) _tile_release();
+}
+
+}  // namespace limbeck::ops::i8
+
+#else
+
+namespace limbeck::ops::i8 {
+
+void multiply_amx(const PixelPair&, std::int64_t, const std::int8_t*, std::int64_t, std::int32_t*, bool) {}
+bool has_amx() noexcept { return false; }
+TileScope::TileScope(bool) noexcept : use_(false) {}
+TileScope::~TileScope() { static_cast<void>(use_); }
+
+}  // namespace limbeck::ops::i8
+
+#endif
