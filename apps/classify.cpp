@@ -38,7 +38,7 @@ void flush(const ForwardFn& network, Waiting& waiting, const InferenceOptions& o
   for (const auto& s : waiting.samples) labels.push_back(s.label);
   Tensor logits;
   {
-    const AutocastGuard precision(options.bf16);
+    const AutocastGuard precision(options.precision == Precision::kBF16);
     logits = network(ops::concat(waiting.inputs, 0));
   }
   logits = ops::cast(logits, DType::kF32).to(kCpu);

@@ -8,6 +8,7 @@
 
 #include "apps/inference.h"
 #include "core/device.h"
+#include "datasets/image_io.h"
 
 #include "core/cuda.h"
 
@@ -63,6 +64,20 @@ Config stored_config(const CommonArgs& args, const std::string& model) {
 void apply_overrides(Config& config, const std::vector<std::string>& overrides) {
   for (const auto& assignment : overrides) config.override_with(assignment);
   replace_length(config, overrides);
+}
+
+std::vector<std::filesystem::path> image_files(const std::vector<std::string>& arguments, const char* verb) {
+  std::vector<std::filesystem::path> files;
+  for (const auto& a : arguments) {
+    if (std::filesystem::is_directory(a)) {
+      const auto inside = datasets::list_images(a);
+      if (inside.empty()) fail<DataError>(verb, "the folder {} holds no .png, .jpg or .jpeg file", a);
+      files.insert(files.end(), inside.begin(), inside.end());
+    } else {
+      files.emplace_back(a);
+    }
+  }
+  return files;
 }
 
 std::array<std::int64_t, 2> parse_size(const std::string& text, const char* option) {

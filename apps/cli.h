@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
@@ -45,8 +46,16 @@ struct ProtocolArgs {
 
 struct EvalArgs : CommonArgs {
   ProtocolArgs protocol;
-  std::string model;  ///< run folder, step folder or .safetensors file
-  std::string split;  ///< overrides data.val_split
+  std::string model;      ///< run folder, step folder or .safetensors file
+  std::string split;      ///< overrides data.val_split
+  std::string precision;  ///< f32 | bf16 | int8; empty: eval.precision
+};
+
+struct CalibrateArgs : CommonArgs {
+  std::string model;                ///< run folder, step folder or .safetensors file
+  std::vector<std::string> images;  ///< files or folders; none: the training split of the configuration
+  std::int64_t count = 64;          ///< pictures that the ranges are found on
+  std::string split;                ///< scored; overrides data.val_split
 };
 
 struct PredictArgs : CommonArgs {
@@ -54,7 +63,8 @@ struct PredictArgs : CommonArgs {
   std::vector<std::string> images;  ///< files or folders
   std::string frames;               ///< WxH: raw RGB frames of this size come on standard input
   bool overlay = false;             ///< pictures with the mask's colours mixed in as well
-  bool bf16 = false;
+  bool bf16 = false;                ///< the same as precision = bf16
+  std::string precision;            ///< f32 | bf16 | int8
   ProtocolArgs protocol;
 };
 
@@ -149,6 +159,7 @@ int run_ablate(const AblateArgs& args);
 int run_stages(const TrainArgs& args);
 int run_eval(const EvalArgs& args);
 int run_predict(const PredictArgs& args);
+int run_calibrate(const CalibrateArgs& args);
 int run_compare(const CompareArgs& args);
 int run_visualize(const VisualizeArgs& args);
 int run_summary(const SummaryArgs& args);
@@ -171,6 +182,10 @@ int run_report(const std::string& run);
 
 /// Applies KEY=VALUE assignments. A length in steps replaces one in epochs, and the other way round.
 void apply_overrides(Config& config, const std::vector<std::string>& overrides);
+
+/// Image files, and those below folders. Throws DataError for a folder without any.
+[[nodiscard]] std::vector<std::filesystem::path> image_files(const std::vector<std::string>& arguments,
+                                                             const char* verb);
 
 struct InferenceOptions;  // inference.h
 /// Throws ConfigError naming the option.

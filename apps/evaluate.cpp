@@ -27,14 +27,18 @@ datasets::Sample prepare_sample(datasets::Sample sample, const InferenceOptions&
 
 Evaluation evaluate(models::Model& model, const datasets::Dataset& dataset, const InferenceOptions& options,
                     std::size_t limit, const PredictionHook& hook) {
+  const EvalMode mode(model);
+  return evaluate(frozen(model), dataset, options, limit, hook);
+}
+
+Evaluation evaluate(const ForwardFn& network, const datasets::Dataset& dataset, const InferenceOptions& options,
+                    std::size_t limit, const PredictionHook& hook) {
   const std::size_t count = limit == 0 ? dataset.size() : std::min(limit, dataset.size());
   if (dataset.target() != datasets::Target::kPixels) {
     fail<DataError>("eval", "the data set has one class per picture, not per pixel; masks cannot be scored on it");
   }
   const std::int64_t classes = dataset.classes().count();
   Evaluation result{datasets::ConfusionMatrix(classes), {}, 0, 0, {}};
-  const EvalMode mode(model);
-  const ForwardFn network = frozen(model);
   const double start = monotonic_seconds();
   Progress progress("eval", static_cast<std::int64_t>(count));
   // The next sample is read while the current one is computed.

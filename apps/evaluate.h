@@ -47,5 +47,9 @@ using PredictionHook = std::function<void(std::size_t index, const datasets::Sam
 [[nodiscard]] Evaluation evaluate(models::Model& model, const datasets::Dataset& dataset,
                                   const InferenceOptions& options, std::size_t limit = 0,
                                   const PredictionHook& hook = {});
+/// The same for a network that computes in options.precision.
+[[nodiscard]] Evaluation evaluate(const ForwardFn& network, const datasets::Dataset& dataset,
+                                  const InferenceOptions& options, std::size_t limit = 0,
+                                  const PredictionHook& hook = {});
 
 }  // namespace limbeck::apps

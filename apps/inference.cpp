@@ -9,6 +9,7 @@
 #include "core/parallel.h"
 #include "datasets/convert.h"
 #include "models/frozen_model.h"
+#include "nn/int8_plan.h"
 #include "ops/copy.h"
 #include "ops/elementwise.h"
 #include "ops/interpolate.h"
@@ -93,6 +94,22 @@ datasets::Mask predict_tiles(const ForwardFn& network, const datasets::Image& im
 
 }  // namespace
 
+const char* name_of(Precision precision) noexcept {
+  switch (precision) {
+    case Precision::kF32: return "f32";
+    case Precision::kBF16: return "bf16";
+    case Precision::kInt8: return "int8";
+  }
+  return "?";
+}
+
+Precision parse_precision(const std::string& text, const char* option) {
+  for (const Precision p : {Precision::kF32, Precision::kBF16, Precision::kInt8}) {
+    if (text == name_of(p)) return p;
+  }
+  fail<ConfigError>(option, "is '{}', expected f32, bf16 or int8", text);
+}
+
 std::string protocol_of(const InferenceOptions& o) {
   std::string scale = "single scale";
   if (o.scales.size() != 1 || o.scales[0] != 1.0) scale = fmt::format("scales {}", fmt::join(o.scales, " "));
@@ -101,7 +118,7 @@ std::string protocol_of(const InferenceOptions& o) {
   if (o.short_side > 0) size = fmt::format("picture and labels with shorter side {}", o.short_side);
   std::string part = o.crop_h > 0 ? fmt::format("centre crop {}x{}", o.crop_h, o.crop_w) : std::string("whole image");
   if (o.tile_h > 0) part += fmt::format(" in tiles of {}x{} with overlap {}", o.tile_h, o.tile_w, o.overlap);
-  return fmt::format("{}, {}, {}, {}, {}", part, size, scale, o.flip ? "flip" : "no flip", o.bf16 ? "bf16" : "f32");
+  return fmt::format("{}, {}, {}, {}, {}", part, size, scale, o.flip ? "flip" : "no flip", name_of(o.precision));
 }
 
 std::vector<std::int64_t> tile_starts(std::int64_t size, std::int64_t tile, std::int64_t overlap) {
@@ -113,7 +130,7 @@ std::vector<std::int64_t> tile_starts(std::int64_t size, std::int64_t tile, std:
 
 Tensor predict_scores(const ForwardFn& network, const datasets::Image& image, const InferenceOptions& options) {
   const NoGradGuard off;
-  const AutocastGuard precision(options.bf16);
+  const AutocastGuard precision(options.precision == Precision::kBF16);
   const Tensor x = datasets::to_tensor(image, options.normalisation);
   const double h = static_cast<double>(options.resize_h > 0 ? options.resize_h : image.h);
   const double w = static_cast<double>(options.resize_h > 0 ? options.resize_w : image.w);
@@ -161,6 +178,12 @@ ForwardFn frozen(models::Model& model) {
   return [device, network = std::make_shared<models::FrozenModel>(model)](const Tensor& x) {
     return (*network)(x.to(device)).logits;
   };
+}
+
+ForwardFn frozen_int8(models::Model& model, const nn::Calibration& ranges) {
+  if (!device_of(model).is_cpu()) fail<ConfigError>("int8", "8 bits run on the CPU; use --device cpu");
+  const nn::Graph graph = nn::capture([&](const Tensor& x) { return model.forward(x).logits; });
+  return [plan = std::make_shared<const nn::Int8Plan>(graph, ranges)](const Tensor& x) { return (*plan)(x); };
 }
 
 datasets::Mask predict_mask(models::Model& model, const datasets::Image& image, const InferenceOptions& options) {

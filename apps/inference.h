@@ -10,6 +10,7 @@
 //   tiles           the picture is cut into overlapping tiles of one size (the last of a row or column is moved inside), each is
 //                   segmented as above, and where tiles overlap the average decides. Only one row of tiles is held in memory:
 //                   K x tile height x picture width numbers, besides the picture and its mask.
+//   precision       f32; bf16; int8 for a network with ranges, see `calibrate`
 #pragma once
 
 #include <cstdint>
@@ -21,8 +22,15 @@
 #include "datasets/dataset.h"
 #include "datasets/transforms.h"
 #include "models/model.h"
+#include "nn/calibration.h"
 
 namespace limbeck::apps {
+
+/// What a network computes in.
+enum class Precision : std::uint8_t { kF32, kBF16, kInt8 };
+[[nodiscard]] const char* name_of(Precision precision) noexcept;
+/// "f32", "bf16" or "int8". Throws ConfigError naming `option`.
+[[nodiscard]] Precision parse_precision(const std::string& text, const char* option);
 
 struct InferenceOptions {
   datasets::Normalisation normalisation;
@@ -30,7 +38,7 @@ struct InferenceOptions {
   std::int64_t short_side = 0;              ///< evaluation: picture and labels get this shorter side; 0: own size
   std::int64_t crop_h = 0, crop_w = 0;      ///< evaluation: then only their middle counts; 0: all of it
   bool align_corners = false;               ///< of the final resize of the logits
-  bool bf16 = false;
+  Precision precision = Precision::kF32;
   std::vector<double> scales{1.0};      ///< of the network input
   bool flip = false;                    ///< mirrored as well
   std::int64_t tile_h = 0, tile_w = 0;  ///< sliding window; 0: whole picture
@@ -46,6 +54,9 @@ using ForwardFn = std::function<Tensor(const Tensor&)>;
 /// A model in eval mode for many pictures, as a frozen plan where possible (models/frozen_model.h). Keeps a reference to it; not
 /// for use by two threads at once.
 [[nodiscard]] ForwardFn frozen(models::Model& model);
+/// The same in 8 bits (nn/int8_plan.h). Keeps the weights, not the model.
+/// Throws: ranges of another network, a network that is no graph or not on the CPU.
+[[nodiscard]] ForwardFn frozen_int8(models::Model& model, const nn::Calibration& ranges);
 
 /// Segments one picture of any size.
 /// Throws: ConfigError for tiles together with an input size.

@@ -89,7 +89,8 @@ int32_t limbeck_load(const char* path, limbeck_model** model) {
     if (models::is_classification(card.spec.name)) {
       fail<ConfigError>("limbeck_c", "{} classifies whole pictures, it does not segment", card.spec.name);
     }
-    made->network = apps::frozen(*made->loaded.model);
+    made->network =
+        apps::network_of(made->loaded, made->loaded.ranges ? apps::Precision::kInt8 : apps::Precision::kF32);
     made->options.normalisation = datasets::Normalisation::parse(card.normalisation);
     made->options.align_corners = card.align_corners;
     made->options.tile_h = made->options.tile_w = kTile;

@@ -41,7 +41,7 @@ int32_t limbeck_abi(void);
 const char* limbeck_last_error(void);
 
 /* Loads a .safetensors file that limbeck wrote, or the best network of a run folder. `path` is UTF-8. On success *model is a
- * handle, otherwise NULL. */
+ * handle, otherwise NULL. A file that `limbeck calibrate` wrote computes in 8 bits, every other one in f32. */
 int32_t limbeck_load(const char* path, limbeck_model** model);
 
 /* Ends a handle. */

@@ -97,6 +97,8 @@ int run(int argc, char** argv) {
   add_overrides(*eval_verb, eval);
   add_protocol(*eval_verb, eval.protocol);
   eval_verb->add_option("--split", eval.split, "part of the data set, e.g. val, test, train+val");
+  eval_verb->add_option("--precision", eval.precision,
+                        "f32, bf16, or int8 for a file of `limbeck calibrate` (default: eval.precision)");
   verbs.emplace_back(eval_verb, [&] { return run_eval(eval); });
 
   PredictArgs predict;
@@ -104,11 +106,29 @@ int run(int argc, char** argv) {
   predict_verb->add_option("images", predict.images, "image files or folders");
   predict_verb->add_option("--stdin", predict.frames, "WxH: segment raw RGB frames of this size from standard input");
   predict_verb->add_flag("--overlay", predict.overlay, "write pictures with the mask's colours mixed in as well");
-  predict_verb->add_flag("--bf16", predict.bf16, "compute in bf16");
+  predict_verb->add_flag("--bf16", predict.bf16, "the same as --precision bf16");
+  predict_verb->add_option("--precision", predict.precision,
+                           "f32 (default), bf16, or int8 for a file of `limbeck calibrate`");
   add_protocol(*predict_verb, predict.protocol);
   predict_verb->add_option("-m,--model", predict.model, "run folder, step folder or .safetensors file")->required();
   add_common(*predict_verb, predict);
   verbs.emplace_back(predict_verb, [&] { return run_predict(predict); });
+
+  CalibrateArgs calibrate;
+  auto* calibrate_verb =
+      app.add_subcommand("calibrate", "prepare a trained network for int8, and say what that costs in mIoU");
+  calibrate_verb->add_option("model", calibrate.model, "run folder, step folder or .safetensors file")->required();
+  add_common(*calibrate_verb, calibrate);
+  add_overrides(*calibrate_verb, calibrate);
+  calibrate_verb
+      ->add_option("--images", calibrate.images,
+                   "image files or folders to find ranges on (default: the training split of the configuration)")
+      ->allow_extra_args(false);
+  calibrate_verb->add_option("--count", calibrate.count, "pictures to find ranges on")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 100000));
+  calibrate_verb->add_option("--split", calibrate.split, "part of the data set that is scored, e.g. val, test");
+  verbs.emplace_back(calibrate_verb, [&] { return run_calibrate(calibrate); });
 
   CompareArgs compare;
   auto* compare_verb =

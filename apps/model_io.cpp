@@ -117,7 +117,79 @@ LoadedModel load_model(const std::filesystem::path& path) {
     fail<WeightsError>("weights", "{}: {}", loaded.file.string(), e.what());
   }
   loaded.model->eval();
+  loaded.ranges = ranges_of(file.metadata, loaded.file.string());
   return loaded;
+}
+
+ForwardFn network_of(const LoadedModel& loaded, Precision precision) {
+  if (precision != Precision::kInt8) return frozen(*loaded.model);
+  if (!loaded.ranges) {
+    fail<WeightsError>("int8",
+                       "{} has no ranges for 8 bits; `limbeck calibrate {} -o FILE.safetensors` writes a file that has",
+                       loaded.file.string(), loaded.file.string());
+  }
+  try {
+    return frozen_int8(*loaded.model, *loaded.ranges);
+  } catch (const ConfigError&) {
+    throw;
+  } catch (const Error& e) {
+    fail<WeightsError>("int8", "{}: {}", loaded.file.string(), e.what());
+  }
+}
+
+namespace {
+
+constexpr int kRangesVersion = 1;
+
+}  // namespace
+
+std::string to_json(const nn::Calibration& ranges) {
+  std::vector<std::string> scales;
+  std::vector<std::int64_t> zeros;
+  for (const ops::Quantisation& q : ranges.values) {
+    scales.push_back(fmt::format("{}", q.scale));
+    zeros.push_back(q.zero);
+  }
+  return JsonObject()
+      .add("version", kRangesVersion)
+      .add("pictures", ranges.pictures)
+      .add("graph", ranges.checksum)
+      .add_raw("scale", json_array(scales))
+      .add("zero", std::span<const std::int64_t>(zeros))
+      .str();
+}
+
+std::optional<nn::Calibration> ranges_of(const std::map<std::string, std::string>& metadata, const std::string& file) {
+  const auto entry = metadata.find("int8");
+  if (entry == metadata.end()) return std::nullopt;
+  nn::Calibration ranges;
+  try {
+    const auto json = nlohmann::json::parse(entry->second);
+    if (const int version = json.at("version").get<int>(); version != kRangesVersion) {
+      fail<WeightsError>("weights",
+                         "{}: metadata 'int8' has version {}, this program reads {}; calibrate the network again", file,
+                         version, kRangesVersion);
+    }
+    ranges.pictures = json.at("pictures").get<std::int64_t>();
+    ranges.checksum = json.at("graph").get<std::uint32_t>();
+    const auto scales = json.at("scale").get<std::vector<float>>();
+    const auto zeros = json.at("zero").get<std::vector<std::int32_t>>();
+    if (scales.size() != zeros.size()) {
+      fail<WeightsError>("weights", "{}: metadata 'int8' has {} scales and {} zeros", file, scales.size(),
+                         zeros.size());
+    }
+    for (std::size_t i = 0; i < scales.size(); ++i) {
+      ranges.values.push_back({scales[i], zeros[i]});
+      ops::check_quantisation("int8", ranges.values.back());
+    }
+  } catch (const nlohmann::json::exception& e) {
+    fail<WeightsError>("weights", "{}: metadata 'int8' is malformed: {}", file, e.what());
+  } catch (const WeightsError&) {
+    throw;
+  } catch (const Error& e) {
+    fail<WeightsError>("weights", "{}: metadata 'int8': {}", file, e.what());
+  }
+  return ranges;
 }
 
 }  // namespace limbeck::apps

@@ -6,8 +6,10 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
+#include "apps/inference.h"
 #include "core/rng.h"
 #include "datasets/dataset.h"
 #include "models/zoo.h"
@@ -38,9 +40,20 @@ struct LoadedModel {
   std::shared_ptr<models::Model> model;
   ModelCard card;
   std::filesystem::path file;
+  std::optional<nn::Calibration> ranges;  ///< for int8, of a file that `calibrate` wrote
 };
 
 /// Builds the network that a run folder, step folder or .safetensors file describes and loads it strictly.
 [[nodiscard]] LoadedModel load_model(const std::filesystem::path& path);
+
+/// Its fast way in that precision, in eval mode; see frozen(). Keeps a reference to the model.
+/// Throws WeightsError for int8 without ranges, naming the command that finds them.
+[[nodiscard]] ForwardFn network_of(const LoadedModel& loaded, Precision precision);
+
+/// The metadata entry "int8": one JSON object with version, pictures, graph (checksum), and scale and zero of every value.
+[[nodiscard]] std::string to_json(const nn::Calibration& ranges);
+/// Nothing without such an entry. Throws WeightsError naming file and entry when it is malformed or of another version.
+[[nodiscard]] std::optional<nn::Calibration> ranges_of(const std::map<std::string, std::string>& metadata,
+                                                       const std::string& file);
 
 }  // namespace limbeck::apps

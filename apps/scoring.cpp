@@ -40,7 +40,7 @@ std::string score_text(const datasets::ClassInfo&, const ClassEvaluation& e) {
 
 }  // namespace
 
-ScoredModel score_model(const std::filesystem::path& model, const DataSettings& data, bool bf16,
+ScoredModel score_model(const std::filesystem::path& model, const DataSettings& data, Precision precision,
                         const ProtocolArgs& protocol_args) {
   const LoadedModel loaded = load_model(model);
   const auto dataset = datasets::make_dataset(data.val);
@@ -51,13 +51,14 @@ ScoredModel score_model(const std::filesystem::path& model, const DataSettings& 
   }
   InferenceOptions options = evaluation_options(data, loaded.card.align_corners);
   options.normalisation = parse_normalisation(loaded.card.normalisation);
-  options.bf16 = bf16;
+  options.precision = precision;
   read_protocol(protocol_args, options);
   const std::string protocol = fmt::format("{} {}, {}", data.val.kind, data.val.split, protocol_of(options));
   if (dataset->target() == datasets::Target::kImage) {
+    if (precision == Precision::kInt8) fail<ConfigError>("eval", "--precision int8 is for segmentation networks");
     return {loaded.file, dataset->classes(), evaluate_classes(*loaded.model, *dataset, options), protocol};
   }
-  return {loaded.file, dataset->classes(), evaluate(*loaded.model, *dataset, options), protocol};
+  return {loaded.file, dataset->classes(), evaluate(network_of(loaded, precision), *dataset, options), protocol};
 }
 
 std::string ScoredModel::json() const {

@@ -28,7 +28,7 @@ struct ScoredModel {
 
 /// Scores `model` (run folder, step folder or weight file) on data.val.
 /// Throws WeightsError when its classes are not those of the data set, ConfigError when it is a network for the other task.
-[[nodiscard]] ScoredModel score_model(const std::filesystem::path& model, const DataSettings& data, bool bf16 = false,
-                                      const ProtocolArgs& protocol = {});
+[[nodiscard]] ScoredModel score_model(const std::filesystem::path& model, const DataSettings& data,
+                                      Precision precision = Precision::kF32, const ProtocolArgs& protocol = {});
 
 }  // namespace limbeck::apps

@@ -15,8 +15,10 @@ int run_eval(const EvalArgs& args) {
   Config config = stored_config(args, args.model);
   if (!args.split.empty()) config.override_with("data.val_split=" + args.split);
   const DataSettings data = read_data_part(config, args.overrides, {"eval.precision"});
-  const bool bf16 = config.has("eval.precision") && config.get<std::string>("eval.precision") == "bf16";
-  const ScoredModel scored = score_model(args.model, data, bf16, args.protocol);
+  std::string precision = config.has("eval.precision") ? config.get<std::string>("eval.precision") : "f32";
+  if (!args.precision.empty()) precision = args.precision;
+  const char* where = args.precision.empty() ? "eval.precision" : "--precision";
+  const ScoredModel scored = score_model(args.model, data, parse_precision(precision, where), args.protocol);
   fmt::print("{}{}", args.json ? scored.json() : scored.text(), args.json ? "\n" : "");
   if (!args.out.empty()) write_file_atomic(args.out, scored.json() + "\n");
   return 0;

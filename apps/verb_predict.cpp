@@ -18,20 +18,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::vector<fs::path> collect(const std::vector<std::string>& arguments) {
-  std::vector<fs::path> files;
-  for (const auto& a : arguments) {
-    if (fs::is_directory(a)) {
-      const auto inside = datasets::list_images(a);
-      if (inside.empty()) fail<DataError>("predict", "the folder {} holds no .png, .jpg or .jpeg file", a);
-      files.insert(files.end(), inside.begin(), inside.end());
-    } else {
-      files.emplace_back(a);
-    }
-  }
-  return files;
-}
-
 /// Where pictures come from, one after another.
 class Source {
  public:
@@ -97,9 +83,17 @@ std::unique_ptr<Source> source_of(const PredictArgs& args) {
   if (args.frames.empty() == args.images.empty()) {
     fail<ConfigError>("predict", "give image files or folders, or --stdin WxH for frames on standard input");
   }
-  if (args.frames.empty()) return std::make_unique<Files>(collect(args.images));
+  if (args.frames.empty()) return std::make_unique<Files>(image_files(args.images, "predict"));
   const auto size = parse_size(args.frames, "--stdin");
   return std::make_unique<Frames>(size[0], size[1]);  // here width comes first, as video programs have it
+}
+
+Precision precision_of(const PredictArgs& args) {
+  if (args.precision.empty()) return args.bf16 ? Precision::kBF16 : Precision::kF32;
+  const Precision precision = parse_precision(args.precision, "--precision");
+  if (args.bf16 && precision != Precision::kBF16)
+    fail<ConfigError>("predict", "--bf16 and --precision {} contradict each other", args.precision);
+  return precision;
 }
 
 }  // namespace
@@ -121,8 +115,9 @@ int run_predict(const PredictArgs& args) {
   InferenceOptions options;
   options.normalisation = datasets::Normalisation::parse(loaded.card.normalisation);
   options.align_corners = loaded.card.align_corners;
-  options.bf16 = args.bf16;
+  options.precision = precision_of(args);
   read_protocol(args.protocol, options);
+  const ForwardFn network = network_of(loaded, options.precision);
   std::error_code error;
   if (!raw) fs::create_directories(args.out, error);
   if (error) fail("predict", "cannot create {}: {}", args.out, error.message());
@@ -132,7 +127,6 @@ int run_predict(const PredictArgs& args) {
   std::int64_t images = 0, pixels = 0;
   double computing = 0;
   const double start = monotonic_seconds();
-  const ForwardFn network = frozen(*loaded.model);
   datasets::Image image;
   for (std::string name, stem; source->next(image, name, stem); ++images) {
     const double begin = monotonic_seconds();

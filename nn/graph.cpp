@@ -164,6 +164,10 @@ Tensor run(const Graph& graph, const Tensor& x) {
   return run_all(graph, x, [](std::size_t, const Tensor&) {});
 }
 
+Tensor run(const Graph& graph, const Tensor& x, const std::function<void(std::size_t, const Tensor&)>& each) {
+  return run_all(graph, x, each);
+}
+
 std::vector<Shape> infer_shapes(const Graph& graph, const Shape& input) {
   std::vector<Shape> shapes(graph.nodes.size() + 1);
   static_cast<void>(run_all(graph, Tensor::empty(input, DType::kF32, kMeta),

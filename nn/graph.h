@@ -139,6 +139,10 @@ struct Graph {
 /// Runs the graph with ordinary ops, one after another: what its nodes mean. See nn/frozen_plan.h for the fast way.
 /// Shapes: x [N, channels, H, W]
 [[nodiscard]] Tensor run(const Graph& graph, const Tensor& x);
+/// The same, and `each` sees every value as soon as it is there, the input (0) too.
+/// Shapes: as run
+[[nodiscard]] Tensor run(const Graph& graph, const Tensor& x,
+                         const std::function<void(std::size_t value, const Tensor&)>& each);
 /// The result of one node.
 /// Shapes: those of the node; `like` [.., H, W] or undefined
 [[nodiscard]] Tensor run_step(const Step& step, std::span<const Tensor> inputs, const Shape& like);

@@ -22,7 +22,12 @@ namespace limbeck::ops::i8 {
 }
 [[gnu::always_inline]] inline void put(std::uint8_t* y, __mmask16 mask, __m512 t, std::int32_t zero) noexcept {
   const __m512i q = _mm512_add_epi32(_mm512_maskz_cvtps_epi32(0xFFFF, t), _mm512_set1_epi32(zero));
-  _mm512_mask_cvtepi32_storeu_epi8(y, mask, q);
+  const __m128i bytes = _mm512_maskz_cvtepi32_epi8(0xFFFF, q);  // whole vectors apart: storing under a mask is slow
+  if (mask == 0xFFFF) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(y), bytes);
+  } else {
+    _mm_mask_storeu_epi8(y, mask, bytes);
+  }
 }
 
 /// Results o .. o + count - 1 of one pixel, from the sums of their filters; residual may be null.

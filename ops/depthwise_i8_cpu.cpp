@@ -2,8 +2,8 @@
 //
 // Note [four taps]
 //   The dot product of the processor sums four neighbouring bytes. Here these are four taps of one channel, so the taps are taken in fours:
-//   16 channels of each are loaded, and one permutation brings the four bytes of a channel together. Taps that lie outside of the map, and
-//   those that fill up the last four, read a pixel of padding: there are no borders to look after.
+//   16 channels of each are loaded, and one permutation brings the four bytes of a channel together. Taps that lie outside of the map
+//   read a pixel of padding: there are no borders to look after.
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -34,54 +34,61 @@ __m512i transposition() noexcept {
   return _mm512_load_si512(index.data());
 }
 
-/// Products of the taps with channels c .. c + 15, of which `mask` exist; then results.
-template <class Y>
-[[gnu::always_inline]] inline void channels(const ResultI8& result, const Taps& taps, const std::int8_t* weights,
-                                            std::int64_t groups, std::int64_t vectors, const std::int32_t* offset,
-                                            std::int64_t c, __mmask16 mask, __m512i transpose,
-                                            const std::uint8_t* residual, Y* y) {
-  __m512i sum = _mm512_sub_epi32(__m512i{}, _mm512_loadu_si512(offset + c));
-  for (std::int64_t g = 0; g < groups; ++g) {
-    const auto get = [&](std::int64_t k) {
-      return _mm_maskz_loadu_epi8(mask, taps[static_cast<std::size_t>(4 * g + k)] + c);
-    };
-    struct Four {
-      __m128i tap[4];
-    };
-    const auto four = std::bit_cast<__m512i>(Four{{get(0), get(1), get(2), get(3)}});
-    const __m512i bytes = _mm512_maskz_permutexvar_epi8(~__mmask64{0}, transpose, four);
-    sum = _mm512_dpbusd_epi32(sum, bytes, _mm512_loadu_si512(weights + (g * vectors + c / kSide) * 4 * kSide));
+/// Channels c .. c + 15 of `Count` taps, those of a channel side by side.
+template <std::int64_t Count>
+[[gnu::always_inline]] inline __m512i four_taps(const std::uint8_t* const* taps, std::int64_t c, __mmask16 mask,
+                                                __m512i transpose) {
+  __m512i four = _mm512_zextsi128_si512(_mm_maskz_loadu_epi8(mask, taps[0] + c));
+  if constexpr (Count > 1) four = _mm512_inserti32x4(four, _mm_maskz_loadu_epi8(mask, taps[1] + c), 1);
+  if constexpr (Count > 2) four = _mm512_inserti32x4(four, _mm_maskz_loadu_epi8(mask, taps[2] + c), 2);
+  if constexpr (Count > 3) four = _mm512_inserti32x4(four, _mm_maskz_loadu_epi8(mask, taps[3] + c), 3);
+  return _mm512_maskz_permutexvar_epi8(~__mmask64{0}, transpose, four);
+}
+
+/// All channels of one result; `Last` taps are in the last group.
+template <std::int64_t Last, class Y>
+void channels(const ResultI8& result, const Taps& taps, const std::int8_t* weights, std::int64_t groups,
+              std::int64_t count, const std::int32_t* offset, const std::uint8_t* residual, Y* y) {
+  const __m512i transpose = transposition();
+  const std::int64_t step = (count + kSide - 1) / kSide * 4 * kSide;
+  for (std::int64_t c = 0; c < count; c += kSide, weights += 4 * kSide) {
+    const __mmask16 mask = lanes(count - c);
+    __m512i sum = _mm512_sub_epi32(__m512i{}, _mm512_loadu_si512(offset + c));
+    const std::uint8_t* const* tap = taps.data();
+    const std::int8_t* w = weights;
+    for (std::int64_t g = 0; g + 1 < groups; ++g, tap += 4, w += step)
+      sum = _mm512_dpbusd_epi32(sum, four_taps<4>(tap, c, mask, transpose), _mm512_loadu_si512(w));
+    sum = _mm512_dpbusd_epi32(sum, four_taps<Last>(tap, c, mask, transpose), _mm512_loadu_si512(w));
+    store(result, sum, c, mask, residual != nullptr ? residual + c : nullptr, y + c);
   }
-  store(result, sum, c, mask, residual, y);
 }
 
 template <class Y>
-void pixel(const ResultI8& result, const Taps& taps, const std::int8_t* weights, std::int64_t groups,
+void pixel(const ResultI8& result, const Taps& taps, std::int64_t tap_count, const std::int8_t* weights,
            std::int64_t count, const std::int32_t* offset, const std::uint8_t* residual, Y* y) {
-  const __m512i transpose = transposition();
-  const std::int64_t vectors = (count + kSide - 1) / kSide;
-  for (std::int64_t c = 0; c < count; c += kSide) {
-    channels(result, taps, weights, groups, vectors, offset, c, lanes(count - c), transpose,
-             residual != nullptr ? residual + c : nullptr, y + c);
+  const std::int64_t groups = (tap_count + 3) / 4;
+  switch (tap_count % 4) {
+    case 1: channels<1>(result, taps, weights, groups, count, offset, residual, y); break;
+    case 2: channels<2>(result, taps, weights, groups, count, offset, residual, y); break;
+    case 3: channels<3>(result, taps, weights, groups, count, offset, residual, y); break;
+    default: channels<4>(result, taps, weights, groups, count, offset, residual, y);
   }
 }
 
 #else
 
 template <class Y>
-void pixel(const ResultI8& result, const Taps& taps, const std::int8_t* weights, std::int64_t groups,
+void pixel(const ResultI8& result, const Taps& taps, std::int64_t tap_count, const std::int8_t* weights,
            std::int64_t count, const std::int32_t* offset, const std::uint8_t* residual, Y* y) {
   const std::int64_t vectors = (count + kSide - 1) / kSide;
   for (std::int64_t c = 0; c < count; c += kSide) {
     const std::int64_t some = std::min(kSide, count - c);
     std::array<std::int32_t, kSide> sums{};
-    for (std::int64_t g = 0; g < groups; ++g) {
-      const std::int8_t* w = weights + (g * vectors + c / kSide) * 4 * kSide;
-      for (std::int64_t k = 0; k < 4; ++k) {
-        const std::uint8_t* x = taps[static_cast<std::size_t>(4 * g + k)] + c;
+    for (std::int64_t k = 0; k < tap_count; ++k) {
+      const std::int8_t* w = weights + (k / 4 * vectors + c / kSide) * 4 * kSide + k % 4;
+      const std::uint8_t* x = taps[static_cast<std::size_t>(k)] + c;
 #pragma omp simd
-        for (std::int64_t i = 0; i < some; ++i) sums[static_cast<std::size_t>(i)] += x[i] * w[4 * i + k];
-      }
+      for (std::int64_t i = 0; i < some; ++i) sums[static_cast<std::size_t>(i)] += x[i] * w[4 * i];
     }
     store(result, sums.data(), offset + c, c, some, residual != nullptr ? residual + c : nullptr, y + c);
   }
@@ -89,29 +96,35 @@ void pixel(const ResultI8& result, const Taps& taps, const std::int8_t* weights,
 
 #endif
 
-/// Row `row` of all result maps.
+/// Row `row` of all result maps. Where all columns of a kernel are inside, its taps go on by one step from pixel to pixel.
 template <class Y>
 void run_row(const ConvI8& job, const std::int8_t* weights, std::int64_t row, const std::int32_t* offset,
              const std::uint8_t* padding) {
   const Conv2dOptions& o = job.options;
-  const std::int64_t channels = job.x.c(), kh = job.w[2], kw = job.w[3];
+  const std::int64_t count = job.x.c(), kh = job.w[2], kw = job.w[3], width = job.x.w();
   const std::int64_t n = row / job.y.h();
   const std::int64_t top = row % job.y.h() * o.stride[0] - o.padding[0];
   Taps taps;
-  taps.fill(padding);
+  std::array<std::int64_t, kMostTaps> advance{};
+  bool whole = false;  // the columns of the pixel before
   for (std::int64_t q = 0; q < job.y.w(); ++q) {
     const std::int64_t left = q * o.stride[1] - o.padding[1];
-    for (std::int64_t r = 0; r < kh; ++r) {
-      const std::int64_t h = top + r * o.dilation[0];
-      const bool in_map = h >= 0 && h < job.x.h();
-      const std::uint8_t* line = job.x.ptr<std::uint8_t>() + (in_map ? (n * job.x.h() + h) * job.x.w() * channels : 0);
-      for (std::int64_t s = 0; s < kw; ++s) {
-        const std::int64_t w = left + s * o.dilation[1];
-        taps[static_cast<std::size_t>(r * kw + s)] = in_map && w >= 0 && w < job.x.w() ? line + w * channels : padding;
+    const bool inside = left >= 0 && left + (kw - 1) * o.dilation[1] < width;
+    for (std::int64_t k = 0; k < kh * kw; ++k) {
+      const auto at = static_cast<std::size_t>(k);
+      if (whole && inside) {
+        taps[at] += advance[at];
+        continue;
       }
+      const std::int64_t h = top + k / kw * o.dilation[0], w = left + k % kw * o.dilation[1];
+      const bool in_map = h >= 0 && h < job.x.h();
+      advance[at] = in_map ? o.stride[1] * count : 0;
+      taps[at] = in_map && w >= 0 && w < width ? job.x.ptr<std::uint8_t>() + ((n * job.x.h() + h) * width + w) * count
+                                               : padding;
     }
-    const std::int64_t at = (row * job.y.w() + q) * channels;
-    pixel(job.result, taps, weights, groups_of(job.w), channels, offset,
+    whole = inside;
+    const std::int64_t at = (row * job.y.w() + q) * count;
+    pixel(job.result, taps, kh * kw, weights, count, offset,
           job.residual.defined() ? job.residual.ptr<std::uint8_t>() + at : nullptr, job.y.ptr<Y>() + at);
   }
 }

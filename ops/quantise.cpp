@@ -35,17 +35,18 @@ Tensor quantise(const Tensor& x_any, const Quantisation& q) {
                 x_any.defined() ? x_any.describe() : "nothing");
   const Tensor x = x_any.dense();
   const Tensor y = Tensor::empty(x.shape(), DType::kU8);
-  const float steps = 1.0F / q.scale;
-  const auto low = static_cast<float>(-q.zero), high = static_cast<float>(255 - q.zero);
   visit_fast_dtype("quantise", x.dtype(), [&](auto type) {
     const auto* from = x.data<decltype(type)>();
     auto* to = y.data<std::uint8_t>();
-    parallel_for(x.numel(), kGrain, [&](std::int64_t begin, std::int64_t end) {
+    parallel_for(x.numel(), kGrain, [from, to, q](std::int64_t begin, std::int64_t end) {
+      const float steps = 1.0F / q.scale;
+      const auto low = static_cast<float>(-q.zero), high = static_cast<float>(255 - q.zero);
+      const std::int32_t zero = q.zero;  // copies, because a store of bytes may change whatever a reference refers to
 #pragma omp simd
       for (std::int64_t i = begin; i < end; ++i) {
         const float v = static_cast<float>(from[i]) * steps;
         const float above = v > low ? v : low;  // in this order, for NaN
-        to[i] = static_cast<std::uint8_t>(round_to_even(above < high ? above : high) + q.zero);
+        to[i] = static_cast<std::uint8_t>(round_to_even(above < high ? above : high) + zero);
       }
     });
   });
@@ -60,10 +61,12 @@ Tensor dequantise(const Tensor& x_any, const Quantisation& q) {
   const Tensor y = Tensor::empty(x.shape());
   const auto* from = x.data<std::uint8_t>();
   auto* to = y.data<float>();
-  parallel_for(x.numel(), kGrain, [&](std::int64_t begin, std::int64_t end) {
+  parallel_for(x.numel(), kGrain, [from, to, q](std::int64_t begin, std::int64_t end) {
+    const float scale = q.scale;
+    const std::int32_t zero = q.zero;
 #pragma omp simd
     for (std::int64_t i = begin; i < end; ++i)
-      to[i] = q.scale * static_cast<float>(static_cast<std::int32_t>(from[i]) - q.zero);
+      to[i] = scale * static_cast<float>(static_cast<std::int32_t>(from[i]) - zero);
   });
   return y;
 }

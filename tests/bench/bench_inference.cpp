@@ -1,7 +1,8 @@
-// Inference of one network, in turns: the module, the frozen plan, the exact plan and, driven by compare_inference.py, other programs.
+// Inference of one network, in turns: the module, the frozen plan, the exact plan, the int8 plan and, driven by compare_inference.py,
+// other programs.
 //   bench_inference NAME BATCH SIZE DTYPE ROUNDS [FILE.onnx]
 // Prints the medians, and those of the ratios to the plan. "exact" is the plan without F32Math::kParts, the same in bf16. ROUNDS 0: runs
-// one turn per line read ("module", "plan", "exact"), prints its milliseconds, and ends with the input. FILE.onnx: the same network
+// one turn per line read ("module", "plan", "exact", "int8"), prints its milliseconds, and ends with the input. FILE.onnx: the same network
 // for ONNX Runtime.
 #include <fmt/core.h>
 
@@ -18,6 +19,7 @@
 #include "core/log.h"
 #include "datasets/palettes.h"
 #include "nn/frozen_plan.h"
+#include "nn/int8_plan.h"
 #include "tests/harness/random_network.h"
 
 using namespace limbeck;
@@ -56,11 +58,16 @@ int main(int argc, char** argv) try {
   const Tensor x = Tensor::empty({batch, 3, size, size});
   Generator g(1);
   fill_normal_(x, g, 0.0, 1.0);
+  nn::Calibrator calibrator(nn::inference_graph(graph));
+  calibrator.add(x);
+  const nn::Int8Plan int8(graph, calibrator.finish());
   const auto time = [&](const std::string& what) {
     const double start = monotonic_seconds();
     if (what == "module") {
       const AutocastGuard precision(bf16);
       static_cast<void>(model->forward(x).logits);
+    } else if (what == "int8") {
+      static_cast<void>(int8(x));
     } else {
       static_cast<void>(what == "plan" ? plan(x) : exact(x));
     }
@@ -76,7 +83,7 @@ int main(int argc, char** argv) try {
   std::map<std::string, std::vector<double>> times, ratios;
   for (int k = -2; k < rounds; ++k) {
     const double planned = time("plan");
-    for (const char* what : {"module", "exact"}) {
+    for (const char* what : {"module", "exact", "int8"}) {
       const double ms = time(what);
       if (k < 0) continue;  // to get warm
       times[what].push_back(ms);
@@ -86,10 +93,11 @@ int main(int argc, char** argv) try {
   }
   const auto memory = plan.memory(x.shape());
   fmt::print(
-      "{} {}x3x{}x{} {}, {} rounds: plan {:.1f} ms; module {:.1f} ms, x{:.2f}; exact {:.1f} ms, x{:.2f}; block {:.1f} of {:.1f} MiB\n",
+      "{} {}x3x{}x{} {}, {} rounds: plan {:.1f} ms; module {:.1f} ms, x{:.2f}; exact {:.1f} ms, x{:.2f}; int8 {:.1f} ms, x{:.2f}; block {:.1f} of {:.1f} MiB\n",
       argv[1], batch, size, size, argv[4], rounds, median(times["plan"]), median(times["module"]),
-      median(ratios["module"]), median(times["exact"]), median(ratios["exact"]),
-      static_cast<double>(memory.block) / 1048576.0, static_cast<double>(memory.values) / 1048576.0);
+      median(ratios["module"]), median(times["exact"]), median(ratios["exact"]), median(times["int8"]),
+      median(ratios["int8"]), static_cast<double>(memory.block) / 1048576.0,
+      static_cast<double>(memory.values) / 1048576.0);
   return 0;
 } catch (const std::exception& e) {
   fmt::print(stderr, "bench_inference: {}\n", e.what());

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# The verb `calibrate`, and 8 bits in `eval` and `predict`: table, file, refusals.
+source "$(dirname "$0")/lib.sh"
+config=$work/tiny.yaml
+tiny_config "$config"
+run=$work/run
+"$limbeck" train -c "$config" -o "$run" train.steps=10
+picture=$run/pictures/val_000.png
+file=$work/int8.safetensors
+
+expect 0 "on 4 pictures of scenes val" "$limbeck" calibrate "$run" -o "$file" --count 5
+expect 0 "with ranges found on 5 pictures (scenes train)" "$limbeck" calibrate "$run" -o "$file" --count 5
+expect 0 '"cost":' "$limbeck" calibrate "$run" -o "$work/again.safetensors" --count 5 --json
+same "$file" "$work/again.safetensors"
+expect 0 "with ranges found on 1 pictures (1 files)" "$limbeck" calibrate "$file" -o "$work/files.safetensors" --images "$picture"
+expect 0 "on 3 pictures of scenes train" "$limbeck" calibrate "$run" -o "$work/files.safetensors" --split train --count 2 data.val_limit=3
+
+# The score of the table is the score of eval.
+score=$("$limbeck" calibrate "$run" -o "$file" --count 5 | sed -n 's/^int8 *\([0-9.]*\) .*/\1/p')
+expect 0 "mIoU $score" "$limbeck" eval "$file" -c "$config" --precision int8
+expect 0 "no flip, int8" "$limbeck" eval "$file" -c "$config" --precision int8
+expect 0 "no flip, bf16" "$limbeck" eval "$file" -c "$config" eval.precision=bf16
+"$limbeck" predict -m "$file" -o "$work/masks" --precision int8 "$picture"
+"$limbeck" predict -m "$file" -o "$work/masks1" --precision int8 -j 1 "$picture"
+same "$work/masks/val_000.png" "$work/masks1/val_000.png"
+
+expect 4 "limbeck calibrate" "$limbeck" eval "$run" --precision int8
+expect 4 "limbeck calibrate" "$limbeck" predict -m "$run" -o "$work/x" --precision int8 "$picture"
+expect 2 "is 'int4', expected f32, bf16 or int8" "$limbeck" eval "$run" --precision int4
+expect 2 "eval.precision" "$limbeck" eval "$run" eval.precision=half
+expect 2 "contradict" "$limbeck" predict -m "$file" -o "$work/x" --precision int8 --bf16 "$picture"
+expect 2 "--out is missing" "$limbeck" calibrate "$run"
+expect 2 ".safetensors" "$limbeck" calibrate "$run" -o "$work/x"
+expect 2 "run on the CPU" "$limbeck" calibrate "$run" -o "$work/x.safetensors" --device cuda:0
+expect 2 "give a configuration with -c" "$limbeck" calibrate "$file" -o "$work/x.safetensors"
+expect 2 "did you mean 'val_limit'" "$limbeck" calibrate "$run" -o "$work/x.safetensors" data.val_limt=4
+expect 3 "missing.png" "$limbeck" calibrate "$run" -o "$work/x.safetensors" --images "$work/missing.png"
+expect 3 "holds no .png" "$limbeck" calibrate "$run" -o "$work/x.safetensors" --images "$run/best"
+expect 4 "does not exist" "$limbeck" calibrate "$work/nowhere" -o "$work/x.safetensors"
+expect 1 "no/x.safetensors" "$limbeck" calibrate "$run" -o "$work/no/x.safetensors" --count 1
+[ -z "$(ls "$work" | grep '^x')" ] || { failures=$((failures + 1)); echo "FAILED: a refused calibration left a file behind"; }
+finish
