@@ -2,11 +2,10 @@
 //   channels with 64 channels x 16 filters and adds to 16x16 sums in i32, exactly: twice the products of bf16 in the same time.
 // What it is not: everything around them (ops/conv2d_i8_cpu.cpp). On processors without such units nothing here is ever called.
 // Read next: ops/conv2d_amx.cpp, the same in bf16.
-#include "ops/conv2d_engine.h"
 #include "ops/conv2d_i8_kernels.h"
+#include "ops/matrix_units.h"
 
-#if defined(__AMX_TILE__) && defined(__AMX_INT8__) && defined(__linux__)
-#include <immintrin.h>
+#if defined(LIMBECK_AMX) && defined(__AMX_INT8__)
 
 namespace limbeck::ops::i8 {
 namespace {
@@ -60,22 +59,10 @@ void multiply_amx(const PixelPair& pair, std::int64_t rows, const std::int8_t* w
   }
 }
 
-// The permission of the system to use the tile registers is that of ops/conv2d_amx.cpp, which asks for it at its first question.
-bool has_amx() noexcept { return amx_fits({kSide, kSide, 1, 1}, {}); }
+bool has_amx() noexcept { return tiles_granted(); }
 
 TileScope::TileScope(bool use) noexcept : use_(use) {
-  if (!use_) return;
-  struct alignas(64) Config {
-    std::uint8_t palette = 1, start = 0, reserved[14] = {};
-    std::uint16_t bytes[16] = {};
-    std::uint8_t rows[16] = {};
-  } config;
-  for (int t = 0; t < 8; ++t) {
-    config.bytes[t] = 64;
-    config.rows[t] = kSide;
-  }
-  asm volatile("" : : "r"(&config) : "memory");  // all of it is read, not only the bytes that the compiler knows of
-  _tile_loadconfig(&config);
+  if (use_) load_tile_shapes();
 }
 
 TileScope::~TileScope() {
