@@ -1,7 +1,6 @@
 // Fast category-wise similarity loss. The pooled maps have a quarter of the pixels; everything after the pooling works on
 // f32 copies of them, [M][C] as in memory: a softmax per column, the overlaps (distill/channel_gram.h), and back.
 #include <algorithm>
-#include <cmath>
 
 #include "core/memory.h"
 #include "core/parallel.h"

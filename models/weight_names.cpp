@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <map>
 #include <optional>
 #include <set>
@@ -139,6 +140,7 @@ struct Naming {
   std::string_view in_file;
   std::string_view in_network;
   std::span<const Prefix> table;
+  bool absolute_scales = false;  ///< see with_absolute_scales()
 };
 
 constexpr Naming kNamings[] = {{"decode_head.psp_modules.", "classifier.stages.", kMmsegPsp},
@@ -146,7 +148,7 @@ constexpr Naming kNamings[] = {{"decode_head.psp_modules.", "classifier.stages."
                                {"decode_head.aspp_modules.", "classifier.aspp.", kMmsegV3Plus},
                                {"auxiliary_head.convs.0.", "backbone.", kMmsegAux},
                                {"head.fc.", "fc.", kMmclsClassifier},
-                               {"pspmodule.", "classifier.stages.", kTdPsp},
+                               {"pspmodule.", "classifier.stages.", kTdPsp, true},
                                {"aspp.aspp1.", "classifier.aspp.", kJfHead},
                                {"decoder.last_conv.8.", "classifier.aspp.", kJfDecoder},
                                {"decoder.last_conv.6.", "classifier.aspp.", kJfOldDecoder},
@@ -169,6 +171,21 @@ StateDict translated(std::span<const Prefix> table, const StateDict& file, std::
     } else {
       out.emplace(std::move(to), tensor);
     }
+  }
+  return out;
+}
+
+/// The batch norms of the CWD experiments multiply by |gamma| + 1e-5, as InPlaceABN does; others by gamma.
+StateDict with_absolute_scales(const StateDict& file) {
+  constexpr double kEps = 1e-5;
+  StateDict out = file;
+  for (auto& [name, tensor] : out) {
+    constexpr std::string_view kWeight = ".weight";
+    if (!name.ends_with(kWeight) || tensor.ndim() != 1) continue;
+    if (!file.contains(name.substr(0, name.size() - kWeight.size()) + ".running_var")) continue;
+    std::vector<double> scales = tensor.to_vector<double>();
+    for (double& s : scales) s = std::abs(s) + kEps;
+    tensor = Tensor::from(scales, tensor.shape()).copy_as(tensor.dtype());
   }
   return out;
 }
@@ -227,8 +244,9 @@ std::optional<PublishedForm> published_form(const StateDict& file) {
 
 StateDict with_our_names(StateDict file, const StateDict& own, std::vector<std::string>& ignored) {
   for (const Naming& naming : kNamings) {
-    if (any_starts_with(file, naming.in_file) && any_starts_with(own, naming.in_network))
-      file = translated(naming.table, file, ignored);
+    if (!any_starts_with(file, naming.in_file) || !any_starts_with(own, naming.in_network)) continue;
+    if (naming.absolute_scales) file = with_absolute_scales(file);
+    file = translated(naming.table, file, ignored);
   }
   file = with_nested_blocks(std::move(file));
   if (any_starts_with(own, "aux_classifier.") || !any_starts_with(own, "backbone.")) return file;

@@ -11,7 +11,7 @@
 //   VainF's DeepLabV3 and V3+      classifier.classifier.N; MobileNetV2 as low_level_features, high_level_features
 //   mmsegmentation                 decode_head.psp_modules, .aspp_modules, .image_pool, .bottleneck, .c1_bottleneck, .sep_bottleneck,
 //                                  .conv_seg, auxiliary_head
-//   the CWD experiments' PSPNet    pspmodule.stages, head, dsn
+//   the CWD experiments' PSPNet    pspmodule.stages, head, dsn; scales of batch norm become |gamma| + 1e-5, which is what they stand for there
 // The third and fourth come with a MobileNetV2 that pads before the expansion (Note [padding] in models/mobilenet_v2.h), the third's with
 //   a dilation pattern of its own: published_form().
 // A dictionary below state_dict, model_state, ... is found by core/torch_file.h.
