@@ -31,7 +31,7 @@ namespace {
 /// may let out. AddressSanitizer keeps its own accounts, so it is not limited.
 class MemoryLimit {
  public:
-  explicit MemoryLimit(std::uint64_t megabytes) {
+  explicit MemoryLimit([[maybe_unused]] std::uint64_t megabytes) {
     getrlimit(RLIMIT_DATA, &before_);
 #if !defined(__SANITIZE_ADDRESS__)
     std::ifstream status("/proc/self/status");
