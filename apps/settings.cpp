@@ -29,6 +29,7 @@ ModelSettings read_model(const Config& section, const ModelSettings& defaults) {
   m.spec.width = section.get_in_range<double>("width", m.spec.width, 0.05, 4.0);
   m.spec.aux = section.get<bool>("aux", m.spec.aux);
   m.spec.bn_eps = section.get_in_range<double>("bn_eps", m.spec.bn_eps, 1e-12, 1.0);
+  m.spec.bn_momentum = section.get_in_range<double>("bn_momentum", m.spec.bn_momentum, 1e-6, 1.0);
   m.spec.relu6 = section.get<bool>("relu6", m.spec.relu6);
   m.spec.dilation = section.get("dilation", m.spec.dilation);
   m.spec.padding = section.get("padding", m.spec.padding);

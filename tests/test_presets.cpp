@@ -239,6 +239,20 @@ TEST_CASE("every preset is complete and runs its first step") {
   CHECK(staged >= 29);  // the published recipes
 }
 
+TEST_CASE("options of a network reach it from a configuration") {
+  Config config = Config::parse(
+      "{model: {name: deeplabv3plus_mobilenet_v2, padding: before_expansion, dilation: jf, bn_momentum: 0.0003, bn_eps: 1.0e-3}, "
+      "data: {kind: scenes}, train: {steps: 1}}",
+      "test");
+  const models::ModelSpec spec = read_settings(config, Verb::kTrain).model.spec;
+  CHECK(spec.padding == "before_expansion");
+  CHECK(spec.dilation == "jf");
+  CHECK(spec.bn_momentum == 0.0003);
+  CHECK(spec.bn_eps == 1e-3);
+  config.override_with("model.bn_momentum=0");
+  CHECK_THROWS_AS(static_cast<void>(read_settings(config, Verb::kTrain)), ConfigError);
+}
+
 TEST_CASE("every published pair has its preset") {
   std::set<std::string> names;
   for (const Preset& preset : presets()) names.emplace(preset.name);
