@@ -343,15 +343,20 @@ class Group {
   void finish(const ReadyPair& ready, std::int64_t pair, std::int64_t p, const std::int32_t* sums) const {
     std::array<std::int32_t, kColumns> offset;
     offsets(ready, p, offset.data());
+    std::array<std::int64_t, kRows> at;  // of results, in y and in the residual
+    const std::int64_t count = rows(pair);
+    for (std::int64_t i = 0; i < count; ++i)
+      at[static_cast<std::size_t>(i)] = plan_.pixel(pair * kRows + i) * job_.y.c() + group_ * w_.filters + p * kColumns;
     const std::uint8_t* residual = job_.residual.defined() ? job_.residual.ptr<std::uint8_t>() : nullptr;
+    Y* y = job_.y.ptr<Y>();
     for (std::int64_t j = 0; j < w_.width(p); ++j) {
       const std::int64_t column = p * kColumns + j * kSide;
-      const std::int64_t count = std::min(kSide, w_.filters - column);
-      const std::int64_t filter = group_ * w_.filters + column;
-      for (std::int64_t i = 0; i < rows(pair); ++i) {
-        const std::int64_t at = plan_.pixel(pair * kRows + i) * job_.y.c() + filter;
-        store(job_.result, sums + (i / kSide * 2 + j) * 256 + i % kSide * kSide, offset.data() + j * kSide, filter,
-              count, residual != nullptr ? residual + at : nullptr, job_.y.ptr<Y>() + at);
+      const Finish finish(job_.result, offset.data() + j * kSide, group_ * w_.filters + column,
+                          std::min(kSide, w_.filters - column));
+      for (std::int64_t i = 0; i < count; ++i) {
+        const std::int64_t to = at[static_cast<std::size_t>(i)] + j * kSide;
+        finish(sums + (i / kSide * 2 + j) * 256 + i % kSide * kSide, residual != nullptr ? residual + to : nullptr,
+               y + to);
       }
     }
   }

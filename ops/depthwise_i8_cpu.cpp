@@ -52,14 +52,14 @@ void channels(const ResultI8& result, const Taps& taps, const std::int8_t* weigh
   const __m512i transpose = transposition();
   const std::int64_t step = (count + kSide - 1) / kSide * 4 * kSide;
   for (std::int64_t c = 0; c < count; c += kSide, weights += 4 * kSide) {
-    const __mmask16 mask = lanes(count - c);
-    __m512i sum = _mm512_sub_epi32(__m512i{}, _mm512_loadu_si512(offset + c));
+    const Finish finish(result, offset + c, c, count - c);
+    __m512i sum{};
     const std::uint8_t* const* tap = taps.data();
     const std::int8_t* w = weights;
     for (std::int64_t g = 0; g + 1 < groups; ++g, tap += 4, w += step)
-      sum = _mm512_dpbusd_epi32(sum, four_taps<4>(tap, c, mask, transpose), _mm512_loadu_si512(w));
-    sum = _mm512_dpbusd_epi32(sum, four_taps<Last>(tap, c, mask, transpose), _mm512_loadu_si512(w));
-    store(result, sum, c, mask, residual != nullptr ? residual + c : nullptr, y + c);
+      sum = _mm512_dpbusd_epi32(sum, four_taps<4>(tap, c, finish.mask(), transpose), _mm512_loadu_si512(w));
+    sum = _mm512_dpbusd_epi32(sum, four_taps<Last>(tap, c, finish.mask(), transpose), _mm512_loadu_si512(w));
+    finish(sum, residual != nullptr ? residual + c : nullptr, y + c);
   }
 }
 
@@ -90,7 +90,7 @@ void pixel(const ResultI8& result, const Taps& taps, std::int64_t tap_count, con
 #pragma omp simd
       for (std::int64_t i = 0; i < some; ++i) sums[static_cast<std::size_t>(i)] += x[i] * w[4 * i];
     }
-    store(result, sums.data(), offset + c, c, some, residual != nullptr ? residual + c : nullptr, y + c);
+    Finish(result, offset + c, c, some)(sums.data(), residual != nullptr ? residual + c : nullptr, y + c);
   }
 }
 
@@ -104,6 +104,7 @@ void run_row(const ConvI8& job, const std::int8_t* weights, std::int64_t row, co
   const std::int64_t count = job.x.c(), kh = job.w[2], kw = job.w[3], width = job.x.w();
   const std::int64_t n = row / job.y.h();
   const std::int64_t top = row % job.y.h() * o.stride[0] - o.padding[0];
+  const ResultI8 result = job.result;  // a copy, see Finish
   Taps taps;
   std::array<std::int64_t, kMostTaps> advance{};
   bool whole = false;  // the columns of the pixel before
@@ -124,7 +125,7 @@ void run_row(const ConvI8& job, const std::int8_t* weights, std::int64_t row, co
     }
     whole = inside;
     const std::int64_t at = (row * job.y.w() + q) * count;
-    pixel(job.result, taps, kh * kw, weights, count, offset,
+    pixel(result, taps, kh * kw, weights, count, offset,
           job.residual.defined() ? job.residual.ptr<std::uint8_t>() + at : nullptr, job.y.ptr<Y>() + at);
   }
 }
