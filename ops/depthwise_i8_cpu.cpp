@@ -34,33 +34,51 @@ __m512i transposition() noexcept {
   return _mm512_load_si512(index.data());
 }
 
+template <bool Whole>
+[[gnu::always_inline]] inline __m128i load(const std::uint8_t* x, __mmask16 mask) {
+  if constexpr (Whole) return _mm_loadu_si128(reinterpret_cast<const __m128i*>(x));  // becomes part of what uses it
+  return _mm_maskz_loadu_epi8(mask, x);
+}
+
 /// Channels c .. c + 15 of `Count` taps, those of a channel side by side.
-template <std::int64_t Count>
+template <std::int64_t Count, bool Whole>
 [[gnu::always_inline]] inline __m512i four_taps(const std::uint8_t* const* taps, std::int64_t c, __mmask16 mask,
                                                 __m512i transpose) {
-  __m512i four = _mm512_zextsi128_si512(_mm_maskz_loadu_epi8(mask, taps[0] + c));
-  if constexpr (Count > 1) four = _mm512_inserti32x4(four, _mm_maskz_loadu_epi8(mask, taps[1] + c), 1);
-  if constexpr (Count > 2) four = _mm512_inserti32x4(four, _mm_maskz_loadu_epi8(mask, taps[2] + c), 2);
-  if constexpr (Count > 3) four = _mm512_inserti32x4(four, _mm_maskz_loadu_epi8(mask, taps[3] + c), 3);
+  __m512i four = _mm512_zextsi128_si512(load<Whole>(taps[0] + c, mask));
+  if constexpr (Count > 1) four = _mm512_inserti32x4(four, load<Whole>(taps[1] + c, mask), 1);
+  if constexpr (Count > 2) four = _mm512_inserti32x4(four, load<Whole>(taps[2] + c, mask), 2);
+  if constexpr (Count > 3) four = _mm512_inserti32x4(four, load<Whole>(taps[3] + c, mask), 3);
   return _mm512_maskz_permutexvar_epi8(~__mmask64{0}, transpose, four);
 }
 
-/// All channels of one result; `Last` taps are in the last group.
+/// Channels c .. c + 15 of one result; `Last` taps are in the last group, groups of weights are `step` bytes apart.
+template <std::int64_t Last, bool Whole, class Y>
+[[gnu::always_inline]] inline void vector(const ResultI8& result, const std::uint8_t* const* tap,
+                                          const std::int8_t* weights, std::int64_t groups, std::int64_t step,
+                                          std::int64_t c, std::int64_t count, __m512i transpose,
+                                          const std::int32_t* offset, const std::uint8_t* residual, Y* y) {
+  const Finish finish(result, offset + c, c, count - c);
+  __m512i sum{};
+  for (std::int64_t g = 0; g + 1 < groups; ++g, tap += 4, weights += step) {
+    const __m512i four = four_taps<4, Whole>(tap, c, finish.mask(), transpose);
+    sum = _mm512_dpbusd_epi32(sum, four, _mm512_loadu_si512(weights));
+  }
+  const __m512i four = four_taps<Last, Whole>(tap, c, finish.mask(), transpose);
+  sum = _mm512_dpbusd_epi32(sum, four, _mm512_loadu_si512(weights));
+  finish(sum, residual != nullptr ? residual + c : nullptr, y + c);
+}
+
+/// All channels of one result.
 template <std::int64_t Last, class Y>
 void channels(const ResultI8& result, const Taps& taps, const std::int8_t* weights, std::int64_t groups,
               std::int64_t count, const std::int32_t* offset, const std::uint8_t* residual, Y* y) {
   const __m512i transpose = transposition();
   const std::int64_t step = (count + kSide - 1) / kSide * 4 * kSide;
-  for (std::int64_t c = 0; c < count; c += kSide, weights += 4 * kSide) {
-    const Finish finish(result, offset + c, c, count - c);
-    __m512i sum{};
-    const std::uint8_t* const* tap = taps.data();
-    const std::int8_t* w = weights;
-    for (std::int64_t g = 0; g + 1 < groups; ++g, tap += 4, w += step)
-      sum = _mm512_dpbusd_epi32(sum, four_taps<4>(tap, c, finish.mask(), transpose), _mm512_loadu_si512(w));
-    sum = _mm512_dpbusd_epi32(sum, four_taps<Last>(tap, c, finish.mask(), transpose), _mm512_loadu_si512(w));
-    finish(sum, residual != nullptr ? residual + c : nullptr, y + c);
-  }
+  std::int64_t c = 0;
+  for (; c + kSide <= count; c += kSide)
+    vector<Last, true>(result, taps.data(), weights + 4 * c, groups, step, c, count, transpose, offset, residual, y);
+  if (c < count)
+    vector<Last, false>(result, taps.data(), weights + 4 * c, groups, step, c, count, transpose, offset, residual, y);
 }
 
 template <class Y>

@@ -11,6 +11,24 @@ namespace {
 
 constexpr std::int64_t kGrain = 1 << 15;
 
+template <class T>
+void quantise_some(const T* from, std::uint8_t* to, std::int64_t count, Quantisation q) {
+  const float steps = 1.0F / q.scale;
+  const auto low = static_cast<float>(-q.zero), high = static_cast<float>(255 - q.zero);
+#pragma omp simd
+  for (std::int64_t i = 0; i < count; ++i) {
+    const float v = static_cast<float>(from[i]) * steps;
+    const float above = v > low ? v : low;  // in this order, for NaN
+    to[i] = static_cast<std::uint8_t>(round_to_even(above < high ? above : high) + q.zero);
+  }
+}
+
+void dequantise_some(const std::uint8_t* from, float* to, std::int64_t count, Quantisation q) {
+#pragma omp simd
+  for (std::int64_t i = 0; i < count; ++i)
+    to[i] = q.scale * static_cast<float>(static_cast<std::int32_t>(from[i]) - q.zero);
+}
+
 }  // namespace
 
 Quantisation quantisation_of(double low, double high) {
@@ -38,16 +56,8 @@ Tensor quantise(const Tensor& x_any, const Quantisation& q) {
   visit_fast_dtype("quantise", x.dtype(), [&](auto type) {
     const auto* from = x.data<decltype(type)>();
     auto* to = y.data<std::uint8_t>();
-    parallel_for(x.numel(), kGrain, [from, to, q](std::int64_t begin, std::int64_t end) {
-      const float steps = 1.0F / q.scale;
-      const auto low = static_cast<float>(-q.zero), high = static_cast<float>(255 - q.zero);
-      const std::int32_t zero = q.zero;  // copies, because a store of bytes may change whatever a reference refers to
-#pragma omp simd
-      for (std::int64_t i = begin; i < end; ++i) {
-        const float v = static_cast<float>(from[i]) * steps;
-        const float above = v > low ? v : low;  // in this order, for NaN
-        to[i] = static_cast<std::uint8_t>(round_to_even(above < high ? above : high) + zero);
-      }
+    parallel_for(x.numel(), kGrain, [&](std::int64_t begin, std::int64_t end) {
+      quantise_some(from + begin, to + begin, end - begin, q);
     });
   });
   return y;
@@ -61,12 +71,8 @@ Tensor dequantise(const Tensor& x_any, const Quantisation& q) {
   const Tensor y = Tensor::empty(x.shape());
   const auto* from = x.data<std::uint8_t>();
   auto* to = y.data<float>();
-  parallel_for(x.numel(), kGrain, [from, to, q](std::int64_t begin, std::int64_t end) {
-    const float scale = q.scale;
-    const std::int32_t zero = q.zero;
-#pragma omp simd
-    for (std::int64_t i = begin; i < end; ++i)
-      to[i] = scale * static_cast<float>(static_cast<std::int32_t>(from[i]) - zero);
+  parallel_for(x.numel(), kGrain, [&](std::int64_t begin, std::int64_t end) {
+    dequantise_some(from + begin, to + begin, end - begin, q);
   });
   return y;
 }
