@@ -46,8 +46,9 @@ Sources sources_of(const CalibrateArgs& args, const LoadedModel& loaded) {
   std::optional<Config> config;
   try {
     config = stored_config(args, args.model);
-  } catch (const ConfigError&) {
+  } catch (const ConfigError& e) {
     if (args.images.empty() || !args.config.empty() || !args.split.empty()) throw;
+    log_info("only the pictures that ranges are found on are compared: {}", e.what());
   }
   if (config) {
     if (!args.split.empty()) config->override_with("data.val_split=" + args.split);
