@@ -160,6 +160,7 @@ TrainSettings read_train(const Config& section, const TrainSettings& defaults) {
   t.nesterov = section.get<bool>("nesterov", t.nesterov);
   t.weight_decay = number("weight_decay", t.weight_decay, 0, 1);
   t.decay_vectors = section.get<bool>("decay_vectors", t.decay_vectors);
+  t.decay_depthwise = section.get<bool>("decay_depthwise", t.decay_depthwise);
   t.head_lr = number("head_lr", t.head_lr, 0, 1e4);
   t.schedule = section.choice("schedule", t.schedule, {"poly", "cosine", "step", "constant"});
   t.power = number("power", t.power, 0, 10);

@@ -62,6 +62,7 @@ struct TrainSettings {
   bool nesterov = false;
   double weight_decay = 5e-4;
   bool decay_vectors = true;      ///< weight decay on biases and batch-norm parameters too
+  bool decay_depthwise = true;    ///< weight decay on depthwise kernels too
   double head_lr = 1.0;           ///< learning-rate multiplier of everything outside the backbone
   std::string schedule = "poly";  ///< poly | cosine | step | constant
   double power = 0.9;

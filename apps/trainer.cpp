@@ -51,19 +51,27 @@ nn::ScheduleOptions schedule_options(const TrainSettings& t, std::int64_t total)
   return o;
 }
 
-/// Backbone and head, each with and without weight decay on its vectors.
+bool is_depthwise(const nn::NamedTensor& p) {
+  return p.tensor.ndim() == 4 && p.tensor.size(1) == 1 && p.tensor.size(0) > 1;
+}
+
+}  // namespace
+
 std::unique_ptr<nn::Optimizer> build_optimizer(const TrainSettings& t, const nn::Module& module) {
-  std::vector<nn::ParameterGroup> groups(4);
+  constexpr std::size_t kKinds = 3;
+  const std::array<const char*, kKinds> kinds{"", " vectors", " depthwise"};
+  const std::array<bool, kKinds> decays{true, t.decay_vectors, t.decay_depthwise};
+  std::vector<nn::ParameterGroup> groups(2 * kKinds);
   for (std::size_t i = 0; i < groups.size(); ++i) {
-    const bool head = i >= 2;
-    const bool vectors = i % 2 == 1;
+    const bool head = i >= kKinds;
     groups[i].lr_multiplier = head ? t.head_lr : 1.0;
-    groups[i].weight_decay = vectors && !t.decay_vectors ? 0.0 : t.weight_decay;
-    groups[i].name = fmt::format("{}{}", head ? "head" : "backbone", vectors ? " vectors" : "");
+    groups[i].weight_decay = decays.at(i % kKinds) ? t.weight_decay : 0.0;
+    groups[i].name = fmt::format("{}{}", head ? "head" : "backbone", kinds.at(i % kKinds));
   }
-  nn::assign_parameters(groups, module, [](const nn::NamedTensor& p) {
+  nn::assign_parameters(groups, module, [&](const nn::NamedTensor& p) {
     const bool head = p.name.find("backbone.") == std::string::npos;
-    return (head ? 2 : 0) + (nn::is_vector_parameter(p) ? 1 : 0);
+    const int kind = nn::is_vector_parameter(p) ? 1 : is_depthwise(p) && !t.decay_depthwise ? 2 : 0;
+    return (head ? static_cast<int>(kKinds) : 0) + kind;
   });
   std::erase_if(groups, [](const nn::ParameterGroup& g) { return g.params.empty(); });
   nn::OptimizerOptions options;
@@ -72,8 +80,6 @@ std::unique_ptr<nn::Optimizer> build_optimizer(const TrainSettings& t, const nn:
   options.nesterov = t.nesterov;
   return nn::make_optimizer(options, std::move(groups));
 }
-
-}  // namespace
 
 Trainer::Trainer(fs::path run, Settings settings, std::shared_ptr<Task> task,
                  std::shared_ptr<const datasets::Dataset> train, std::string config_text)

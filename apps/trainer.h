@@ -41,6 +41,9 @@ struct TrainOutcome {
   bool interrupted = false;        ///< Ctrl-C: saved (exit status 130)
 };
 
+/// Backbone and head, each in groups of its own for what has weight decay and what has not.
+[[nodiscard]] std::unique_ptr<nn::Optimizer> build_optimizer(const TrainSettings& settings, const nn::Module& module);
+
 class Trainer {
  public:
   /// `run` exists and is writable. `config_text` is the merged configuration, stored in checkpoints.

@@ -239,6 +239,31 @@ TEST_CASE("every preset is complete and runs its first step") {
   CHECK(staged >= 29);  // the published recipes
 }
 
+TEST_CASE("weight decay spares what a configuration says") {
+  const auto model = test::on_meta({.name = "ka_student_mobilenet_v2", .width = 0.35});
+  for (const auto& [vectors, depthwise] : {std::pair{true, true}, {false, true}, {true, false}, {false, false}}) {
+    CAPTURE(vectors);
+    CAPTURE(depthwise);
+    TrainSettings t;
+    t.weight_decay = 0.25;
+    t.decay_vectors = vectors;
+    t.decay_depthwise = depthwise;
+    std::size_t kernels = 0, count = 0;
+    const auto optimizer = build_optimizer(t, *model);
+    for (const auto& group : optimizer->groups()) {
+      for (const auto& p : group.params) {
+        const bool kernel = p.tensor.ndim() == 4 && p.tensor.size(2) == 3 && p.tensor.size(1) == 1;
+        const bool decays = kernel ? depthwise : p.tensor.ndim() > 1 || vectors;
+        CHECK_MESSAGE(group.weight_decay == (decays ? 0.25 : 0.0), p.name);
+        kernels += kernel;
+        ++count;
+      }
+    }
+    CHECK(kernels == 17);  // one per block
+    CHECK(count == model->named_parameters().size());
+  }
+}
+
 TEST_CASE("options of a network reach it from a configuration") {
   Config config = Config::parse(
       "{model: {name: deeplabv3plus_mobilenet_v2, padding: before_expansion, dilation: jf, bn_momentum: 0.0003, bn_eps: 1.0e-3}, "
