@@ -143,6 +143,7 @@ struct BenchArgs {
   std::int64_t classes = 11;
   int steps = 10;
   int warmup = 3;
+  bool cuda_graph = false;
   bool json = false;
 };
 

@@ -231,6 +231,7 @@ int run(int argc, char** argv) {
   bench_verb->add_option("--classes", bench.classes, "number of classes")->capture_default_str();
   bench_verb->add_option("--steps", bench.steps, "timed steps")->capture_default_str();
   bench_verb->add_option("--warmup", bench.warmup, "steps before the clock starts")->capture_default_str();
+  bench_verb->add_flag("--cuda-graph", bench.cuda_graph, "on a GPU: record the step and time its replays");
   bench_verb->add_flag("--json", bench.json, "print JSON");
   verbs.emplace_back(bench_verb, [&] { return run_bench(bench); });
 

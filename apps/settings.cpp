@@ -154,6 +154,7 @@ TrainSettings read_train(const Config& section, const TrainSettings& defaults) {
   t.batch = count("batch", t.batch, 1, 4096);
   t.accumulate = count("accumulate", t.accumulate, 1, 4096);
   t.precision = section.choice("precision", t.precision, {"f32", "bf16"});
+  t.cuda_graph = section.choice("cuda_graph", t.cuda_graph, {"auto", "on", "off"});
   t.optimizer = section.choice("optimizer", t.optimizer, {"sgd", "adamw"});
   t.lr = number("lr", t.lr, 0, 1e3);
   t.momentum = number("momentum", t.momentum, 0, 1);

@@ -54,9 +54,10 @@ struct TrainSettings {
   std::int64_t steps = 0;
   std::int64_t epochs = 0;  ///< alternative to steps
   std::int64_t batch = 8;
-  std::int64_t accumulate = 1;    ///< batches per optimizer step
-  std::string precision = "f32";  ///< f32 | bf16
-  std::string optimizer = "sgd";  ///< sgd | adamw
+  std::int64_t accumulate = 1;      ///< batches per optimizer step
+  std::string precision = "f32";    ///< f32 | bf16
+  std::string cuda_graph = "auto";  ///< auto | on | off: see step_recorder.h
+  std::string optimizer = "sgd";    ///< sgd | adamw
   double lr = 0.01;
   double momentum = 0.9;
   bool nesterov = false;

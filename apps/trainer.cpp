@@ -13,7 +13,9 @@
 #include "core/file_io.h"
 #include "core/log.h"
 #include "core/memory.h"
+#include "core/profile.h"
 #include "core/rng.h"
+#include "core/step_graph.h"
 #include "nn/checkpoint.h"
 #include "nn/clip.h"
 #include "nn/layers.h"
@@ -94,6 +96,7 @@ Trainer::Trainer(fs::path run, Settings settings, std::shared_ptr<Task> task,
   const auto& t = settings_.train;
   total_ = t.steps > 0 ? t.steps : std::max<std::int64_t>(1, t.epochs * loader_.batches_per_epoch() / t.accumulate);
   task_->set_steps_per_epoch(static_cast<double>(loader_.batches_per_epoch()) / static_cast<double>(t.accumulate));
+  recorder_ = std::make_unique<StepRecorder>(device_, t.cuda_graph, task_->work_of_host());
   if (t.ema > 0) ema_ = std::make_unique<nn::Ema>(task_->result(), nn::EmaOptions{.decay = t.ema});
 }
 
@@ -123,36 +126,70 @@ std::int64_t Trainer::resume() {
 
 void Trainer::train_step(std::int64_t step) {
   const auto& t = settings_.train;
-  Generator dropout(settings_.seed, mix_stream(kDropoutStream, static_cast<std::uint64_t>(step)));
-  const nn::GeneratorScope scope(dropout);
+  const ProfileRange range("step");
   InFlight flight;
   flight.step = step;
   StepResult& result = flight.result;
-  std::vector<Tensor> numbers;  // on the device
   result.lr = nn::learning_rate(schedule_options(t, total_), step);
-  optimizer_->zero_grad();
-  const double share = 1.0 / static_cast<double>(t.accumulate);
-  for (std::int64_t k = 0; k < t.accumulate; ++k) {
+  optimizer_->set_rate(result.lr);
+  const auto next = [&]() -> StepInputs {
+    const ProfileRange data("data");
     const auto batch = loader_.next();
     result.wait_seconds += batch->wait_seconds;
     for (const auto index : batch->indices) result.samples.push_back(train_->name(index));
+    return {batch->images, batch->labels};
+  };
+  StepOutputs out = recorder_->run(step, task_->phase(step, total_), t.accumulate, next,
+                                   [&](const StepRecorder::Source& inputs) { return work(step, inputs, result); });
+  if (out.replayed) {
+    for (auto& term : out.terms) term.weight = task_->weight_of(term.id, step, total_);
+  }
+  if (result.terms.empty()) name_terms(out, result);
+  flight.numbers = std::move(out.counts);
+  flight.norm = out.norm;
+  task_->after_step(step, total_);
+  if (ema_) ema_->update();
+  flight.values = Readback(out.numbers);
+  result.end_seconds = monotonic_seconds();
+  in_flight_.push_back(std::move(flight));
+}
+
+void Trainer::name_terms(const StepOutputs& out, StepResult& result) {
+  for (const auto& term : out.terms) {
+    result.terms.emplace_back();
+    result.terms.back().name = term.name;
+    result.terms.back().weight = term.weight;
+  }
+}
+
+/// Everything of a step that a recording repeats: forward, backward, update.
+StepOutputs Trainer::work(std::int64_t step, const StepRecorder::Source& inputs, StepResult& result) {
+  const auto& t = settings_.train;
+  const auto stream = [](std::int64_t at) { return mix_stream(kDropoutStream, static_cast<std::uint64_t>(at)); };
+  Generator dropout(settings_.seed, stream(step));
+  const nn::GeneratorScope scope(dropout);
+  if (StepGraph* graph = StepGraph::current()) graph->random_stream(stream);
+  StepOutputs out;
+  optimizer_->zero_grad();
+  const double share = 1.0 / static_cast<double>(t.accumulate);
+  for (std::int64_t k = 0; k < t.accumulate; ++k) {
+    const StepInputs batch = inputs();
     distill::Objective objective;
     {
       const AutocastGuard precision(t.precision == "bf16");
-      objective = task_->forward(batch->images.to(device_), batch->labels.to(device_), step, total_);
+      objective = task_->forward(batch.images, batch.labels, step, total_);
       if (t.accumulate > 1) objective.total = ops::mul_scalar(objective.total, share);
     }
-    result.terms.resize(objective.terms.size());
     std::vector<Tensor> losses{objective.total};
-    for (std::size_t i = 0; i < objective.terms.size(); ++i) {
-      result.terms[i].name = objective.terms[i].name;
-      result.terms[i].weight = objective.terms[i].weight;
-      losses.push_back(objective.terms[i].raw);
+    for (const auto& term : objective.terms) {
+      if (k == 0) out.terms.push_back({std::string(term.name), term.id, term.weight});
+      losses.push_back(term.raw);
     }
     if (device_.is_cuda()) {
-      flight.numbers.push_back(losses.size());
-      numbers.insert(numbers.end(), losses.begin(), losses.end());
+      out.counts.push_back(losses.size());
+      for (const Tensor& loss : losses) out.numbers.push_back(loss.detach());  // the number, not its history
     } else {
+      if (k == 0) name_terms(out, result);
       add_numbers(Readback(losses).wait(), result);
       check_finite(step, result);
     }
@@ -160,18 +197,14 @@ void Trainer::train_step(std::int64_t step) {
   }
   if (t.clip_norm > 0) {
     if (device_.is_cuda()) {
-      numbers.push_back(nn::clip_grad_norm_on_device_(optimizer_->parameters(), t.clip_norm));
-      flight.norm = true;
+      out.numbers.push_back(nn::clip_grad_norm_on_device_(optimizer_->parameters(), t.clip_norm));
+      out.norm = true;
     } else {
       nn::clip_grad_norm_(optimizer_->parameters(), t.clip_norm);
     }
   }
   optimizer_->step(result.lr);
-  task_->after_step(step, total_);
-  if (ema_) ema_->update();
-  flight.values = Readback(numbers);
-  result.end_seconds = monotonic_seconds();
-  in_flight_.push_back(std::move(flight));
+  return out;
 }
 
 /// `values`: the loss of one accumulated batch and its terms.

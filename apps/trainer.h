@@ -21,6 +21,7 @@
 
 #include "apps/run_log.h"
 #include "apps/settings.h"
+#include "apps/step_recorder.h"
 #include "apps/task.h"
 #include "core/readback.h"
 #include "datasets/loader.h"
@@ -73,6 +74,8 @@ class Trainer {
   };
 
   void train_step(std::int64_t step);
+  [[nodiscard]] StepOutputs work(std::int64_t step, const StepRecorder::Source& inputs, StepResult& result);
+  static void name_terms(const StepOutputs& out, StepResult& result);
   /// Reads and logs the oldest steps until only `most` are in flight.
   void settle(std::size_t most);
   void add_numbers(std::span<const double> values, StepResult& result) const;
@@ -94,6 +97,7 @@ class Trainer {
   datasets::Loader loader_;
   std::unique_ptr<nn::Optimizer> optimizer_;
   std::unique_ptr<nn::Ema> ema_;
+  std::unique_ptr<StepRecorder> recorder_;
   Device device_;  // of what is trained
   std::deque<InFlight> in_flight_;
   static constexpr double kNoScore = -std::numeric_limits<double>::infinity();

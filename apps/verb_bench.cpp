@@ -5,6 +5,8 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <functional>
+#include <memory>
 
 #include "apps/cli.h"
 #include "apps/floor.h"
@@ -15,6 +17,7 @@
 #include "core/log.h"
 #include "core/memory.h"
 #include "core/rng.h"
+#include "core/step_graph.h"
 #include "distill/distiller.h"
 #include "models/summary.h"
 #include "models/zoo.h"
@@ -56,6 +59,19 @@ Floor step_floor(const BenchArgs& args, const Shape& images, const MachineSpeed&
   return floor;
 }
 
+/// A graph of the step, rehearsed and recorded.
+std::unique_ptr<StepGraph> record_step(Device device, const std::function<void(std::int64_t)>& work) {
+  std::string why = StepGraph::obstacle(device);
+  std::unique_ptr<StepGraph> graph;
+  if (why.empty()) {
+    graph = std::make_unique<StepGraph>(std::make_shared<GraphMemory>(device));
+    why = graph->rehearse(0, [&] { work(0); });
+  }
+  if (why.empty()) why = graph->record(0, [&] { work(0); });
+  if (!why.empty()) fail<ConfigError>("bench --cuda-graph", "the step cannot be recorded: {}", why);
+  return graph;
+}
+
 /// Largest resident size of this process so far, in MiB.
 double peak_rss_mb() {
   struct rusage usage {};
@@ -86,8 +102,8 @@ int run_bench(const BenchArgs& args) {
   for (auto& id : ids) id = static_cast<std::uint8_t>(g.below(static_cast<std::uint64_t>(args.classes)));
   const Tensor labels = Tensor::from(ids, {args.batch, size[0], size[1]}).to(device);
 
-  double loss = 0;
-  const auto step = [&](std::int64_t k) {
+  Tensor total;
+  const auto work = [&](std::int64_t k) {
     optimizer.zero_grad();
     distill::Objective o;
     {
@@ -96,9 +112,16 @@ int run_bench(const BenchArgs& args) {
     }
     o.total.backward();
     optimizer.step(0.01);
-    loss = o.total.item();
+    total = o.total.detach();
+  };
+  std::unique_ptr<StepGraph> graph;
+  double loss = 0;
+  const auto step = [&](std::int64_t k) {
+    graph ? graph->replay(k) : work(k);
+    loss = total.item();
   };
   for (int k = 0; k < args.warmup; ++k) step(k);
+  if (args.cuda_graph) graph = record_step(device, work);
   const auto memory = [&] { return device.is_cuda() ? cuda::memory_stats(device) : CpuAllocator::get().stats(); };
   const auto before = memory();
   std::vector<double> ms;
@@ -120,6 +143,7 @@ int run_bench(const BenchArgs& args) {
                            .add("what", "distillation step")
                            .add("device", device.to_string())
                            .add("dtype", args.dtype)
+                           .add("cuda_graph", args.cuda_graph)
                            .add("ms", std::span<const double>(ms))
                            .add("median_ms", median)
                            .add("peak_rss_mb", peak_mb)

@@ -13,6 +13,7 @@
 
 #include "core/cuda.h"
 #include "core/parallel.h"
+#include "core/profile.h"
 
 namespace limbeck {
 namespace {
@@ -283,6 +284,7 @@ struct Engine {
     LIMBECK_CHECK(!node.released_, "backward",
                   "second backward through {}: its saved tensors are gone; pass retain_graph = true the first time",
                   where(node));
+    const ProfileRange range(node.name());
     node.backward(gy, gx);
     if (anomaly_mode) {
       for (std::size_t i = 0; i < gx.size(); ++i) {
@@ -313,6 +315,7 @@ void backward(const Tensor& root, const Tensor& seed, BackwardOptions options) {
                   root.shape());
   }
   const NoGradGuard off;
+  const ProfileRange range("backward");
   Tensor start =
       seed.defined() ? seed.copy_as(root.dtype()) : Tensor::full(root.shape(), 1.0, root.dtype(), root.device());
   const AutogradMeta& meta = *root.impl()->autograd;

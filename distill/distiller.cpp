@@ -9,7 +9,9 @@
 #include "core/autograd.h"
 #include "core/log.h"
 #include "core/nearest_word.h"
+#include "core/profile.h"
 #include "core/rng.h"
+#include "core/step_graph.h"
 #include "distill/teacher_code.h"
 #include "ops/copy.h"
 #include "ops/elementwise.h"
@@ -19,6 +21,7 @@ namespace limbeck::distill {
 namespace {
 
 constexpr const char* kLogits = "logits";
+constexpr std::size_t kCe = 0, kAux = 1, kFirstTerm = 2;  // TermValue::id
 constexpr const char* kUnequalChannels =
     "term '{}': student tap '{}' has {} channels, teacher tap '{}' has {}; add a connector";
 
@@ -226,8 +229,39 @@ double Distiller::weight_at(const WeightSchedule& weight, std::int64_t step, std
   return weight.at(step, total_steps, steps_per_epoch_);
 }
 
+std::string Distiller::phase(std::int64_t step, std::int64_t total_steps) const {
+  std::string text = trains_connectors_only(step, total_steps) ? "connectors " : "";
+  for (const Term& term : terms_) text += weight_at(term.weight, step, total_steps) > 0 ? '1' : '0';
+  return text;
+}
+
+double Distiller::weight_of(std::size_t id, std::int64_t step, std::int64_t total_steps) const {
+  if (id >= kFirstTerm) return weight_at(terms_[id - kFirstTerm].weight, step, total_steps);
+  return weight_at(options_.ce_weight, step, total_steps) * (id == kAux ? options_.aux_weight : 1.0);
+}
+
+std::string Distiller::work_of_host() const {
+  for (const Term& term : terms_) {
+    const std::string what = term.loss->work_of_host();
+    if (!what.empty()) return fmt::format("term '{}' {}", term.name, what);
+  }
+  return {};
+}
+
+Tensor Distiller::weighted(const Tensor& raw, std::size_t id, std::int64_t step, std::int64_t total_steps) const {
+  const WeightSchedule& schedule = id >= kFirstTerm ? terms_[id - kFirstTerm].weight : options_.ce_weight;
+  StepGraph* graph = schedule.is_constant() ? nullptr : StepGraph::current();
+  if (graph != nullptr) {
+    return ops::mul(raw,
+                    graph->number([this, id, total_steps](std::int64_t at) { return weight_of(id, at, total_steps); }));
+  }
+  const double weight = weight_of(id, step, total_steps);
+  return weight == 1.0 ? raw : ops::mul_scalar(raw, weight);
+}
+
 models::Output Distiller::run_teacher(const Tensor& images, bool with_code) {
   const NoGradGuard off;
+  const ProfileRange range("teacher");
   models::Output output = as_maps((*frozen_teacher_)(images));
   if (with_code) {
     TeacherCode& code = *options_.teacher_code;
@@ -250,29 +284,27 @@ Objective Distiller::forward(const Tensor& images, const Tensor& given, std::int
   const models::Output student = [&] {
     std::optional<NoGradGuard> off;
     if (trains_connectors_only(step, total_steps)) off.emplace();
+    const ProfileRange range("student");
     return as_maps(student_->forward(images, student_taps_));
   }();
 
   Objective objective;
   objective.terms.reserve(terms_.size() + 2);
-  const auto add_term = [&](std::string_view name, const Tensor& raw, double weight) {
-    objective.terms.push_back({std::string(name), raw.detach(), weight});
-    const Tensor weighted = weight == 1.0 ? raw : ops::mul_scalar(raw, weight);
-    objective.total = objective.total.defined() ? ops::add(objective.total, weighted) : weighted;
+  const auto add_term = [&](std::string_view name, const Tensor& raw, std::size_t id) {
+    objective.terms.push_back({std::string(name), raw.detach(), weight_of(id, step, total_steps), id});
+    const Tensor part = weighted(raw, id, step, total_steps);
+    objective.total = objective.total.defined() ? ops::add(objective.total, part) : part;
   };
 
   const auto cross_entropy = [&](const Tensor& logits) {
     const Tensor full = ops::resize_bilinear(logits, {labels.size(1), labels.size(2)}, options_.align_corners);
     return ops::cross_entropy(full, labels, options_.cross_entropy);
   };
-  const double ce_weight = weight_at(options_.ce_weight, step, total_steps);
-  add_term("ce", cross_entropy(student.logits), ce_weight);
-  if (student.aux.defined() && options_.aux_weight > 0) {
-    add_term("aux", cross_entropy(student.aux), ce_weight * options_.aux_weight);
-  }
+  add_term("ce", cross_entropy(student.logits), kCe);
+  if (student.aux.defined() && options_.aux_weight > 0) add_term("aux", cross_entropy(student.aux), kAux);
   for (std::size_t i = 0; i < terms_.size(); ++i) {
-    const double weight = weight_at(terms_[i].weight, step, total_steps);
-    if (weight > 0) add_term(terms_[i].name, term_value(i, student, teacher, labels, step, total_steps), weight);
+    if (weight_at(terms_[i].weight, step, total_steps) <= 0) continue;
+    add_term(terms_[i].name, term_value(i, student, teacher, labels, step, total_steps), kFirstTerm + i);
   }
   return objective;
 }

@@ -56,8 +56,9 @@ struct ObjectiveOptions {
 /// Value of one term in one step, before and after weighting.
 struct TermValue {
   std::string name;
-  Tensor raw;         ///< scalar without history; read it when it is needed, not in every step
-  double weight = 1;  ///< in force at this step
+  Tensor raw;          ///< scalar without history; read it when it is needed, not in every step
+  double weight = 1;   ///< in force at this step
+  std::size_t id = 0;  ///< for weight_of()
 };
 
 struct Objective {
@@ -104,6 +105,13 @@ class Distiller final : public nn::Module {
   /// Without it such weights are an error.
   void set_steps_per_epoch(double steps);
 
+  /// Steps of equal phase do the same work, with other weights: the terms that count and what is trained.
+  [[nodiscard]] std::string phase(std::int64_t step, std::int64_t total_steps) const;
+  /// The weight of an Objective's term at any step.
+  [[nodiscard]] double weight_of(std::size_t id, std::int64_t step, std::int64_t total_steps) const;
+  /// Why steps cannot be recorded (core/step_graph.h); empty if nothing is known that forbids it.
+  [[nodiscard]] std::string work_of_host() const;
+
   /// To be called once after every optimizer step: lets losses train their own parts (see Loss::after_step).
   void after_step(std::int64_t step, std::int64_t total_steps);
 
@@ -122,6 +130,8 @@ class Distiller final : public nn::Module {
   [[nodiscard]] bool trains_connectors_only(std::int64_t step, std::int64_t total_steps) const;
   void check_connector_epochs() const;
   [[nodiscard]] double weight_at(const WeightSchedule& weight, std::int64_t step, std::int64_t total_steps) const;
+  /// raw times the weight of the term; in a recording the weight is a number on the device, where it changes by step.
+  [[nodiscard]] Tensor weighted(const Tensor& raw, std::size_t id, std::int64_t step, std::int64_t total_steps) const;
   [[nodiscard]] LossContext context_of(std::size_t index) const;
   void set_teacher_mode();
   void check_channels(std::size_t index) const;

@@ -77,6 +77,10 @@ class HolisticLoss final : public Loss {
     return ops::neg(ops::mean((*discriminator_)(s)));
   }
 
+  [[nodiscard]] std::string work_of_host() const override {
+    return "keeps the maps of the step and trains its discriminator on them afterwards";
+  }
+
   void after_step(std::int64_t step, std::int64_t total_steps) override {
     if (maps_.empty()) return;  // the term had no weight in this step
     restore_optimizer();

@@ -35,6 +35,8 @@ class WeightSchedule {
 
   /// `steps_per_epoch` may be a fraction (accumulated batches); only schedules that need_epochs() look at it.
   [[nodiscard]] double at(std::int64_t step, std::int64_t total, double steps_per_epoch = 0) const noexcept;
+  /// True if at() is the same at every step.
+  [[nodiscard]] bool is_constant() const noexcept { return kind_ == Kind::kConstant; }
   [[nodiscard]] bool needs_epochs() const noexcept { return kind_ == Kind::kEpochs; }
   /// "3", "linear 0 -> 3", "0 -> 3 by epochs", "3, 0 from step 20000", for logs and run.json.
   [[nodiscard]] std::string describe() const;

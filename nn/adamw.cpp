@@ -46,13 +46,18 @@ void AdamW::update(const Entry& entry, const ParameterGroup& group, double lr, c
   run<double>(options_, entry.updates, group.weight_decay, lr, piece);
 }
 
-void AdamW::update(const DeviceUpdates& updates, const ParameterGroup& group, double lr, std::int64_t count) const {
+std::array<double, 3> AdamW::step_numbers(const ParameterGroup& group, double lr, std::int64_t count) const {
   const auto t = static_cast<double>(count);
+  return {1.0 - lr * group.weight_decay, lr / (1.0 - std::pow(options_.beta1, t)),
+          std::sqrt(1.0 - std::pow(options_.beta2, t))};
+}
+
+void AdamW::update(const DeviceUpdates& updates, const ParameterGroup&, const StepNumbers& numbers) const {
   const auto number = [](double v) { return static_cast<float>(v); };
-  adamw_update_cuda(
-      updates, {number(1.0 - lr * group.weight_decay), number(lr / (1.0 - std::pow(options_.beta1, t))),
-                number(std::sqrt(1.0 - std::pow(options_.beta2, t))), number(options_.beta1), number(options_.beta2),
-                number(1.0 - options_.beta1), number(1.0 - options_.beta2), number(options_.eps)});
+  adamw_update_cuda(updates,
+                    {numbers.at(0), numbers.at(1), numbers.at(2), number(options_.beta1), number(options_.beta2),
+                     number(1.0 - options_.beta1), number(1.0 - options_.beta2), number(options_.eps)},
+                    numbers.recorded);
 }
 
 }  // namespace limbeck::nn

@@ -3,6 +3,8 @@
 // What it is not: public; nn/optim.cpp uses it.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -25,21 +27,33 @@ struct DeviceUpdates {
   }
 };
 
-/// The formula of nn/sgd.h; `first` is empty without momentum.
+/// The numbers of an update that change from step to step, in the order in which the rule names them first.
+/// Shapes: none
+struct StepNumbers {
+  std::array<double, 3> values{};
+  const float* recorded = nullptr;  ///< where a replay finds them on the device (core/step_graph.h); null: use `values`
+
+  [[nodiscard]] float at(std::size_t i) const { return static_cast<float>(values.at(i)); }
+};
+
+/// The formula of nn/sgd.h; `first` is empty without momentum. The step's number is lr.
 /// Shapes: none
 struct SgdRule {
   float lr, weight_decay, momentum;
   bool nesterov;
 };
-/// The formula of nn/adamw.h: keep = 1 - lr * weight_decay, step = lr / (1 - b1^t), root = sqrt(1 - b2^t).
+/// The formula of nn/adamw.h: keep = 1 - lr * weight_decay, step = lr / (1 - b1^t), root = sqrt(1 - b2^t): the step's numbers.
 /// Shapes: none
 struct AdamWRule {
   float keep, step, root, beta1, beta2, one_minus_beta1, one_minus_beta2, eps;
 };
 
 /// Shapes: those of the updates
-void sgd_update_cuda(const DeviceUpdates& updates, const SgdRule& rule);
+void sgd_update_cuda(const DeviceUpdates& updates, const SgdRule& rule, const float* recorded);
 /// Shapes: those of the updates
-void adamw_update_cuda(const DeviceUpdates& updates, const AdamWRule& rule);
+void adamw_update_cuda(const DeviceUpdates& updates, const AdamWRule& rule, const float* recorded);
+/// param = keep * param + take * grad: running averages of weights (nn/ema.h).
+/// Shapes: those of the updates
+void average_cuda(const DeviceUpdates& updates, float keep, float take);
 
 }  // namespace limbeck::nn

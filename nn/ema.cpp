@@ -3,7 +3,8 @@
 
 #include <algorithm>
 
-#include "ops/elementwise.h"
+#include "core/cuda.h"
+#include "nn/device_update.h"
 
 namespace limbeck::nn {
 
@@ -29,14 +30,7 @@ double Ema::decay() const noexcept {
 void Ema::update() {
   const double d = decay();
   if (!live_.empty() && live_.front().device().is_cuda()) {
-    for (std::size_t i = 0; i < live_.size(); ++i) {
-      if (is_floating(live_[i].dtype())) {
-        ops::mul_scalar_(average_[i], d);
-        ops::add_(average_[i], live_[i], 1.0 - d);
-      } else {
-        average_[i].copy_(live_[i]);
-      }
-    }
+    update_on_device(d);
     ++updates_;
     return;
   }
@@ -57,6 +51,23 @@ void Ema::update() {
   });
   for (const Tensor& t : average_) t.bump_version();
   ++updates_;
+}
+
+/// Weights are f32 there; what is not (a counter, and that on the host) is copied.
+void Ema::update_on_device(double d) {
+  DeviceUpdates together;
+  for (std::size_t i = 0; i < live_.size(); ++i) {
+    if (!is_floating(live_[i].dtype())) {
+      average_[i].copy_(live_[i]);
+      continue;
+    }
+    together.param.push_back(average_[i].data<float>());
+    together.grad.push_back(live_[i].data<float>());
+    together.count.push_back(live_[i].numel());
+    average_[i].bump_version();
+  }
+  cuda::activate(live_.front().device(), "ema");
+  average_cuda(together, static_cast<float>(d), static_cast<float>(1.0 - d));
 }
 
 void Ema::swap() {

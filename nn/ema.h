@@ -40,6 +40,7 @@ class Ema {
  private:
   friend class EmaScope;
   void swap();
+  void update_on_device(double decay);
 
   EmaOptions options_;
   std::vector<std::string> names_;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "core/step_graph.h"
 #include "nn/tracer.h"
 #include "ops/batch_norm.h"
 #include "ops/dropout.h"
@@ -147,10 +148,13 @@ Tensor BatchNorm2d::apply(const Tensor& x, ops::Activation act, const Tensor& re
                   "input {} in {} has a single value per channel; training needs a batch of at least 2 here (the image "
                   "pooling of an ASPP head sees 1x1 maps), or freeze() this layer",
                   x.shape(), ScopeName::current());
-    if (num_batches_tracked_.device().is_cpu()) {
-      ++*num_batches_tracked_.data<std::int64_t>();
-      num_batches_tracked_.bump_version();
-    }
+    const auto count = [tracked = num_batches_tracked_](std::int64_t times) {
+      if (!tracked.device().is_cpu()) return;
+      *tracked.data<std::int64_t>() += times;
+      tracked.bump_version();
+    };
+    count(1);
+    if (StepGraph* graph = StepGraph::current()) graph->on_replay(count);
   }
   const ops::BatchNormOptions options{
       .training = is_training(), .momentum = args_.momentum, .eps = args_.eps, .act = act};

@@ -11,7 +11,8 @@ namespace {
 
 }  // namespace
 
-void sgd_update_cuda(const DeviceUpdates&, const SgdRule&) { missing(); }
-void adamw_update_cuda(const DeviceUpdates&, const AdamWRule&) { missing(); }
+void sgd_update_cuda(const DeviceUpdates&, const SgdRule&, const float*) { missing(); }
+void adamw_update_cuda(const DeviceUpdates&, const AdamWRule&, const float*) { missing(); }
+void average_cuda(const DeviceUpdates&, float, float) { missing(); }
 
 }  // namespace limbeck::nn

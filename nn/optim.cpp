@@ -5,6 +5,8 @@
 #include <set>
 
 #include "core/cuda.h"
+#include "core/profile.h"
+#include "core/step_graph.h"
 #include "nn/adamw.h"
 #include "nn/sgd.h"
 
@@ -66,7 +68,15 @@ void Optimizer::update_chunk(const Chunk& chunk, double lr) const {
                   std::span<T* const>(slots.data(), entry.slots.size()), chunk.count});
 }
 
+void Optimizer::count_update(std::size_t entry, std::int64_t times) {
+  entries_[entry].updates += times;
+  entries_[entry].param.bump_version();
+}
+
 void Optimizer::step(double lr) {
+  const ProfileRange range("optimizer");
+  rate_ = lr;
+  StepGraph* graph = StepGraph::current();
   grads_.resize(entries_.size());
   chunks_.clear();
   for (std::size_t i = 0; i < entries_.size(); ++i) {
@@ -76,11 +86,12 @@ void Optimizer::step(double lr) {
     LIMBECK_CHECK(grads_[i].dtype() == entry.param.dtype() && grads_[i].shape() == entry.param.shape(), "optimizer",
                   "gradient of '{}' is {}, expected {}", entry.name, grads_[i].describe(), entry.param.describe());
     grads_[i] = grads_[i].dense();
-    ++entry.updates;
+    count_update(i, 1);
+    if (graph != nullptr) graph->on_replay([this, i](std::int64_t times) { count_update(i, times); });
     append_chunks(chunks_, i, entry.param.numel());
   }
   const Device device = entries_.front().param.device();
-  if (device.is_cuda()) update_on_device(device, lr);
+  if (device.is_cuda()) update_on_device(device);
   if (device.is_cpu()) {
     for_each_chunk(chunks_, [&](std::size_t, const Chunk& chunk) {
       if (entries_[chunk.tensor].param.dtype() == DType::kF32) {
@@ -90,15 +101,29 @@ void Optimizer::step(double lr) {
       }
     });
   }
-  for (std::size_t i = 0; i < entries_.size(); ++i) {
-    if (grads_[i].defined()) entries_[i].param.bump_version();
-    grads_[i] = Tensor();  // a kept handle would stop the tape from reusing the gradient's memory
-  }
+  for (Tensor& grad : grads_) grad = Tensor();  // a kept handle would stop the tape from reusing the gradient's memory
   ++steps_;
+  if (graph != nullptr) graph->on_replay([this](std::int64_t times) { steps_ += times; });
+}
+
+/// Of the parameters that are updated together with this one.
+StepNumbers Optimizer::numbers_of(std::size_t entry) const {
+  const auto now = [this, entry] {
+    const ParameterGroup& group = groups_[entries_[entry].group];
+    return step_numbers(group, rate_ * group.lr_multiplier, entries_[entry].updates);
+  };
+  StepNumbers numbers{now()};
+  if (StepGraph* graph = StepGraph::current()) {
+    std::vector<StepGraph::NumberAt> at;
+    for (std::size_t i = 0; i < numbers.values.size(); ++i)
+      at.emplace_back([now, i](std::int64_t) { return now()[i]; });
+    numbers.recorded = graph->numbers(at).data<float>();
+  }
+  return numbers;
 }
 
 /// Consecutive parameters of one group and age go into one launch.
-void Optimizer::update_on_device(Device device, double lr) {
+void Optimizer::update_on_device(Device device) {
   cuda::activate(device, "optimizer");
   DeviceUpdates& u = device_updates_;
   for (std::size_t i = 0; i < entries_.size(); ++i) {
@@ -113,8 +138,7 @@ void Optimizer::update_on_device(Device device, double lr) {
     const bool last =
         i + 1 == entries_.size() || entries_[i + 1].group != entry.group || entries_[i + 1].updates != entry.updates;
     if (!last || u.param.empty()) continue;
-    const ParameterGroup& group = groups_[entry.group];
-    update(u, group, lr * group.lr_multiplier, entry.updates);
+    update(u, groups_[entry.group], numbers_of(i));
     u.clear();
   }
 }

@@ -4,6 +4,7 @@
 // Read next: nn/sgd.h.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -51,6 +52,8 @@ class Optimizer {
   /// Updates every parameter that has a gradient; others keep value and state (as in PyTorch). The rate of a group is
   /// lr * lr_multiplier. Gradients are left alone.
   void step(double lr);
+  /// The rate of the step that is about to be replayed (core/step_graph.h).
+  void set_rate(double lr) noexcept { rate_ = lr; }
   /// Forgets all gradients (undefined, not zero).
   void zero_grad();
 
@@ -86,19 +89,25 @@ class Optimizer {
   /// Updates one chunk. `entry.updates` already counts this step.
   virtual void update(const Entry& entry, const ParameterGroup& group, double lr, const Piece<float>& piece) const = 0;
   virtual void update(const Entry& entry, const ParameterGroup& group, double lr, const Piece<double>& piece) const = 0;
-  /// The same for whole parameters on a GPU, all of `group` and with `count` updates including this step.
-  virtual void update(const DeviceUpdates& updates, const ParameterGroup& group, double lr,
-                      std::int64_t count) const = 0;
+  /// What the rule for whole parameters on a GPU needs to know of a step: their rate, and their `count` of updates including
+  /// this one.
+  [[nodiscard]] virtual std::array<double, 3> step_numbers(const ParameterGroup& group, double lr,
+                                                           std::int64_t count) const = 0;
+  /// The update itself, of parameters that are all of `group`.
+  virtual void update(const DeviceUpdates& updates, const ParameterGroup& group, const StepNumbers& numbers) const = 0;
 
  private:
   template <class T>
   void update_chunk(const Chunk& chunk, double lr) const;
-  void update_on_device(Device device, double lr);
+  void update_on_device(Device device);
+  [[nodiscard]] StepNumbers numbers_of(std::size_t entry) const;
+  void count_update(std::size_t entry, std::int64_t times);
 
   std::vector<ParameterGroup> groups_;
   std::vector<Entry> entries_;
   std::vector<std::string> slot_names_;
   std::int64_t steps_ = 0;
+  double rate_ = 0;  // of the step under way
   // Reused by every step, so that a step allocates nothing.
   std::vector<Chunk> chunks_;
   std::vector<Tensor> grads_;

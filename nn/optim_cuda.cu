@@ -25,6 +25,7 @@ struct Batch {
 
 struct Sgd {
   SgdRule rule;
+  __device__ void take(const float* step) { rule.lr = step[0]; }
   __device__ void operator()(float& w, float g, float* v, float*, unsigned i) const {
     const float d = g + rule.weight_decay * w;
     if (v == nullptr) {
@@ -39,6 +40,11 @@ struct Sgd {
 
 struct AdamW {
   AdamWRule rule;
+  __device__ void take(const float* step) {
+    rule.keep = step[0];
+    rule.step = step[1];
+    rule.root = step[2];
+  }
   __device__ void operator()(float& w, float g, float* m, float* v, unsigned i) const {
     m[i] = rule.beta1 * m[i] + rule.one_minus_beta1 * g;
     v[i] = rule.beta2 * v[i] + rule.one_minus_beta2 * g * g;
@@ -46,8 +52,16 @@ struct AdamW {
   }
 };
 
+struct Average {
+  float keep, share;
+  __device__ void take(const float*) {}
+  __device__ void operator()(float& a, float w, float*, float*, unsigned) const { a = keep * a + share * w; }
+};
+
+/// `recorded`: the numbers of the step, where a replay finds them; null: the rule has them.
 template <class Rule>
-__global__ void update_kernel(Rule rule, Batch batch) {
+__global__ void update_kernel(Rule rule, const float* recorded, Batch batch) {
+  if (recorded != nullptr) rule.take(recorded);
   int t = 0;
   while (blockIdx.x >= batch.end_block[t]) ++t;
   const unsigned begin = (blockIdx.x - (t == 0 ? 0 : batch.end_block[t - 1])) * kShare;
@@ -62,7 +76,7 @@ __global__ void update_kernel(Rule rule, Batch batch) {
 }
 
 template <class Rule>
-void run(const DeviceUpdates& u, const Rule& rule) {
+void run(const DeviceUpdates& u, const Rule& rule, const float* recorded) {
   for (std::size_t begin = 0; begin < u.param.size(); begin += kMost) {
     Batch batch{};
     unsigned blocks = 0;
@@ -77,13 +91,18 @@ void run(const DeviceUpdates& u, const Rule& rule) {
       blocks += ceil_div(u.count[i], kShare);
       batch.end_block[t] = blocks;
     }
-    if (blocks > 0) launch(update_kernel<Rule>, blocks, kBlock, rule, batch);
+    if (blocks > 0) launch(update_kernel<Rule>, blocks, kBlock, rule, recorded, batch);
   }
 }
 
 }  // namespace
 
-void sgd_update_cuda(const DeviceUpdates& updates, const SgdRule& rule) { run(updates, Sgd{rule}); }
-void adamw_update_cuda(const DeviceUpdates& updates, const AdamWRule& rule) { run(updates, AdamW{rule}); }
+void sgd_update_cuda(const DeviceUpdates& updates, const SgdRule& rule, const float* recorded) {
+  run(updates, Sgd{rule}, recorded);
+}
+void adamw_update_cuda(const DeviceUpdates& updates, const AdamWRule& rule, const float* recorded) {
+  run(updates, AdamW{rule}, recorded);
+}
+void average_cuda(const DeviceUpdates& updates, float keep, float take) { run(updates, Average{keep, take}, nullptr); }
 
 }  // namespace limbeck::nn

@@ -50,9 +50,13 @@ void Sgd::update(const Entry&, const ParameterGroup& group, double lr, const Pie
   run<double>(options_, group.weight_decay, lr, piece);
 }
 
-void Sgd::update(const DeviceUpdates& updates, const ParameterGroup& group, double lr, std::int64_t) const {
-  sgd_update_cuda(updates, {static_cast<float>(lr), static_cast<float>(group.weight_decay),
-                            static_cast<float>(options_.momentum), options_.nesterov});
+std::array<double, 3> Sgd::step_numbers(const ParameterGroup&, double lr, std::int64_t) const { return {lr}; }
+
+void Sgd::update(const DeviceUpdates& updates, const ParameterGroup& group, const StepNumbers& numbers) const {
+  sgd_update_cuda(
+      updates,
+      {numbers.at(0), static_cast<float>(group.weight_decay), static_cast<float>(options_.momentum), options_.nesterov},
+      numbers.recorded);
 }
 
 }  // namespace limbeck::nn

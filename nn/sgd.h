@@ -24,7 +24,9 @@ class Sgd final : public Optimizer {
  protected:
   void update(const Entry& entry, const ParameterGroup& group, double lr, const Piece<float>& piece) const override;
   void update(const Entry& entry, const ParameterGroup& group, double lr, const Piece<double>& piece) const override;
-  void update(const DeviceUpdates& updates, const ParameterGroup& group, double lr, std::int64_t count) const override;
+  [[nodiscard]] std::array<double, 3> step_numbers(const ParameterGroup& group, double lr,
+                                                   std::int64_t count) const override;
+  void update(const DeviceUpdates& updates, const ParameterGroup& group, const StepNumbers& numbers) const override;
 
  private:
   SgdOptions options_;

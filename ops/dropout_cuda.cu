@@ -1,5 +1,6 @@
 // Dropout on the GPU: the mask is Note [dropout masks], so it has the same zeros as on the CPU.
 #include "core/cuda/kernel.cuh"
+#include "core/step_graph.h"
 #include "ops/dropout_kernels.h"
 
 namespace limbeck::ops {
@@ -35,6 +36,7 @@ __device__ inline unsigned random_word(unsigned long long index, unsigned long l
 
 struct Mask {
   unsigned long long offset, stream, seed;
+  const std::uint64_t* recorded;  // where a replay finds the stream of its step; null: it is `stream`
   unsigned threshold;
   float scale;
   unsigned channels, area;  // of a map; area 0: the memory order is the logical one
@@ -50,7 +52,8 @@ struct Mask {
       logical = static_cast<unsigned long long>(image) * channels + c;
       if (!whole_channels) logical = logical * area + pixel % area;
     }
-    return random_word(offset + logical, stream, seed) >> 8U >= threshold ? scale : 0.0F;
+    const unsigned long long from = recorded == nullptr ? stream : *recorded;
+    return random_word(offset + logical, from, seed) >> 8U >= threshold ? scale : 0.0F;
   }
 };
 
@@ -76,6 +79,7 @@ void dropout_cuda(const TensorView& x, const TensorView& y, const DropoutArgs& a
   Mask mask{args.generator.offset(),
             args.generator.stream(),
             args.generator.seed(),
+            StepGraph::current() == nullptr ? nullptr : StepGraph::current()->find_stream(args.generator.stream()),
             args.threshold(),
             static_cast<float>(args.scale()),
             1,

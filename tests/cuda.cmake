@@ -3,7 +3,7 @@
 #   limbeck_cuda_emulated_tests   in every build: the kernels and core/cuda compiled as C++ against cuda_emulation/,
 #                                 which runs them on the CPU; cuDNN and cuBLASLt are replaced by plain loops
 set(cuda_test_sources main.cpp)
-foreach(unit cuda_core cuda_cases cuda_training)
+foreach(unit cuda_core cuda_cases cuda_conv cuda_training cuda_metrics)
   list(APPEND cuda_test_sources cuda/test_${unit}.cpp)
 endforeach()
 
@@ -19,7 +19,7 @@ endif()
 
 # The GPU sources of all layers, without the files that call cuDNN and cuBLASLt.
 get_property(emulated GLOBAL PROPERTY LIMBECK_CUDA_SOURCES)
-list(FILTER emulated EXCLUDE REGEX "cudnn|cublaslt|library\\.cpp$")
+list(FILTER emulated EXCLUDE REGEX "cudnn|cublaslt|nvtx|library\\.cpp$")
 set(kernels ${emulated})
 list(FILTER kernels INCLUDE REGEX "\\.cu$")
 set_source_files_properties(${kernels} PROPERTIES LANGUAGE CXX)
@@ -39,7 +39,7 @@ target_compile_options(limbeck_emulated PRIVATE
 add_executable(limbeck_cuda_emulated_tests ${cuda_test_sources} cuda/test_cuda_emulation.cpp
   $<TARGET_OBJECTS:limbeck_cases> $<TARGET_OBJECTS:limbeck_emulated>
   $<TARGET_OBJECTS:limbeck_core> $<TARGET_OBJECTS:limbeck_ops> $<TARGET_OBJECTS:limbeck_nn>
-  $<TARGET_OBJECTS:limbeck_models> $<TARGET_OBJECTS:limbeck_distill>)
+  $<TARGET_OBJECTS:limbeck_models> $<TARGET_OBJECTS:limbeck_distill> $<TARGET_OBJECTS:limbeck_datasets>)
 target_include_directories(limbeck_cuda_emulated_tests BEFORE PRIVATE cuda_emulation)
 target_link_libraries(limbeck_cuda_emulated_tests PRIVATE limbeck_usage limbeck_flags doctest::doctest -fsanitize=bounds)
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstdlib>
 #include <string_view>
 #include <vector>
@@ -23,6 +24,19 @@ thread_local int current_pool = 0;
 
 std::size_t round_up(std::size_t bytes, std::size_t unit) { return (bytes + unit - 1) / unit * unit; }
 
+/// While a stream records, the driver refuses to give its thread memory, unless the thread says that it knows that this is no
+/// work of the stream.
+class RelaxedCapture {
+ public:
+  RelaxedCapture() { static_cast<void>(cudaThreadExchangeStreamCaptureMode(&mode_)); }
+  RelaxedCapture(const RelaxedCapture&) = delete;
+  RelaxedCapture& operator=(const RelaxedCapture&) = delete;
+  ~RelaxedCapture() { static_cast<void>(cudaThreadExchangeStreamCaptureMode(&mode_)); }
+
+ private:
+  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
+};
+
 }  // namespace
 
 PoolGuard::PoolGuard(int pool) noexcept : previous_(current_pool) { current_pool = pool; }
@@ -39,6 +53,43 @@ void Allocator::set_caching(bool caching) {
   caching_ = caching;
 }
 
+bool Allocator::caching() const {
+  const std::lock_guard lock(mutex_);
+  return caching_;
+}
+
+int Allocator::new_pool() noexcept {
+  static std::atomic<int> last{0};
+  return ++last;
+}
+
+void Allocator::release_pool(int pool) {
+  const std::lock_guard lock(mutex_);
+  for (auto& [p, block] : live_) {
+    if (block->pool == pool) block->pool = 0;
+  }
+  for (const bool small : {false, true}) {
+    const auto found = free_.find({pool, small});
+    if (found == free_.end()) continue;
+    for (Block* block : found->second) {
+      reserved_ -= block->bytes;
+      block->pool = 0;
+      free_list(0, small).insert(block);
+    }
+    free_.erase({pool, small});
+  }
+}
+
+/// Keeps count of a block that is about to enter or leave a free list.
+void Allocator::count_free(const Block& block, bool becomes_free) noexcept {
+  const std::size_t reserved = block.pool != 0 ? block.bytes : 0;
+  stats_.cached = becomes_free ? stats_.cached + block.bytes : stats_.cached - block.bytes;
+  reserved_ = becomes_free ? reserved_ + reserved : reserved_ - reserved;
+}
+
+void Allocator::count_peak() noexcept { stats_.peak = std::max(stats_.peak, stats_.in_use + reserved_); }
+
+/// Cuts a block of `bytes` off; the rest is free.
 void Allocator::split(Block* block, std::size_t bytes) {
   auto* rest = new Block{block->data + bytes, block->bytes - bytes, block->pool, true, block->small, false, "", block,
                          block->next};
@@ -46,6 +97,7 @@ void Allocator::split(Block* block, std::size_t bytes) {
   block->next = rest;
   block->bytes = bytes;
   free_list(rest->pool, rest->small).insert(rest);
+  count_free(*rest, true);
 }
 
 /// `right` becomes part of `left`; neither is in a free list.
@@ -66,20 +118,17 @@ Allocator::Block* Allocator::take(std::size_t bytes, int pool, bool small) {
   // A big segment kept whole serves the next big request; cutting a sliver off it would force a new one.
   if (!small && bytes < kMiddleRequest && block->bytes > 2 * kMiddleSegment) return nullptr;
   list.erase(found);
-  stats_.cached -= block->bytes;
-  const std::size_t rest = block->bytes - bytes;
-  if (rest >= (small ? kRound : kSmallRequest)) {
-    split(block, bytes);
-    stats_.cached += rest;
-  }
+  count_free(*block, false);
+  if (block->bytes - bytes >= (small ? kRound : kSmallRequest)) split(block, bytes);
   return block;
 }
 
 Allocator::Block* Allocator::new_segment(std::size_t bytes, std::size_t request, int pool, bool small) {
   void* data = nullptr;
   ++stats_.system_allocations;
+  const RelaxedCapture relaxed;
   cudaError_t status = cudaMalloc(&data, bytes);
-  if (status == cudaErrorMemoryAllocation) {
+  if (status == cudaErrorMemoryAllocation && !capturing()) {
     static_cast<void>(cudaGetLastError());
     trim_locked();
     status = cudaMalloc(&data, bytes);
@@ -113,16 +162,13 @@ void* Allocator::allocate(std::size_t bytes) {
     if (caching_ && !small && rounded < kMiddleRequest) segment = kMiddleSegment;
     block = new_segment(segment, bytes, pool, small);
     block->direct = !caching_;
-    if (block->bytes - rounded >= (small ? kRound : kSmallRequest)) {
-      stats_.cached += block->bytes - rounded;
-      split(block, rounded);
-    }
+    if (block->bytes - rounded >= (small ? kRound : kSmallRequest)) split(block, rounded);
   }
   block->free = false;
   block->op = current_op();
   live_.emplace(block->data, block);
   stats_.in_use += block->bytes;
-  stats_.peak = std::max(stats_.peak, stats_.in_use);
+  count_peak();
   return block->data;
 }
 
@@ -138,7 +184,7 @@ void Allocator::deallocate(void* p) noexcept {
     delete block;
     return;
   }
-  stats_.cached += block->bytes;
+  count_free(*block, true);
   block->free = true;
   if (Block* left = block->previous; left != nullptr && left->free) {
     free_list(left->pool, left->small).erase(left);
@@ -158,7 +204,8 @@ AllocatorStats Allocator::stats() const {
 
 void Allocator::reset_peak() {
   const std::lock_guard lock(mutex_);
-  stats_.peak = stats_.in_use;
+  stats_.peak = 0;
+  count_peak();
 }
 
 void Allocator::trim() {
@@ -169,6 +216,7 @@ void Allocator::trim() {
 void Allocator::trim_locked() noexcept {
   // cudaFree waits for the device, so no kernel can still be using the memory.
   for (auto& [key, list] : free_) {
+    if (key.first != 0) continue;
     for (auto it = list.begin(); it != list.end();) {
       Block* block = *it;
       if (block->previous != nullptr || block->next != nullptr) {
@@ -176,7 +224,7 @@ void Allocator::trim_locked() noexcept {
         continue;
       }
       it = list.erase(it);
-      stats_.cached -= block->bytes;
+      count_free(*block, false);
       static_cast<void>(cudaFree(block->data));
       delete block;
     }

@@ -8,7 +8,8 @@
 //   neighbours. A request takes the smallest free block that fits; a large one leaves blocks alone that are much larger.
 // Note [private pools]
 //   While a PoolGuard lives, its thread allocates from segments of that pool only, and blocks freed go back to the pool
-//   they came from. Work recorded for replay keeps its memory to itself that way.
+//   they came from. Work recorded for replay keeps its memory to itself that way: it uses its blocks whenever it is
+//   replayed, so their memory is in use also while no tensor has it, and trim() leaves it alone.
 #pragma once
 
 #include <cstddef>
@@ -29,6 +30,12 @@ class Allocator {
   /// LIMBECK_CUDA_CACHE=0 in the environment passes every request straight to the driver, for memory checkers.
   explicit Allocator(int device);
   void set_caching(bool caching);
+  [[nodiscard]] bool caching() const;
+
+  /// A number for a private pool that nobody has had.
+  [[nodiscard]] static int new_pool() noexcept;
+  /// Makes the memory of a private pool everybody's.
+  void release_pool(int pool);
 
   [[nodiscard]] void* allocate(std::size_t bytes);
   void deallocate(void* p) noexcept;
@@ -63,12 +70,15 @@ class Allocator {
   void split(Block* block, std::size_t bytes);
   Block* merge(Block* left, Block* right);
   void trim_locked() noexcept;
+  void count_free(const Block& block, bool becomes_free) noexcept;
+  void count_peak() noexcept;
   [[nodiscard]] std::string largest_blocks_locked() const;
 
   mutable std::mutex mutex_;
   int device_;
   bool caching_;
   AllocatorStats stats_;
+  std::size_t reserved_ = 0;  // free blocks of private pools
   std::map<std::pair<int, bool>, FreeList> free_;
   std::unordered_map<void*, Block*> live_;
 };

@@ -7,6 +7,7 @@
 #include "core/cuda/runtime.h"
 #include "core/error.h"
 #include "core/readback.h"
+#include "core/step_graph.h"
 
 namespace limbeck::cuda {
 namespace {
@@ -53,6 +54,7 @@ void put_back(Ticket* ticket) {
 void* start_reading(Device device, std::span<const void* const> numbers) {
   LIMBECK_CHECK(numbers.size() <= kMost, "readback", "{} numbers at once, at most {} are possible", numbers.size(),
                 kMost);
+  if (StepGraph* graph = StepGraph::current()) graph->refuse("reads numbers back");
   activate(device, "readback");
   std::unique_ptr<Ticket, void (*)(Ticket*)> ticket(take(device), put_back);
   for (std::size_t i = 0; i < numbers.size(); ++i) {

@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "core/cuda.h"
+#include "core/step_graph.h"
 
 namespace limbeck::cuda {
 namespace {
@@ -59,6 +60,11 @@ void check(cudaError_t status, const char* call) {
 Device current_device() noexcept { return active; }
 const char* current_op() noexcept { return active_op; }
 cudaStream_t stream() { return state_of(active.index).stream; }
+bool capturing() {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  check(cudaStreamIsCapturing(stream(), &status), "cudaStreamIsCapturing");
+  return status != cudaStreamCaptureStatusNone;
+}
 const cudaDeviceProp& properties() { return state_of(active.index).properties; }
 
 void check_launch() {
@@ -110,12 +116,14 @@ void activate(Device device, const char* op) {
 
 void synchronize(Device device) {
   activate(device, "synchronize");
+  if (StepGraph* graph = StepGraph::current()) graph->refuse("waits for the device");
   check(cudaStreamSynchronize(stream()), "cudaStreamSynchronize");
 }
 
 Event::Event() { check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "cudaEventCreateWithFlags"); }
 Event::~Event() { static_cast<void>(cudaEventDestroy(event_)); }
-void Event::record() { check(cudaEventRecord(event_, cuda::stream()), "cudaEventRecord"); }
+void Event::record(cudaStream_t stream) { check(cudaEventRecord(event_, stream), "cudaEventRecord"); }
+void Event::hold_back(cudaStream_t stream) { check(cudaStreamWaitEvent(stream, event_, 0), "cudaStreamWaitEvent"); }
 void Event::wait() { check(cudaEventSynchronize(event_), "cudaEventSynchronize"); }
 
 }  // namespace limbeck::cuda

@@ -19,6 +19,9 @@ void check(cudaError_t status, const char* call);
 /// The stream of the current device; see Note [one stream].
 [[nodiscard]] cudaStream_t stream();
 
+/// True while that stream records a graph.
+[[nodiscard]] bool capturing();
+
 /// Facts about the current device, read once.
 [[nodiscard]] const cudaDeviceProp& properties();
 
@@ -35,7 +38,10 @@ class Event {
   Event(const Event&) = delete;
   Event& operator=(const Event&) = delete;
   ~Event();
-  void record();
+  void record() { record(stream()); }
+  void record(cudaStream_t stream);
+  /// Work given to `stream` from now on waits for the point; for none that was never recorded.
+  void hold_back(cudaStream_t stream);
   /// Waits on the host until the stream has passed the point; returns at once if it was never recorded.
   void wait();
 

@@ -10,6 +10,7 @@
 
 #include "core/cuda.h"
 #include "core/cuda/runtime.h"
+#include "core/step_graph.h"
 
 namespace limbeck::cuda {
 namespace {
@@ -41,9 +42,15 @@ Lane& lane_of(Device device) {
   return *lane;
 }
 
+/// A recorded copy would bring the bytes of the recording, whatever lies there in a later step.
+void refuse_in_graph(fmt::format_string<std::size_t&> what, std::size_t bytes) {
+  if (StepGraph* graph = StepGraph::current()) graph->refuse(fmt::format(what, bytes));
+}
+
 }  // namespace
 
 void copy_to_device(Device device, void* to, const void* from, std::size_t bytes) {
+  refuse_in_graph("copies {} bytes to the device", bytes);
   activate(device, "copy to the device");
   const std::lock_guard lock(mutex);
   Lane& lane = lane_of(device);
@@ -59,6 +66,7 @@ void copy_to_device(Device device, void* to, const void* from, std::size_t bytes
 }
 
 void copy_to_host(Device device, void* to, const void* from, std::size_t bytes) {
+  refuse_in_graph("copies {} bytes to the host", bytes);
   activate(device, "copy to the host");
   const std::lock_guard lock(mutex);
   Lane& lane = lane_of(device);

@@ -48,6 +48,37 @@ rm -r "$work/again/step_00000006" "$work/again/best"
 expect 0 "resuming" env LIMBECK_LOG=info "$limbeck" train -c "$work/run/teacher/config.yaml" -o "$work/again" --resume "${gpu[@]}"
 same "$work/again/step_00000006/model.safetensors" "$work/run/teacher/step_00000006/model.safetensors"
 
+# A step that is recorded and replayed gives the bits of one that is launched piece by piece, and so does a run that goes on
+# from a checkpoint, with rates, weights of terms and averages that change.
+cat >"$work/graph.yaml" <<YAML
+model: {name: mobilenet_v2_seg, width: 0.1, output_stride: 16}
+teacher: {name: mobilenet_v2_seg, init: $work/run/teacher}
+data: {$tiny_data}
+train: {steps: 12, $tiny_train, clip_norm: 2, save_every: 6, ema: 0.9, optimizer: adamw, accumulate: 2, cuda_graph: on}
+distill: {terms: [{loss: channel_kd, tau: 4, weight: {from: 1, to: 3}}, {loss: pixel_kd, weight: {value: 1, until: 10}}]}
+YAML
+graph() {  # graph NAME ARGUMENTS...: the run, in a folder of its own
+  local out=$work/$1
+  shift
+  LIMBECK_LOG=info "$limbeck" distill -c "$work/graph.yaml" -o "$out" "${gpu[@]}" "$@"
+}
+expect 0 "step 3 is recorded" graph on
+expect 0 "validation" graph off train.cuda_graph=off
+for file in model.safetensors training.safetensors; do
+  same "$work/on/step_00000012/$file" "$work/off/step_00000012/$file"
+done
+losses() { sed -nE 's/.*"iter":([0-9]+).*"loss":([^,]*),.*/\1 \2/p' "$1/metrics.jsonl"; }
+same <(losses "$work/on") <(losses "$work/off")
+rm -r "$work/on/step_00000012" "$work/on/best"
+expect 0 "step 9 is recorded" graph on --resume
+same "$work/on/step_00000012/model.safetensors" "$work/off/step_00000012/model.safetensors"
+# What cannot be recorded runs as before and says why; asked for, it is an error.
+sed -i 's/{loss: channel_kd.*}}\]}/{loss: mgd}]}/; s/cuda_graph: on/cuda_graph: auto/; s/steps: 12/steps: 4/' "$work/graph.yaml"
+expect 0 "launched one by one: the step copies" graph mgd
+sed -i 's/loss: mgd/loss: holistic/; s/cuda_graph: auto/cuda_graph: on/' "$work/graph.yaml"
+expect 2 "keeps the maps of the step" graph holistic
+expect 2 "the device is cpu" "$limbeck" distill -c "$work/graph.yaml" -o "$work/cpu"
+
 expect 0 "mIoU" "$limbeck" eval "$work/run/distilled" --split val --scales 0.5,1 --flip "${gpu[@]}"
 "$limbeck" predict -m "$work/run/distilled" -o "$work/masks" "$work/run/teacher/pictures/val_000.png" --tile 32x32 "${gpu[@]}"
 expect 0 "val_000.png" ls "$work/masks"

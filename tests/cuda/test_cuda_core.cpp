@@ -3,6 +3,7 @@
 
 #include "core/autograd.h"
 #include "core/cuda.h"
+#include "core/input_lane.h"
 #include "core/readback.h"
 #include "core/rng.h"
 #include "core/tensor.h"
@@ -45,6 +46,26 @@ TEST_CASE("more bytes than the staging buffers hold") {
   if (no_device()) return;
   const Tensor t = numbers({3, 1000, 1201}, DType::kF32);  // 14.4 MB
   CHECK(t.to(kGpu).to_vector<float>() == t.to_vector<float>());
+}
+
+TEST_CASE("inputs of changing sizes on their lane") {
+  if (no_device()) return;
+  std::vector<Tensor> there;
+  std::vector<Tensor> here;
+  std::int64_t size = 0;
+  for (int k = 0; k < 11; ++k) {
+    size = (size * 7 + 12345) % 40000;
+    here.push_back(numbers({1 + size % 5, 3, 1 + size % 61, 37}, k % 2 == 0 ? DType::kF32 : DType::kU8));
+    there.push_back(Tensor::empty(here.back().shape(), here.back().dtype(), kGpu));
+    const Tensor given = here.back().copy();
+    send_input(given, there.back());
+    given.zero_();  // it has been taken
+  }
+  for (std::size_t k = 0; k < here.size(); ++k) CHECK(there[k].to_vector<double>() == here[k].to_vector<double>());
+  const Tensor empty = Tensor::zeros({0, 3});
+  send_input(empty, empty.to(kGpu));
+  CHECK_THROWS_WITH_AS(send_input(here[0], there[1]), doctest::Contains("for its like on a GPU"), Error);
+  CHECK_THROWS_WITH_AS(send_input(there[0], there[0]), doctest::Contains("a dense tensor of the CPU"), Error);
 }
 
 TEST_CASE("copies convert between all types and layouts as on the CPU") {

@@ -2,9 +2,15 @@
 // driver or memory.
 #include <doctest/doctest.h>
 
+#include "core/autograd.h"
 #include "core/cuda.h"
 #include "core/cuda/kernel.cuh"
+#include "core/input_lane.h"
+#include "core/readback.h"
+#include "core/step_graph.h"
 #include "core/tensor.h"
+#include "ops/elementwise.h"
+#include "ops/reduce.h"
 #include "tests/cases/all_cases.h"
 #include "tests/cuda_emulation/emulator.h"
 
@@ -127,6 +133,109 @@ TEST_CASE("divergent barriers and shuffles are errors, and the next launch works
                        doctest::Contains("thread 3, which has ended"), Error);
   CHECK_THROWS_WITH_AS(cuda::launch(reverse_kernel, 1, 33, x.data<float>()), doctest::Contains("whole warps"), Error);
   cuda::launch(reverse_kernel, 1, 64, x.data<float>());
+}
+
+TEST_CASE("what a capture may not do") {
+  cuda::activate(kGpu, "test");
+  const Tensor x = Tensor::zeros({64}, DType::kF32, kGpu);
+  const cudaStream_t stream = cuda::stream();
+  cudaGraph_t graph = nullptr;
+  const auto begin = [&] { REQUIRE(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess); };
+  begin();
+  CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) == cudaErrorStreamCaptureUnsupported);
+  void* p = nullptr;
+  CHECK(cudaMalloc(&p, 64) == cudaErrorStreamCaptureUnsupported);
+  CHECK(cudaFree(x.raw_data()) == cudaErrorStreamCaptureUnsupported);
+  CHECK(cudaMallocHost(&p, 64) == cudaErrorStreamCaptureUnsupported);
+  float host[64] = {};
+  CHECK(cudaMemcpyAsync(x.raw_data(), host, sizeof host, cudaMemcpyHostToDevice, stream) ==
+        cudaErrorStreamCaptureUnsupported);
+  CHECK(cudaMemsetAsync(x.raw_data(), 0, 4, nullptr) == cudaErrorStreamCaptureImplicit);
+  cuda::Event event;
+  event.record();
+  CHECK_THROWS_WITH_AS(event.wait(), doctest::Contains("cudaErrorCapturedEvent"), Error);
+  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;  // as the allocator does
+  CHECK(cudaThreadExchangeStreamCaptureMode(&mode) == cudaSuccess);
+  CHECK(cudaMalloc(&p, 64) == cudaSuccess);
+  CHECK(cudaThreadExchangeStreamCaptureMode(&mode) == cudaSuccess);
+  CHECK(cudaStreamEndCapture(stream, &graph) == cudaSuccess);
+  CHECK(cudaGraphDestroy(graph) == cudaSuccess);
+  CHECK(cudaFree(p) == cudaSuccess);
+  CHECK(cudaStreamEndCapture(stream, &graph) == cudaErrorStreamCaptureUnmatched);
+
+  begin();
+  CHECK(cudaStreamSynchronize(stream) == cudaErrorStreamCaptureUnsupported);
+  CHECK_THROWS_WITH_AS(cuda::launch(reverse_kernel, 1, 64, x.data<float>()),
+                       doctest::Contains("cudaErrorStreamCaptureInvalidated"), Error);
+  CHECK(cudaStreamEndCapture(stream, &graph) == cudaErrorStreamCaptureInvalidated);
+  CHECK(graph == nullptr);
+  CHECK(x.to_vector<float>() == std::vector<float>(64));  // and the stream works again
+}
+
+TEST_CASE("a graph does what was captured when it is launched, and only then") {
+  cuda::activate(kGpu, "test");
+  std::vector<float> values(64);
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i);
+  const Tensor x = Tensor::from(values, {64}).to(kGpu);
+  REQUIRE(cudaStreamBeginCapture(cuda::stream(), cudaStreamCaptureModeThreadLocal) == cudaSuccess);
+  cuda::launch(reverse_kernel, 1, 64, x.data<float>());
+  cudaGraph_t graph = nullptr;
+  REQUIRE(cudaStreamEndCapture(cuda::stream(), &graph) == cudaSuccess);
+  CHECK(x.to_vector<float>() == values);
+  cudaGraphExec_t exec = nullptr;
+  REQUIRE(cudaGraphInstantiate(&exec, graph) == cudaSuccess);
+  CHECK(cudaGraphDestroy(graph) == cudaSuccess);
+  CHECK(cudaGraphLaunch(exec, cuda::stream()) == cudaSuccess);
+  CHECK(x.to_vector<float>().front() == 63);
+  CHECK(cudaGraphLaunch(exec, cuda::stream()) == cudaSuccess);
+  CHECK(x.to_vector<float>() == values);
+  CHECK(cudaGraphExecDestroy(exec) == cudaSuccess);
+}
+
+TEST_CASE("numbers of many steps under way at once are not mixed up") {
+  cuda::activate(kGpu, "test");
+  const Tensor sum = Tensor::zeros({1}, DType::kF32, kGpu);
+  StepGraph graph(std::make_shared<GraphMemory>(kGpu));
+  const auto work = [&] {
+    const Tensor number = StepGraph::current()->numbers({[](std::int64_t step) { return static_cast<double>(step); }});
+    cuda::add_view(kGpu, number.view(), sum.view());
+  };
+  REQUIRE(graph.record(1, work).empty());
+  emulation::set_deferred(true);
+  std::vector<Readback> read;
+  for (int step = 2; step <= 40; ++step) {
+    graph.replay(step);
+    read.emplace_back(std::vector<Tensor>{sum});
+  }
+  double expected = 1;
+  for (int step = 2; step <= 40; ++step) {
+    expected += step;
+    CHECK(read[static_cast<std::size_t>(step - 2)].wait() == std::vector<double>{expected});
+  }
+  emulation::set_deferred(false);
+}
+
+TEST_CASE("batches under way at once are not mixed up") {
+  cuda::activate(kGpu, "test");
+  const Tensor sum = Tensor::zeros({5000}, DType::kF32, kGpu);
+  const Tensor input = Tensor::empty({5000}, DType::kF32, kGpu);
+  emulation::set_deferred(true);
+  for (int k = 1; k <= 20; ++k) {
+    send_input(Tensor::full({5000}, k), input);
+    send_input(Tensor::full({3}, k), Tensor::empty({3}, DType::kF32, kGpu));
+    cuda::add_view(kGpu, input.view(), sum.view());
+  }
+  emulation::set_deferred(false);
+  CHECK(sum.to_vector<float>() == std::vector<float>(5000, 210.0F));
+}
+
+TEST_CASE("ranges for a profiler") {
+  const Tensor x = Tensor::full({3}, 2, DType::kF32, kGpu);
+  x.set_requires_grad(true);
+  auto& ranges = emulation::ranges();
+  ranges.clear();
+  ops::sum(ops::exp(x)).backward();
+  CHECK(ranges == std::vector<std::string>{"> backward", "> sum", "<", "> exp", "<", "<"});
 }
 
 TEST_CASE("a pointer to memory of the host is an error") {

@@ -15,6 +15,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <source_location>
 #include <tuple>
 #include <type_traits>
@@ -97,6 +98,12 @@ T __shfl_down_sync(unsigned mask, T v, unsigned delta,
   return limbeck::emulation::shuffle(mask, v, lane + delta < 32 ? lane + delta : lane, where);
 }
 
+/// Threads change at barriers and shuffles only.
+template <class T>
+T atomicAdd(T* p, std::type_identity_t<T> v) {
+  return std::exchange(*p, static_cast<T>(*p + v));
+}
+
 inline float __uint_as_float(unsigned v) { return std::bit_cast<float>(v); }
 inline unsigned __float_as_uint(float v) { return std::bit_cast<unsigned>(v); }
 inline unsigned __umulhi(unsigned a, unsigned b) {
@@ -111,12 +118,30 @@ enum cudaError_t {
   cudaErrorLaunchFailure = 719,
   cudaErrorInsufficientDriver = 35,
   cudaErrorNoDevice = 100,
-  cudaErrorInvalidDevice = 101
+  cudaErrorInvalidDevice = 101,
+  cudaErrorStreamCaptureUnsupported = 900,
+  cudaErrorStreamCaptureInvalidated = 901,
+  cudaErrorStreamCaptureUnmatched = 903,
+  cudaErrorStreamCaptureImplicit = 906,
+  cudaErrorCapturedEvent = 907
 };
 enum cudaMemcpyKind { cudaMemcpyHostToHost, cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 inline constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2;
 using cudaStream_t = struct EmulatedStream*;
 using cudaEvent_t = struct EmulatedEvent*;
+using cudaGraph_t = struct EmulatedGraph*;
+using cudaGraphExec_t = struct EmulatedGraphExec*;
+using cudaGraphNode_t = struct EmulatedGraphNode*;
+enum cudaStreamCaptureMode {
+  cudaStreamCaptureModeGlobal,
+  cudaStreamCaptureModeThreadLocal,
+  cudaStreamCaptureModeRelaxed
+};
+enum cudaStreamCaptureStatus {
+  cudaStreamCaptureStatusNone,
+  cudaStreamCaptureStatusActive,
+  cudaStreamCaptureStatusInvalidated
+};
 struct cudaDeviceProp {
   char name[256];
   std::size_t totalGlobalMem;
@@ -146,8 +171,22 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status);
+cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long flags = 0);
+cudaError_t cudaGraphUpload(cudaGraphExec_t exec, cudaStream_t stream);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
+cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t* nodes, std::size_t* count);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 
 namespace limbeck::emulation {
+
+/// Gives a piece of work to a stream: it runs now, or later (set_deferred), or is recorded if the stream is captured.
+cudaError_t enqueue(cudaStream_t stream, std::function<void()> work);
 
 using Entry = void (*)(void* context);
 /// Runs entry(context) once per thread of the grid. Throws limbeck::Error for the mistakes named above.
@@ -167,11 +206,20 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   struct Call {
     void (*kernel)(P...);
     std::tuple<P...> values;
-  } call{kernel, std::tuple<P...>(static_cast<P>(std::forward<A>(args))...)};
-  std::apply([](const auto&... value) { (limbeck::emulation::check_argument_of(value), ...); }, call.values);
-  limbeck::emulation::run_grid(
-      *config,
-      [](void* context) { std::apply(static_cast<Call*>(context)->kernel, static_cast<Call*>(context)->values); },
-      &call);
-  return cudaSuccess;
+    cudaLaunchConfig_t config;
+
+    void check() const {
+      std::apply([](const auto&... value) { (limbeck::emulation::check_argument_of(value), ...); }, values);
+    }
+    void operator()() {
+      check();  // once more: the memory may be gone by the time a recorded launch runs
+      limbeck::emulation::run_grid(
+          config,
+          [](void* context) { std::apply(static_cast<Call*>(context)->kernel, static_cast<Call*>(context)->values); },
+          this);
+    }
+  };
+  Call call{kernel, std::tuple<P...>(static_cast<P>(std::forward<A>(args))...), *config};
+  call.check();
+  return limbeck::emulation::enqueue(config->stream, std::move(call));
 }

@@ -3,6 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
+#include <vector>
 
 namespace limbeck::emulation {
 
@@ -12,7 +14,12 @@ void set_memory_limit(std::size_t bytes);
 void set_device_count(int count);
 /// Runs threads and blocks from the last to the first. A kernel with its barriers in place gives the same results.
 void set_reverse_order(bool reverse);
-/// Kernels launched since the program started.
+/// Lets streams do their work only when somebody waits for it, the last moment at which a real device may do it: a host
+/// buffer that is written again too early then gives other numbers. Turned off, everything waiting is done.
+void set_deferred(bool deferred);
+/// What a profiler would see of this thread: "> NAME" where a range begins, "<" where the latest ends.
+[[nodiscard]] std::vector<std::string>& ranges();
+/// Kernels run since the program started.
 [[nodiscard]] std::uint64_t launches();
 
 /// Lets code of the host (the stand-ins for cuDNN and cuBLASLt) read and write device memory while it lives.
