@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <future>
+#include <optional>
 
 #include "core/log.h"
 #include "datasets/convert.h"
+#include "datasets/device_confusion.h"
 #include "datasets/resample.h"
 
 namespace limbeck::apps {
@@ -38,6 +40,9 @@ Evaluation evaluate(const ForwardFn& network, const datasets::Dataset& dataset, 
     fail<DataError>("eval", "the data set has one class per picture, not per pixel; masks cannot be scored on it");
   }
   const std::int64_t classes = dataset.classes().count();
+  const Device device = device_of(model);
+  std::optional<datasets::DeviceConfusion> counts;
+  if (device.is_cuda()) counts.emplace(classes, device);
   Evaluation result{datasets::ConfusionMatrix(classes), {}, 0, 0, {}};
   const double start = monotonic_seconds();
   Progress progress("eval", static_cast<std::int64_t>(count));
@@ -47,12 +52,18 @@ Evaluation evaluate(const ForwardFn& network, const datasets::Dataset& dataset, 
   for (std::size_t i = 0; i < count; ++i) {
     const datasets::Sample sample = next.get();
     if (i + 1 < count) next = std::async(std::launch::async, load, i + 1);
-    const datasets::Mask predicted = predict_mask(network, sample.image, options);
-    result.matrix.update(sample.mask, predicted);
+    const Tensor ids = predict_ids(network, sample.image, options);
+    const auto predicted = [&] { return datasets::to_mask(ids.to(kCpu)); };
+    if (ids.device().is_cuda()) {
+      counts->update(datasets::to_tensor(sample.mask).to(device), ids);
+    } else {
+      result.matrix.update(sample.mask, predicted());
+    }
     if (hook) hook(i, sample, predicted);
     progress.advance();
   }
   progress.finish();
+  if (counts) result.matrix.merge(counts->matrix());
   result.metrics = result.matrix.compute();
   result.images = static_cast<std::int64_t>(count);
   result.seconds = monotonic_seconds() - start;

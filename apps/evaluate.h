@@ -38,11 +38,14 @@ struct Evaluation {
 /// Scores of a smaller label map are not those of the whole one; Evaluation::protocol says which was used.
 [[nodiscard]] datasets::Sample prepare_sample(datasets::Sample sample, const InferenceOptions& options);
 
-/// Called with every sample and its prediction, in order; for pictures in reports.
-using PredictionHook = std::function<void(std::size_t index, const datasets::Sample&, const datasets::Mask&)>;
+/// Called with every sample and its prediction, in order; for pictures in reports. The mask is fetched (from a GPU) when it
+/// is asked for.
+using PredictionHook =
+    std::function<void(std::size_t index, const datasets::Sample&, const std::function<datasets::Mask()>& predicted)>;
 
 /// Scores `model` on up to `limit` samples (0: all). Switches the model to eval mode and back.
-/// One confusion matrix over the whole set; truth and prediction at the size of the labels.
+/// One confusion matrix over the whole set; truth and prediction at the size of the labels. Predictions of a GPU are counted
+/// there.
 /// Throws: DataError when the data set's classes do not match the model's, or whole pictures have the classes.
 [[nodiscard]] Evaluation evaluate(models::Model& model, const datasets::Dataset& dataset,
                                   const InferenceOptions& options, std::size_t limit = 0,

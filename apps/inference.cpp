@@ -161,14 +161,18 @@ Tensor predict_scores(const ForwardFn& network, const datasets::Image& image, co
   return sum;
 }
 
-datasets::Mask predict_mask(const ForwardFn& network, const datasets::Image& image, const InferenceOptions& options) {
+Tensor predict_ids(const ForwardFn& network, const datasets::Image& image, const InferenceOptions& options) {
   if (options.tile_h > 0 && options.resize_h > 0) {
     fail<ConfigError>("--tile", "tiles are cut from the picture as it is; remove the input size {}x{}",
                       options.resize_h, options.resize_w);
   }
   if (options.tile_h > 0 && (options.tile_h < image.h || options.tile_w < image.w))
-    return predict_tiles(network, image, options);
-  return datasets::to_mask(ops::argmax(predict_scores(network, image, options), 1).to(kCpu));
+    return datasets::to_tensor(predict_tiles(network, image, options));
+  return ops::argmax(predict_scores(network, image, options), 1);
+}
+
+datasets::Mask predict_mask(const ForwardFn& network, const datasets::Image& image, const InferenceOptions& options) {
+  return datasets::to_mask(predict_ids(network, image, options).to(kCpu));
 }
 
 Device device_of(const nn::Module& model) { return model.named_parameters().front().tensor.device(); }

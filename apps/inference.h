@@ -58,7 +58,14 @@ using ForwardFn = std::function<Tensor(const Tensor&)>;
 /// Throws: ranges of another network, a network that is no graph or not on the CPU.
 [[nodiscard]] ForwardFn frozen_int8(models::Model& model, const nn::Calibration& ranges);
 
-/// Segments one picture of any size.
+/// The class of every pixel of a picture of any size, on the device that has computed it: the network's with one scale, no
+/// flip and no tiles, else the CPU.
+/// Shapes:  returns u8 or i64 [1, h, w]
+/// Throws: ConfigError for tiles together with an input size.
+[[nodiscard]] Tensor predict_ids(const ForwardFn& network, const datasets::Image& image,
+                                 const InferenceOptions& options);
+
+/// The same as a mask.
 /// Throws: ConfigError for tiles together with an input size.
 [[nodiscard]] datasets::Mask predict_mask(const ForwardFn& network, const datasets::Image& image,
                                           const InferenceOptions& options);

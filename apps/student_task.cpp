@@ -38,9 +38,10 @@ void StudentTask::write_picture(const std::filesystem::path& file, const dataset
 }
 
 Score StudentTask::validate(const std::filesystem::path& pictures) {
-  const auto hook = [&](std::size_t i, const datasets::Sample& sample, const datasets::Mask& predicted) {
+  const auto hook = [&](std::size_t i, const datasets::Sample& sample,
+                        const std::function<datasets::Mask()>& predicted) {
     if (pictures.empty() || i >= static_cast<std::size_t>(settings_.train.pictures)) return;
-    write_picture(pictures / fmt::format("val_{:03}.png", i), sample, predicted);
+    write_picture(pictures / fmt::format("val_{:03}.png", i), sample, predicted());
   };
   Evaluation e = evaluate(distiller_->student(), *val_, inference_options(), 0, hook);
   Score score;

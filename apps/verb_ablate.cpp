@@ -184,7 +184,7 @@ void Sweep::load_records() {
 
 void Sweep::score(Trainer& trainer, const Plan& plan, const fs::path& run, const TrainOutcome& outcome,
                   RunRecord& record) {
-  const auto stop_on_signal = [&](std::size_t, const datasets::Sample&, const datasets::Mask&) {
+  const auto stop_on_signal = [&](std::size_t, const datasets::Sample&, const auto&) {
     if (signals_.received() != 0) throw Stopped{};
   };
   const auto add = [&](const std::string& split, const char* weights, const Evaluation& e) {
