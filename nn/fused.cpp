@@ -10,12 +10,13 @@
 #include "nn/fold.h"
 #include "nn/tracer.h"
 #include "ops/copy.h"
+#include "ops/device_conv2d.h"
 #include "ops/elementwise.h"
 #include "ops/packed_conv2d.h"
 
 namespace limbeck::nn {
 
-/// The packed convolutions made from one Conv2d, one per compute type, each with the tensors it was made from.
+/// The convolutions for inference made from one Conv2d, one per compute type, each with the tensors it was made from.
 struct FoldedConv {
   struct Entry {
     // Holding the sources keeps their storages alive, so an equal address really is the same storage.
@@ -23,7 +24,8 @@ struct FoldedConv {
     std::array<std::uint32_t, 6> versions{};
     double eps = 0.0;
     ops::Activation act = ops::Activation::kNone;
-    std::optional<ops::PackedConv2d> packed;
+    std::optional<ops::PackedConv2d> packed;  // on the CPU
+    std::optional<ops::DeviceConv2d> device;  // on a GPU
   };
   Entry f32;
   Entry bf16;
@@ -37,7 +39,7 @@ std::array<Tensor, 6> sources_of(const Conv2d& conv, const BatchNorm2d* bn) {
 }
 
 bool is_current(const FoldedConv::Entry& entry, const std::array<Tensor, 6>& now, double eps, ops::Activation act) {
-  if (!entry.packed || entry.eps != eps || entry.act != act) return false;
+  if ((!entry.packed && !entry.device) || entry.eps != eps || entry.act != act) return false;
   for (std::size_t i = 0; i < now.size(); ++i) {
     if (now[i].defined() != entry.sources[i].defined()) return false;
     if (!now[i].defined()) continue;
@@ -46,26 +48,32 @@ bool is_current(const FoldedConv::Entry& entry, const std::array<Tensor, 6>& now
   return true;
 }
 
-const ops::PackedConv2d& packed_for(Conv2d& conv, const BatchNorm2d* bn, ops::Activation act, DType compute) {
+const FoldedConv::Entry& folded_for(Conv2d& conv, const BatchNorm2d* bn, ops::Activation act, DType compute) {
   if (!conv.folded()) conv.folded() = std::make_shared<FoldedConv>();
   FoldedConv::Entry& entry = compute == DType::kBF16 ? conv.folded()->bf16 : conv.folded()->f32;
   const auto now = sources_of(conv, bn);
   const double eps = bn != nullptr ? bn->eps() : 0.0;
   if (!is_current(entry, now, eps, act)) {
     const FoldedWeights folded = fold(conv, bn);
-    entry.packed.emplace(folded.weight, folded.bias, conv.options(), act, compute);
+    entry.packed.reset();
+    entry.device.reset();
+    if (const Device device = conv.weight().device(); device.is_cuda()) {
+      entry.device.emplace(folded.weight, folded.bias, conv.options(), act, compute, device);
+    } else {
+      entry.packed.emplace(folded.weight, folded.bias, conv.options(), act, compute);
+    }
     entry.sources = now;
     for (std::size_t i = 0; i < now.size(); ++i) entry.versions[i] = now[i].defined() ? now[i].version() : 0;
     entry.eps = eps;
     entry.act = act;
   }
-  return *entry.packed;
+  return entry;
 }
 
-/// True when nothing is to be recorded and a packed convolution exists for these tensors.
+/// True when nothing is to be recorded and there is a convolution for inference for these tensors.
 bool may_fold(const Conv2d& conv, const BatchNorm2d* bn, const Tensor& x, const Tensor& residual) {
   if (conv.is_training() || (bn != nullptr && bn->is_training())) return false;
-  if (!x.device().is_cpu() || !conv.weight().device().is_cpu() || ReferenceGuard::active()) return false;
+  if (x.device().is_meta() || !(x.device() == conv.weight().device()) || ReferenceGuard::active()) return false;
   if (x.dtype() != DType::kF32 && x.dtype() != DType::kBF16) return false;
   if (conv.weight().dtype() != DType::kF32) return false;
   const Tensor none;
@@ -88,9 +96,10 @@ const char* suffix_of(ops::Activation act, bool residual) {
 
 Tensor run_folded(Conv2d& conv, const BatchNorm2d* bn, ops::Activation act, const Tensor& x, const Tensor& residual) {
   const DType compute = AutocastGuard::enabled() || x.dtype() == DType::kBF16 ? DType::kBF16 : DType::kF32;
-  const ops::PackedConv2d& packed = packed_for(conv, bn, act, compute);
+  const FoldedConv::Entry& entry = folded_for(conv, bn, act, compute);
+  if (entry.device) return (*entry.device)(x, residual);
   const auto as_compute = [&](const Tensor& t) { return t.defined() && t.dtype() != compute ? t.copy_as(compute) : t; };
-  return packed(as_compute(x), as_compute(residual));
+  return (*entry.packed)(as_compute(x), as_compute(residual));
 }
 
 }  // namespace

@@ -6,7 +6,7 @@
 //       conv2d, then one batch-norm pass that also adds the residual and applies the activation, forward and backward.
 //   inference (both layers in eval mode, nothing to record):
 //       batch norm is folded into the weights, w' = w * gamma / sqrt(var + eps), and one primitive does everything with
-//       prepacked weights. The folded weights are cached inside the convolution and rebuilt when the version of
+//       prepacked weights (on a GPU, with weights in the type they are needed in). The folded weights are cached inside the convolution and rebuilt when the version of
 //       any of the tensors they came from changes, so that a student can be evaluated between training steps.
 //   Reference runs (f64, ReferenceGuard) and meta tensors always take the first way.
 #pragma once

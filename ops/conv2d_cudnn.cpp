@@ -1,13 +1,21 @@
-// The dense convolution by cuDNN: channels-last, f32 or bf16 with f32 accumulation. An algorithm is chosen once per problem
-// from cuDNN's own ranking, among those whose results repeat bit for bit, and kept with its descriptors.
+// The dense convolution by cuDNN: channels-last, f32 or bf16 with f32 accumulation. An algorithm is chosen once per problem,
+// among those whose results repeat bit for bit, and kept with its descriptors.
+//
+// Note [ranked or timed]
+//   By default cuDNN's own ranking decides: the same on every run, so a training that is resumed gives the bits of one that
+//   was not. With LIMBECK_CUDNN=timed the best of the ranking are run and the fastest is taken. Two may be as fast as each other
+//   within what a clock sees; then another run may take the other, and end with other bits.
 //
 // Weights are f32. For bf16 maps they are rounded first, and cuDNN returns their gradient rounded to bf16 too (it
 // accumulates in f32); it is stored as f32.
 #include <algorithm>
 #include <array>
-#include <cstring>
+#include <cstdlib>
+#include <limits>
 #include <memory>
 #include <mutex>
+#include <span>
+#include <string_view>
 
 #include "core/cuda.h"
 #include "core/cuda/allocator.h"
@@ -22,6 +30,9 @@ namespace {
 using namespace cuda;
 
 constexpr std::size_t kWorkspaceLimit = std::size_t{1} << 30U;
+
+constexpr float kOne = 1;
+constexpr float kZero = 0;
 
 enum class Direction : std::int64_t { kForward, kData, kWeights };
 
@@ -74,6 +85,42 @@ class ConvolutionDescriptor {
   cudnnConvolutionDescriptor_t descriptor_ = nullptr;
 };
 
+bool timing_wanted() {
+  const char* value = std::getenv("LIMBECK_CUDNN");
+  const std::string_view word = value != nullptr ? value : "ranked";
+  if (word != "ranked" && word != "timed")
+    fail<ConfigError>("LIMBECK_CUDNN", "is '{}', expected ranked or timed", word);
+  return word == "timed";
+}
+
+/// Of the device's stream.
+class Clock {
+ public:
+  Clock() {
+    check(cudaEventCreate(&begin_), "cudaEventCreate");
+    check(cudaEventCreate(&end_), "cudaEventCreate");
+  }
+  Clock(const Clock&) = delete;
+  Clock& operator=(const Clock&) = delete;
+  ~Clock() {
+    static_cast<void>(cudaEventDestroy(begin_));
+    static_cast<void>(cudaEventDestroy(end_));
+  }
+  void start() const { check(cudaEventRecord(begin_, stream()), "cudaEventRecord"); }
+  /// Waits for the work since start() and returns its milliseconds.
+  [[nodiscard]] float stop() const {
+    float ms = 0;
+    check(cudaEventRecord(end_, stream()), "cudaEventRecord");
+    check(cudaEventSynchronize(end_), "cudaEventSynchronize");
+    check(cudaEventElapsedTime(&ms, begin_, end_), "cudaEventElapsedTime");
+    return ms;
+  }
+
+ private:
+  cudaEvent_t begin_ = nullptr;
+  cudaEvent_t end_ = nullptr;
+};
+
 /// FMA_MATH keeps f32 in full precision; bf16 always uses the tensor cores.
 cudnnMathType_t math_of(DType dtype) {
   return dtype == DType::kBF16 || tf32_allowed() ? CUDNN_TENSOR_OP_MATH : CUDNN_FMA_MATH;
@@ -86,7 +133,8 @@ struct Plan {
   int algorithm = 0;
   std::size_t workspace = 0;
 
-  explicit Plan(const Problem& p) : x(p.dtype, p.x), y(p.dtype, p.y), w(p.dtype, p.w), convolution(p.options) {
+  explicit Plan(const Problem& p)
+      : x(p.dtype, p.x), y(p.dtype, p.y), w(p.dtype, p.w), convolution(p.options), direction_(p.direction) {
     LIMBECK_CUDNN(cudnnSetConvolutionMathType, convolution.get(), math_of(p.dtype));
     switch (p.direction) {
       case Direction::kForward: {
@@ -116,27 +164,86 @@ struct Plan {
     }
   }
 
+  /// What the direction computes, plus beta times what lies there. All three are maps of the device; one is written.
+  void run(const void* x_data, const void* w_data, const void* y_data, void* space, const float* beta) const {
+    switch (direction_) {
+      case Direction::kForward:
+        LIMBECK_CUDNN(cudnnConvolutionForward, cudnn_handle(), &kOne, x.get(), x_data, w.get(), w_data,
+                      convolution.get(), static_cast<cudnnConvolutionFwdAlgo_t>(algorithm), space, workspace, beta,
+                      y.get(), const_cast<void*>(y_data));
+        return;
+      case Direction::kData:
+        LIMBECK_CUDNN(cudnnConvolutionBackwardData, cudnn_handle(), &kOne, w.get(), w_data, y.get(), y_data,
+                      convolution.get(), static_cast<cudnnConvolutionBwdDataAlgo_t>(algorithm), space, workspace, beta,
+                      x.get(), const_cast<void*>(x_data));
+        return;
+      case Direction::kWeights:
+        LIMBECK_CUDNN(cudnnConvolutionBackwardFilter, cudnn_handle(), &kOne, x.get(), x_data, y.get(), y_data,
+                      convolution.get(), static_cast<cudnnConvolutionBwdFilterAlgo_t>(algorithm), space, workspace,
+                      beta, w.get(), const_cast<void*>(w_data));
+        return;
+    }
+  }
+
  private:
-  /// The best-ranked algorithm that works, repeats bit for bit and fits.
+  /// The best algorithm that works, repeats bit for bit and fits; see Note [ranked or timed].
   template <class Perf>
   void choose(const Problem& p, std::span<Perf> ranking) {
-    for (const Perf& candidate : ranking) {
-      const bool exact = p.dtype == DType::kBF16 || tf32_allowed() || candidate.mathType == CUDNN_FMA_MATH ||
-                         candidate.mathType == CUDNN_DEFAULT_MATH;
-      if (candidate.status != CUDNN_STATUS_SUCCESS || candidate.determinism != CUDNN_DETERMINISTIC || !exact ||
-          candidate.memory > kWorkspaceLimit) {
-        continue;
-      }
-      algorithm = static_cast<int>(candidate.algo);
-      workspace = candidate.memory;
-      if (p.dtype == DType::kBF16 || tf32_allowed()) {
-        LIMBECK_CUDNN(cudnnSetConvolutionMathType, convolution.get(), candidate.mathType);
-      }
-      return;
+    const auto unfit = [&](const Perf& c) {
+      const bool exact =
+          p.dtype == DType::kBF16 || tf32_allowed() || c.mathType == CUDNN_FMA_MATH || c.mathType == CUDNN_DEFAULT_MATH;
+      return c.status != CUDNN_STATUS_SUCCESS || c.determinism != CUDNN_DETERMINISTIC || !exact ||
+             c.memory > kWorkspaceLimit;
+    };
+    const auto end = std::remove_if(ranking.begin(), ranking.end(), unfit);
+    ranking = ranking.first(static_cast<std::size_t>(end - ranking.begin()));
+    if (ranking.empty()) {
+      fail(current_op(), "cuDNN offers no repeatable algorithm for x {}, w {}, {} ({})", p.x, p.w,
+           p.options.to_string(), name_of(p.dtype));
     }
-    fail(current_op(), "cuDNN offers no repeatable algorithm for x {}, w {}, {} ({})", p.x, p.w, p.options.to_string(),
-         name_of(p.dtype));
+    const Perf* best = &ranking[0];
+    if (timing_wanted() && ranking.size() > 1 && !capturing()) {
+      float least = std::numeric_limits<float>::infinity();
+      for (const Perf& candidate : ranking.first(std::min<std::size_t>(ranking.size(), 4))) {
+        use(p, candidate);
+        const float ms = milliseconds(p);
+        if (ms < least) {
+          least = ms;
+          best = &candidate;
+        }
+      }
+    }
+    use(p, *best);
   }
+
+  template <class Perf>
+  void use(const Problem& p, const Perf& candidate) {
+    algorithm = static_cast<int>(candidate.algo);
+    workspace = candidate.memory;
+    if (p.dtype == DType::kBF16 || tf32_allowed()) {
+      LIMBECK_CUDNN(cudnnSetConvolutionMathType, convolution.get(), candidate.mathType);
+    }
+  }
+
+  /// The shortest of three runs behind a first one, on maps of no particular contents.
+  [[nodiscard]] float milliseconds(const Problem& p) const {
+    const auto bytes = [&](const Shape& s) { return static_cast<std::size_t>(s.numel()) * size_of(p.dtype); };
+    const Scratch x_data(bytes(p.x));
+    const Scratch w_data(bytes(p.w));
+    const Scratch y_data(bytes(p.y));
+    const Scratch space(workspace);
+    const Clock clock;
+    float least = std::numeric_limits<float>::infinity();
+    for (int i = 0; i < 4; ++i) {
+      clock.start();
+      run(x_data.as<void>(), w_data.as<void>(), y_data.as<void>(), space.as<void>(), &kZero);
+      const float ms = clock.stop();
+      if (i > 0) least = std::min(least, ms);
+    }
+    return least;
+  }
+
+  Direction direction_;
 };
 
 const Plan& plan_for(const Problem& p) {
@@ -162,9 +269,6 @@ class As {
   void* data_;
 };
 
-constexpr float kOne = 1;
-constexpr float kZero = 0;
-
 /// Sets every pixel to the bias and returns what the map is multiplied by before the convolution is added.
 const float* start_from(const TensorView& bias, const TensorView& map) {
   if (!bias.defined()) return &kZero;
@@ -179,10 +283,7 @@ void conv2d_forward_cuda(const TensorView& x, const TensorView& w, const TensorV
   const Plan& plan = plan_for({Direction::kForward, x.dtype, x.shape, w.shape, y.shape, options});
   const As weights(w, x.dtype);
   const Scratch workspace(plan.workspace);
-  const float* beta = start_from(bias, y);
-  LIMBECK_CUDNN(cudnnConvolutionForward, cudnn_handle(), &kOne, plan.x.get(), x.data, plan.w.get(), weights.data(),
-                plan.convolution.get(), static_cast<cudnnConvolutionFwdAlgo_t>(plan.algorithm), workspace.as<void>(),
-                plan.workspace, beta, plan.y.get(), y.data);
+  plan.run(x.data, weights.data(), y.data, workspace.as<void>(), start_from(bias, y));
 }
 
 void conv2d_backward_data_cuda(const TensorView& gy, const TensorView& w, const TensorView& bias,
@@ -190,10 +291,7 @@ void conv2d_backward_data_cuda(const TensorView& gy, const TensorView& w, const 
   const Plan& plan = plan_for({Direction::kData, gy.dtype, gx.shape, w.shape, gy.shape, options});
   const As weights(w, gy.dtype);
   const Scratch workspace(plan.workspace);
-  const float* beta = start_from(bias, gx);
-  LIMBECK_CUDNN(cudnnConvolutionBackwardData, cudnn_handle(), &kOne, plan.w.get(), weights.data(), plan.y.get(),
-                gy.data, plan.convolution.get(), static_cast<cudnnConvolutionBwdDataAlgo_t>(plan.algorithm),
-                workspace.as<void>(), plan.workspace, beta, plan.x.get(), gx.data);
+  plan.run(gx.data, weights.data(), gy.data, workspace.as<void>(), start_from(bias, gx));
 }
 
 void conv2d_backward_weights_cuda(const TensorView& x, const TensorView& gy, const Conv2dOptions& options,
@@ -203,9 +301,7 @@ void conv2d_backward_weights_cuda(const TensorView& x, const TensorView& gy, con
   const bool direct = gw.dtype == x.dtype;
   const Scratch narrow(direct ? 0 : static_cast<std::size_t>(gw.numel()) * size_of(x.dtype));
   void* target = direct ? gw.data : narrow.as<void>();
-  LIMBECK_CUDNN(cudnnConvolutionBackwardFilter, cudnn_handle(), &kOne, plan.x.get(), x.data, plan.y.get(), gy.data,
-                plan.convolution.get(), static_cast<cudnnConvolutionBwdFilterAlgo_t>(plan.algorithm),
-                workspace.as<void>(), plan.workspace, &kZero, plan.w.get(), target);
+  plan.run(x.data, target, gy.data, workspace.as<void>(), &kZero);
   if (!direct) copy_view(current_device(), {target, x.dtype, gw.shape, default_strides(gw.shape)}, gw);
 }
 

@@ -5,6 +5,7 @@
 #include "ops/copy_kernels.h"
 #include "ops/cross_entropy_kernels.h"
 #include "ops/depthwise_kernels.h"
+#include "ops/device_conv2d.h"
 #include "ops/dropout_kernels.h"
 #include "ops/elementwise_kernels.h"
 #include "ops/interpolate_kernels.h"
@@ -111,5 +112,6 @@ void conv2d_forward_cuda(View, View, View, const Conv2dOptions&, View) { missing
 void conv2d_backward_data_cuda(View, View, View, const Conv2dOptions&, View) { missing("conv2d_backward_data"); }
 void conv2d_backward_weights_cuda(View, View, const Conv2dOptions&, View) { missing("conv2d_backward_weights"); }
 void channel_sum_cuda(View, View) { missing("channel_sum"); }
+void device_conv2d_cuda(View, View, View, View, Activation, const Conv2dOptions&, View) { missing("device_conv2d"); }
 
 }  // namespace limbeck::ops
