@@ -80,10 +80,18 @@ fi
 
 run "kernels" kernels.jsonl "$bench"
 cat "$out/kernels.jsonl" >> "$results"
+# step NAME LOG ARGUMENTS...: the distillation step. BATCH, SIZE and STEPS in the environment make it smaller.
+step() {
+  local name=$1 log=$2
+  shift 2
+  run "$name" "$log" "$app" bench step --device cuda:0 --batch "${BATCH:-16}" --size "${SIZE:-512x512}" --classes 19 \
+    --warmup "${STEPS:-10}" --steps "${STEPS:-30}" --json "$@"
+  cat "$out/$log" >> "$results"
+}
 for dtype in f32 bf16; do
-  run "distillation step $dtype" "step_$dtype.json" \
-    "$app" bench step --device cuda:0 --dtype "$dtype" --batch 16 --size 512x512 --classes 19 --warmup 10 --steps 30 --json
-  cat "$out/step_$dtype.json" >> "$results"
+  step "distillation step $dtype" "step_$dtype.json" --dtype "$dtype"
+  step "the same replayed" "step_${dtype}_graph.json" --dtype "$dtype" --cuda-graph
+  LIMBECK_CUDNN=timed step "the same, algorithms timed" "step_${dtype}_timed.json" --dtype "$dtype" --cuda-graph
 done
 
 preset=scenes/student overrides=(train.steps=200)
@@ -103,5 +111,16 @@ echo
   "$out/kernels.jsonl" | while IFS='|' read -r name ms rate share; do
     printf '%-44s %10s ms %10s GB/s %8s of copy\n' "$name" "$ms" "$rate" "$share"
   done
+# median FILE: the median milliseconds of a step.
+median() { sed -nE 's/.*"median_ms":([0-9.eE+-]+).*/\1/p' "$1"; }
+for dtype in f32 bf16; do
+  for way in graph timed; do
+    plain=$(median "$out/step_$dtype.json") other=$(median "$out/step_${dtype}_$way.json")
+    [ -n "$plain" ] && [ -n "$other" ] || continue
+    awk -v d="$dtype" -v w="$way" -v p="$plain" -v o="$other" \
+      'BEGIN { printf "%-4s step: %.2f ms launched one by one, %.2f ms %s, ratio %.2f\n", d, p, o,
+               w == "graph" ? "replayed" : "replayed with timed algorithms", p / o }'
+  done
+done
 echo "results: $results; $failed failed"
 [ "$failed" -eq 0 ]
