@@ -27,12 +27,16 @@ Tensor on_device(const Tensor& host, Device device) {
 
 }  // namespace
 
-StepRecorder::StepRecorder(Device device, std::string mode, std::string obstacle)
+StepRecorder::StepRecorder(Device device, std::string mode, const std::string& obstacle)
     : device_(device), mode_(std::move(mode)) {
   if (mode_ == "off" || (mode_ == "auto" && !device.is_cuda())) return;
-  if (obstacle.empty()) obstacle = StepGraph::obstacle(device);
   recording_ = true;
-  if (!obstacle.empty()) give_up(obstacle);
+  const std::string impossible = StepGraph::obstacle(device);
+  if (!impossible.empty()) {
+    give_up(impossible);
+  } else if (!obstacle.empty()) {
+    give_up(obstacle);
+  }
 }
 
 void StepRecorder::give_up(const std::string& why) {

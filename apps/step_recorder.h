@@ -48,7 +48,7 @@ class StepRecorder {
 
   /// `mode`: auto, on or off (train.cuda_graph). `obstacle`: a known reason not to record; empty for none.
   /// Throws: ConfigError if it is on and cannot be.
-  StepRecorder(Device device, std::string mode, std::string obstacle);
+  StepRecorder(Device device, std::string mode, const std::string& obstacle);
 
   /// Does one step of `batches` batches, which `next` gives on the host.
   [[nodiscard]] StepOutputs run(std::int64_t step, const std::string& phase, std::int64_t batches, const Source& next,

@@ -138,6 +138,7 @@ Outcome train(Device device, bool bf16, int steps, double noise = 0) {
 /// are launched, the third is rehearsed, the fourth recorded.
 Outcome train_with_everything(bool adamw, bool recorded) {
   constexpr int kSteps = 20;
+  cuda::trim(kGpu);
   const nn::ParameterDevice on(kGpu);
   Generator g(1);
   models::ModelSpec spec;
