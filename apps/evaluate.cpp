@@ -40,9 +40,7 @@ Evaluation evaluate(const ForwardFn& network, const datasets::Dataset& dataset, 
     fail<DataError>("eval", "the data set has one class per picture, not per pixel; masks cannot be scored on it");
   }
   const std::int64_t classes = dataset.classes().count();
-  const Device device = device_of(model);
-  std::optional<datasets::DeviceConfusion> counts;
-  if (device.is_cuda()) counts.emplace(classes, device);
+  std::optional<datasets::DeviceConfusion> counts;  // where predictions are on a GPU
   Evaluation result{datasets::ConfusionMatrix(classes), {}, 0, 0, {}};
   const double start = monotonic_seconds();
   Progress progress("eval", static_cast<std::int64_t>(count));
@@ -55,7 +53,8 @@ Evaluation evaluate(const ForwardFn& network, const datasets::Dataset& dataset, 
     const Tensor ids = predict_ids(network, sample.image, options);
     const auto predicted = [&] { return datasets::to_mask(ids.to(kCpu)); };
     if (ids.device().is_cuda()) {
-      counts->update(datasets::to_tensor(sample.mask).to(device), ids);
+      if (!counts) counts.emplace(classes, ids.device());
+      counts->update(datasets::to_tensor(sample.mask).to(ids.device()), ids);
     } else {
       result.matrix.update(sample.mask, predicted());
     }
