@@ -89,7 +89,7 @@ TEST_CASE("classification: a network learns, a student is distilled from it, bot
       fmt::format(
           "model: {{name: mobilenet_v1, width: 0.25}}\n"
           "teacher: {{name: resnet18, init: {}, min_top1: 90}}\n"
-          "train: {{steps: 80, batch: 16, lr: 0.05, warmup: 10, pictures: 0, log_every: 40}}\n"
+          "train: {{steps: 80, batch: 16, lr: 0.05, warmup: 10, clip_norm: 5, pictures: 0, log_every: 40}}\n"
           "distill:\n  terms:\n"
           "    - {{name: ct, loss: channel_transform, reduction: mean, student: features.13, teacher: layer4}}\n"
           "    - {{name: kd, loss: pixel_kd, tau: 4}}\n",

@@ -56,6 +56,13 @@ std::vector<OpCase> depthwise_cases() {
       {"stride beyond the kernel", {1, 16, 9, 8}, {2, 2}, false, {.stride = {4, 3}}},
       {"one pixel", {3, 13, 1, 1}, {3, 3}, true, {.padding = {1, 1}}},
       {"1x1", {1, 33, 3, 4}, {1, 1}, true, {}},
+      // Rows long enough for blocks of eight pixels, with and without columns that are cut off, and a last block that overlaps.
+      {"3x3 stride 2, long even rows", {1, 32, 4, 24}, {3, 3}, false, {.stride = {2, 2}, .padding = {1, 1}}},
+      {"3x3 stride 2, long odd rows", {1, 20, 5, 21}, {3, 3}, true, {.stride = {2, 2}, .padding = {1, 1}}},
+      {"3x3 dilation 2, long rows", {1, 16, 5, 21}, {3, 3}, true, {.padding = {2, 2}, .dilation = {2, 2}}},
+      {"3x3 dilation 4, long rows", {1, 16, 9, 26}, {3, 3}, false, {.padding = {4, 4}, .dilation = {4, 4}}},
+      {"5x5 same, long rows", {1, 17, 5, 19}, {5, 5}, false, {.padding = {2, 2}}},
+      {"3x3 without padding, long rows", {1, 32, 4, 18}, {3, 3}, false, {}},
       {"several blocks of the weight sum", {2, 40, 30, 31}, {3, 3}, true, {.padding = {1, 1}}},
   };
   std::vector<OpCase> cases;
