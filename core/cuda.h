@@ -3,8 +3,8 @@
 //   a build without; the tests implement CUDA's run-time library on the CPU (tests/cuda_emulation).
 //
 // Note [one stream]
-//   All work of a device goes to one stream, in program order. A block of memory may therefore be handed out again as
-//   soon as its owner lets go of it: whoever gets it is queued behind the last kernel that used it.
+//   All work of a device goes to one stream, in program order (but for input batches, core/input_lane.h). A block of memory may
+//   therefore be handed out again as soon as its owner lets go of it: whoever gets it is queued behind the last kernel that used it.
 #pragma once
 
 #include <cstddef>
