@@ -14,6 +14,7 @@
 
 #include "core/memory.h"
 #include "ops/matrix_units.h"
+#include "ops/simd.h"
 
 #if defined(LIMBECK_AMX)
 
@@ -22,11 +23,6 @@ namespace {
 
 constexpr std::int64_t kPixels = 32;  // of a tile
 using Row = std::uint32_t __attribute__((vector_size(64)));
-
-/// A bit per channel, for the 16 of a panel of which `left` are there.
-__mmask16 mask_of(std::int64_t left) {
-  return static_cast<__mmask16>(left >= kTileSide ? 0xFFFFU : (1U << static_cast<unsigned>(left)) - 1U);
-}
 
 /// Channels of a pixel, `used` has a bit per channel; the others are 0.
 [[gnu::always_inline]] inline Row load_row(const bfloat16* x, __mmask16 used) {
@@ -102,7 +98,7 @@ void bf16_gram(const bfloat16* x, std::int64_t count, std::int64_t c, void* scra
     const bfloat16* next = x + (kBf16GramRun + k * kPixels) * c;
     for (std::int64_t i = 0; i < kPixels * c; i += 32) __builtin_prefetch(next + i);
     for (std::int64_t p = 0; p < panels; ++p) {
-      const __mmask16 used = mask_of(c - p * kTileSide);
+      const __mmask16 used = simd::first_lanes(c - p * kTileSide);
       char* a = tiles + p * kPanelBytes + k * 2 * kTileBytes;
       make_tiles(x + k * kPixels * c + p * kTileSide, std::min(kPixels, count - k * kPixels), c, used, a,
                  a + kTileBytes);
@@ -208,7 +204,7 @@ void bf16_mix(const bfloat16* x, std::int64_t count, std::int64_t readable, std:
       two ? multiply_pixels<true>(from, stride * 2, steps, d, panel_bytes, sums)
           : multiply_pixels<false>(from, stride * 2, steps, d, panel_bytes, sums);
       for (std::int64_t v = 0; v < (two ? 2 : 1); ++v) {
-        const __mmask16 used = mask_of(c - (n + v) * kTileSide);
+        const __mmask16 used = simd::first_lanes(c - (n + v) * kTileSide);
         bfloat16* to = y + p * c + (n + v) * kTileSide;
         for (std::int64_t m = 0; m < pixels; ++m) {
           const __m512 values = _mm512_load_ps(sums + v * 512 + m * kTileSide);

@@ -24,6 +24,8 @@
 #include "ops/conv2d_engine.h"
 #include "ops/conv2d_tiles.h"
 #include "ops/matrix_units.h"
+#include "ops/pair_blocks.h"
+#include "ops/simd.h"
 #include "ops/task_queue.h"
 
 #if defined(LIMBECK_AMX)
@@ -67,26 +69,24 @@ void pack(const float* w, const WeightShape& shape, char* packed) {
 
 // --- products -------------------------------------------------------------------------------------------------------
 
+/// The sums in tiles 0 to 3 += the pixels in 4 and 5 x the weights in 6 and 7.
+template <int RowTiles, int ColumnTiles>
+[[gnu::always_inline]] inline void add_products() {
+  _tile_dpbf16ps(0, 4, 6);
+  if constexpr (ColumnTiles > 1) _tile_dpbf16ps(1, 4, 7);
+  if constexpr (RowTiles > 1) _tile_dpbf16ps(2, 5, 6);
+  if constexpr (RowTiles > 1 && ColumnTiles > 1) _tile_dpbf16ps(3, 5, 7);
+}
+
 /// sums[row tile][column tile][16][16] = pixels x weights, or += where `resume`.
 template <class T, int RowTiles, int ColumnTiles, bool InPlace = false>
 [[gnu::noinline]] void multiply(const ReadyPair& ready, const char* weights, float* sums, bool resume) {
-  asm volatile("" ::: "memory");  // tile loads are not known to the compiler as reads of memory
-  if (resume) {
-    _tile_loadd(0, sums, 64);
-    if constexpr (ColumnTiles > 1) _tile_loadd(1, sums + 256, 64);
-    if constexpr (RowTiles > 1) _tile_loadd(2, sums + 512, 64);
-    if constexpr (RowTiles > 1 && ColumnTiles > 1) _tile_loadd(3, sums + 768, 64);
-  } else {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-  }
+  begin_sums<RowTiles, ColumnTiles>(sums, resume);
   constexpr std::int64_t kPixelPart = 2 * kTileBytes;
   constexpr std::int64_t kWeightPart = ColumnTiles * kTileBytes;
-  const std::int64_t row = InPlace ? ready.row_bytes : 64;
-  const std::int64_t second = InPlace ? kSide * row : kTileBytes;
   constexpr std::int64_t kStep = InPlace ? 64 : kParts<T> * kPixelPart;
+  const std::int64_t row = InPlace ? ready.row_bytes : 64;
+  const std::int64_t second = kTileSide * row;
   const char* a = ready.pixels;
   for (std::size_t s = 0; s < ready.stretch_count; ++s) {
     const char* b = weights + ready.stretches[s].first * kParts<T> * kWeightPart;
@@ -97,31 +97,19 @@ template <class T, int RowTiles, int ColumnTiles, bool InPlace = false>
       if constexpr (kParts<T> == 2) {  // the smallest products first
         _tile_loadd(4, a + kPixelPart, 64);
         if constexpr (RowTiles > 1) _tile_loadd(5, a + kPixelPart + kTileBytes, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        if constexpr (ColumnTiles > 1) _tile_dpbf16ps(1, 4, 7);
-        if constexpr (RowTiles > 1) _tile_dpbf16ps(2, 5, 6);
-        if constexpr (RowTiles > 1 && ColumnTiles > 1) _tile_dpbf16ps(3, 5, 7);
+        add_products<RowTiles, ColumnTiles>();
       }
       _tile_loadd(4, a, row);
       if constexpr (RowTiles > 1) _tile_loadd(5, a + second, row);
-      _tile_dpbf16ps(0, 4, 6);
-      if constexpr (ColumnTiles > 1) _tile_dpbf16ps(1, 4, 7);
-      if constexpr (RowTiles > 1) _tile_dpbf16ps(2, 5, 6);
-      if constexpr (RowTiles > 1 && ColumnTiles > 1) _tile_dpbf16ps(3, 5, 7);
+      add_products<RowTiles, ColumnTiles>();
       if constexpr (kParts<T> == 2) {
         _tile_loadd(6, b + kWeightPart, 64);
         if constexpr (ColumnTiles > 1) _tile_loadd(7, b + kWeightPart + kTileBytes, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        if constexpr (ColumnTiles > 1) _tile_dpbf16ps(1, 4, 7);
-        if constexpr (RowTiles > 1) _tile_dpbf16ps(2, 5, 6);
-        if constexpr (RowTiles > 1 && ColumnTiles > 1) _tile_dpbf16ps(3, 5, 7);
+        add_products<RowTiles, ColumnTiles>();
       }
     }
   }
-  _tile_stored(0, sums, 64);
-  if constexpr (ColumnTiles > 1) _tile_stored(1, sums + 256, 64);
-  if constexpr (RowTiles > 1) _tile_stored(2, sums + 512, 64);
-  if constexpr (RowTiles > 1 && ColumnTiles > 1) _tile_stored(3, sums + 768, 64);
+  end_sums<RowTiles, ColumnTiles>(sums);
 }
 
 template <class T>
@@ -157,8 +145,7 @@ void finish_panel(const float* sums, const GatherPlan& plan, std::int64_t first_
   __m512 bias[kTiles];
   for (std::int64_t j = 0; j < kTiles; ++j) {
     const auto at = static_cast<std::size_t>(j);
-    const std::int64_t left = filters - column - j * kSide;
-    mask[at] = static_cast<__mmask16>(left >= kSide ? 0xFFFFU : (1U << static_cast<unsigned>(left)) - 1U);
+    mask[at] = simd::first_lanes(filters - column - j * kSide);
     bias[j] = e.bias.defined() ? get(e.bias.ptr<float>() + column + j * kSide, mask[at]) : __m512{};
   }
   const std::int32_t* const order = plan.order.empty() ? nullptr : plan.order.data() + first_pixel;
@@ -187,45 +174,6 @@ void finish(const float* sums, const GatherPlan& plan, std::int64_t first_pixel,
 
 // --- one convolution ------------------------------------------------------------------------------------------------
 
-/// How the work is cut, see Note [blocks].
-struct Cut {
-  std::int64_t pairs;  ///< of tiles of pixels, in all
-  std::int64_t block;  ///< of them in a block
-  std::int64_t blocks;
-  std::int64_t ranges;  ///< of panels
-  std::int64_t part;    ///< chunks
-  std::int64_t parts;
-  std::int64_t range_panels;  ///< in the largest range
-
-  Cut(const WeightShape& w, std::int64_t pixels, std::int64_t pair_chunk_bytes) {
-    const std::int64_t threads = max_threads();
-    pairs = (pixels + kRows - 1) / kRows;
-    block = std::min(pairs, kMostPairs);
-    // Small sums: all of it at once, in blocks that fill the cache.
-    const std::int64_t pair_bytes = w.chunks() * pair_chunk_bytes;
-    const std::int64_t whole = kPixelBytes / pair_bytes;
-    constexpr std::int64_t kFewPairs = 8;
-    if (whole >= std::min(kFewPairs, block)) block = std::min(block, whole);
-    block = std::clamp<std::int64_t>(pairs / (2 * threads), std::min<std::int64_t>(pairs, 4), block);
-    parts = 1;
-    part = w.chunks();
-    if (block * pair_bytes > kPixelBytes) {
-      const std::int64_t fits = std::max<std::int64_t>(1, kPixelBytes / (block * pair_chunk_bytes));
-      parts = (w.chunks() + fits - 1) / fits;
-      part = (w.chunks() + parts - 1) / parts;
-      parts = (w.chunks() + part - 1) / part;
-    }
-    blocks = (pairs + block - 1) / block;
-    ranges = blocks < threads ? (threads + blocks - 1) / blocks : 1;
-    if (parts > 1) {  // the sums of a range must stay in cache
-      const std::int64_t sums = block * w.panels() * kSums * 4;
-      ranges = std::max(ranges, (sums + kSumBytes - 1) / kSumBytes);
-    }
-    ranges = std::min(ranges, w.panels());
-    range_panels = (w.panels() + ranges - 1) / ranges;
-  }
-};
-
 template <class T, class Y>
 void forward(const TensorView& x, const char* packed, const Shape& w_shape, const ConvEpilogue& epilogue,
              const Conv2dOptions& options, const TensorView& y) {
@@ -233,42 +181,32 @@ void forward(const TensorView& x, const char* packed, const Shape& w_shape, cons
   const WeightShape w(w_shape, options);
   const PixelGatherer<T> gatherer(plan, w, x.ptr<T>(), x.c(), x.numel() * static_cast<std::int64_t>(sizeof(T)));
   constexpr std::int64_t kPairChunk = kParts<T> * 2 * kTileBytes;
-  const Cut cut(w, plan.pixels(), kPairChunk);
+  const PairBlocks blocks({.pairs = (plan.pixels() + kRows - 1) / kRows,
+                           .chunks = w.chunks(),
+                           .panels = w.panels(),
+                           .pair_bytes = w.chunks() * kPairChunk,
+                           .chunk_bytes = kPairChunk});
   struct Memory {
     TileShapes shapes;
     Workspace pixels, sums;
-    std::array<ReadyPair, kMostPairs> ready;
-    Memory(std::int64_t pixel_bytes, std::int64_t sum_bytes)
-        : pixels(static_cast<std::size_t>(pixel_bytes)), sums(static_cast<std::size_t>(sum_bytes)) {}
+    std::array<ReadyPair, PairBlocks::kMostPairs> ready;
+    explicit Memory(const PairBlocks& b)
+        : pixels(static_cast<std::size_t>(b.block * b.part * kPairChunk)),
+          sums(static_cast<std::size_t>(b.kept * kSums * 4)) {}
   };
-  const std::int64_t kept = cut.parts > 1 ? cut.block * cut.range_panels : 1;
-  parallel_tasks_with(
-      cut.blocks * cut.ranges, [&] { return Memory(cut.block * cut.part * kPairChunk, kept * kSums * 4); },
-      [&](Memory& memory, std::int64_t task) {
-        const std::int64_t first = task / cut.ranges * cut.block;
-        const std::int64_t count = std::min(cut.block, cut.pairs - first);
-        const std::int64_t range = task % cut.ranges;
-        const std::int64_t panel0 = w.panels() * range / cut.ranges;
-        const std::int64_t panel1 = w.panels() * (range + 1) / cut.ranges;
-        for (std::int64_t k = 0; k < cut.parts; ++k) {
-          for (std::int64_t i = 0; i < count; ++i) {
-            gatherer.gather(first + i, k * cut.part, std::min(w.chunks(), (k + 1) * cut.part),
-                            memory.pixels.template as<char>() + i * cut.part * kPairChunk,
-                            memory.ready[static_cast<std::size_t>(i)]);
-          }
-          for (std::int64_t p = panel0; p < panel1; ++p) {
-            for (std::int64_t i = 0; i < count; ++i) {
-              const std::int64_t pixel = (first + i) * kRows;
-              const std::int64_t rows = std::min(kRows, plan.pixels() - pixel);
-              float* sums = memory.sums.template as<float>();
-              if (cut.parts > 1) sums += ((p - panel0) * cut.block + i) * kSums;
-              multiply_pair<T>(memory.ready[static_cast<std::size_t>(i)], rows, packed + panel_offset<T>(w, p),
-                               w.width(p), sums, k > 0);
-              if (k + 1 == cut.parts) finish<Y>(sums, plan, pixel, rows, p, epilogue, y);
-            }
-          }
-        }
-      });
+  blocks.run([&] { return Memory(blocks); },
+             [&](Memory& memory, std::int64_t i, std::int64_t pair, std::int64_t first, std::int64_t last) {
+               gatherer.gather(pair, first, last, memory.pixels.template as<char>() + i * blocks.part * kPairChunk,
+                               memory.ready[static_cast<std::size_t>(i)]);
+             },
+             [&](Memory& memory, std::int64_t i, std::int64_t pair, std::int64_t p, std::int64_t at, std::int64_t k) {
+               const std::int64_t pixel = pair * kRows;
+               const std::int64_t rows = std::min(kRows, plan.pixels() - pixel);
+               float* sums = memory.sums.template as<float>() + at * kSums;
+               multiply_pair<T>(memory.ready[static_cast<std::size_t>(i)], rows, packed + panel_offset<T>(w, p),
+                                w.width(p), sums, k > 0);
+               if (k + 1 == blocks.parts) finish<Y>(sums, plan, pixel, rows, p, epilogue, y);
+             });
 }
 
 }  // namespace

@@ -19,12 +19,9 @@ inline constexpr std::int64_t kChunk = 32;           // channels of a step
 inline constexpr std::int64_t kRows = 2 * kSide;     // pixels of a pair of tiles
 inline constexpr std::int64_t kColumns = 2 * kSide;  // results of a panel
 inline constexpr std::int64_t kSums = kRows * kColumns;
-inline constexpr std::int64_t kMostSteps = 64;          // taps of a kernel
-inline constexpr std::int64_t kPixelBytes = 768 << 10;  // of gathered pixels
-inline constexpr std::int64_t kSumBytes = 768 << 10;    // of sums between two parts
-inline constexpr std::int64_t kMostPairs = 32;          // of tiles, in a block
-inline constexpr std::int64_t kNearBytes =
-    1 << 20;  // of a map that is in the second-level cache when it was just written
+inline constexpr std::int64_t kMostSteps = 64;  // taps of a kernel
+/// Bytes of a map that is in the second-level cache when it was just written.
+inline constexpr std::int64_t kNearBytes = 1 << 20;
 
 /// bf16 numbers that stand for one number, see Note [f32 from bf16].
 template <class T>

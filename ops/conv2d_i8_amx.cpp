@@ -12,18 +12,7 @@ namespace {
 
 template <int RowTiles, int ColumnTiles>
 [[gnu::noinline]] void multiply(const PixelPair& pair, const std::int8_t* weights, std::int32_t* sums, bool resume) {
-  asm volatile("" ::: "memory");  // tile loads are not known to the compiler as reads of memory
-  if (resume) {
-    _tile_loadd(0, sums, 64);
-    if constexpr (ColumnTiles > 1) _tile_loadd(1, sums + 256, 64);
-    if constexpr (RowTiles > 1) _tile_loadd(2, sums + 512, 64);
-    if constexpr (RowTiles > 1 && ColumnTiles > 1) _tile_loadd(3, sums + 768, 64);
-  } else {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-  }
+  begin_sums<RowTiles, ColumnTiles>(sums, resume);
   const std::int64_t stride = pair.stride;
   const std::uint8_t* a = pair.pixels;
   const std::uint8_t* a_low = a + kSide * stride;
@@ -41,11 +30,7 @@ template <int RowTiles, int ColumnTiles>
       if constexpr (RowTiles > 1 && ColumnTiles > 1) _tile_dpbusd(3, 5, 7);
     }
   }
-  _tile_stored(0, sums, 64);
-  if constexpr (ColumnTiles > 1) _tile_stored(1, sums + 256, 64);
-  if constexpr (RowTiles > 1) _tile_stored(2, sums + 512, 64);
-  if constexpr (RowTiles > 1 && ColumnTiles > 1) _tile_stored(3, sums + 768, 64);
-  asm volatile("" ::: "memory");
+  end_sums<RowTiles, ColumnTiles>(sums);
 }
 
 }  // namespace

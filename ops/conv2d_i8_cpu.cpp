@@ -17,15 +17,12 @@
 #include "ops/conv2d_engine.h"
 #include "ops/conv2d_i8_store.h"
 #include "ops/conv2d_tiles.h"
+#include "ops/pair_blocks.h"
 #include "ops/task_queue.h"
 
 namespace limbeck::ops {
 namespace i8 {
 namespace {
-
-constexpr std::int64_t kPixelBytes = 768 << 10;  // of gathered pixels: they stay in the second-level cache
-constexpr std::int64_t kSumBytes = 768 << 10;    // of sums between two parts
-constexpr std::int64_t kMostPairs = 32;          // in a block
 
 /// Sizes of the packed weights of one group.
 struct WeightShape {
@@ -224,38 +221,6 @@ class PixelGatherer {
 
 // --- one group ------------------------------------------------------------------------------------------------------
 
-/// How the work is cut: a task is a block of pairs times a range of panels. Where the pixels of a block would not stay in cache, the sum
-/// is cut into parts, and the sums wait in memory between them.
-struct Cut {
-  std::int64_t pairs, block, blocks, ranges, part, parts, range_panels;
-
-  Cut(const WeightShape& w, std::int64_t pixels) {
-    const std::int64_t threads = max_threads();
-    constexpr std::int64_t kFewPairs = 8;
-    pairs = (pixels + kRows - 1) / kRows;
-    block = std::min(pairs, kMostPairs);
-    const std::int64_t pair_bytes = kRows * PixelGatherer::row_bytes(w.chunks());
-    const std::int64_t whole = kPixelBytes / pair_bytes;
-    if (whole >= std::min(kFewPairs, block)) block = std::min(block, whole);
-    block = std::clamp<std::int64_t>(pairs / (2 * threads), std::min<std::int64_t>(pairs, 4), block);
-    part = w.chunks();
-    if (!w.merged && block * pair_bytes > kPixelBytes) {
-      const std::int64_t fits = std::max<std::int64_t>(1, kPixelBytes / (block * kRows * kChunk) - 1);
-      parts = (w.chunks() + fits - 1) / fits;
-      part = (w.chunks() + parts - 1) / parts;
-    }
-    parts = (w.chunks() + part - 1) / part;
-    blocks = (pairs + block - 1) / block;
-    ranges = blocks < threads ? (threads + blocks - 1) / blocks : 1;
-    if (parts > 1) {  // the sums of a range must stay in cache
-      const std::int64_t sums = block * w.panels() * kSums * 4;
-      ranges = std::max(ranges, (sums + kSumBytes - 1) / kSumBytes);
-    }
-    ranges = std::min(ranges, w.panels());
-    range_panels = (w.panels() + ranges - 1) / ranges;
-  }
-};
-
 class Group {
  public:
   Group(const ConvI8& job, const WeightShape& w, const GatherPlan& plan, std::int64_t group, const char* packed)
@@ -265,7 +230,13 @@ class Group {
         group_(group),
         packed_(packed),
         gatherer_(plan, w, job, group),
-        cut_(w, plan.pixels()) {
+        blocks_({.pairs = (plan.pixels() + kRows - 1) / kRows,
+                 .chunks = w.chunks(),
+                 .panels = w.panels(),
+                 .pair_bytes = kRows * PixelGatherer::row_bytes(w.chunks()),
+                 .chunk_bytes = kRows * kChunk,
+                 .spare = 1,  // row_bytes() may round up by one
+                 .may_part = !w.merged}) {
     const ConvEngine engine = ConvEngineGuard::engine();
     amx_ = has_amx() && (engine == ConvEngine::kAuto || engine == ConvEngine::kAmx);
   }
@@ -274,41 +245,27 @@ class Group {
     struct Memory {
       TileScope shapes;
       Workspace pixels, sums;
-      std::array<ReadyPair, kMostPairs> ready;
+      std::array<ReadyPair, PairBlocks::kMostPairs> ready;
       Memory(bool amx, std::int64_t pixel_bytes, std::int64_t sum_bytes)
           : shapes(amx), pixels(static_cast<std::size_t>(pixel_bytes)), sums(static_cast<std::size_t>(sum_bytes)) {}
     };
-    const std::int64_t pair_bytes = kRows * PixelGatherer::row_bytes(cut_.part);
-    const std::int64_t kept = cut_.parts > 1 ? cut_.block * cut_.range_panels : 1;
-    parallel_tasks_with(
-        cut_.blocks * cut_.ranges, [&] { return Memory(amx_, cut_.block * pair_bytes + kChunk, kept * kSums * 4); },
-        [&](Memory& memory, std::int64_t task) {
-          const std::int64_t first = task / cut_.ranges * cut_.block;
-          const std::int64_t count = std::min(cut_.block, cut_.pairs - first);
-          const std::int64_t range = task % cut_.ranges;
-          const std::int64_t panel0 = w_.panels() * range / cut_.ranges;
-          const std::int64_t panel1 = w_.panels() * (range + 1) / cut_.ranges;
-          for (std::int64_t i = 0; i < count; ++i) memory.ready[static_cast<std::size_t>(i)].visited = 0;
-          for (std::int64_t k = 0; k < cut_.parts; ++k) {
-            for (std::int64_t i = 0; i < count; ++i) {
-              gatherer_.gather(first + i, k * cut_.part, std::min(w_.chunks(), (k + 1) * cut_.part),
-                               memory.pixels.as<std::uint8_t>() + i * pair_bytes,
-                               memory.ready[static_cast<std::size_t>(i)]);
-            }
-            for (std::int64_t p = panel0; p < panel1; ++p) {
-              for (std::int64_t i = 0; i < count; ++i) {
-                auto* sums = memory.sums.as<std::int32_t>();
-                if (cut_.parts > 1) sums += ((p - panel0) * cut_.block + i) * kSums;
-                const ReadyPair& ready = memory.ready[static_cast<std::size_t>(i)];
-                multiply(ready, first + i, p, sums, k > 0);
-                if (k + 1 < cut_.parts) continue;
-                if (job_.y.dtype == DType::kU8) {
-                  finish<std::uint8_t>(ready, first + i, p, sums);
-                } else {
-                  finish<float>(ready, first + i, p, sums);
-                }
-              }
-            }
+    const std::int64_t pair_bytes = kRows * PixelGatherer::row_bytes(blocks_.part);
+    blocks_.run(
+        [&] { return Memory(amx_, blocks_.block * pair_bytes + kChunk, blocks_.kept * kSums * 4); },
+        [&](Memory& memory, std::int64_t i, std::int64_t pair, std::int64_t first, std::int64_t last) {
+          ReadyPair& ready = memory.ready[static_cast<std::size_t>(i)];
+          if (first == 0) ready.visited = 0;
+          gatherer_.gather(pair, first, last, memory.pixels.as<std::uint8_t>() + i * pair_bytes, ready);
+        },
+        [&](Memory& memory, std::int64_t i, std::int64_t pair, std::int64_t p, std::int64_t at, std::int64_t k) {
+          auto* sums = memory.sums.as<std::int32_t>() + at * kSums;
+          const ReadyPair& ready = memory.ready[static_cast<std::size_t>(i)];
+          multiply(ready, pair, p, sums, k > 0);
+          if (k + 1 < blocks_.parts) return;
+          if (job_.y.dtype == DType::kU8) {
+            finish<std::uint8_t>(ready, pair, p, sums);
+          } else {
+            finish<float>(ready, pair, p, sums);
           }
         });
   }
@@ -367,7 +324,7 @@ class Group {
   std::int64_t group_;
   const char* packed_;
   PixelGatherer gatherer_;
-  Cut cut_;
+  PairBlocks blocks_;
   bool amx_;
 };
 

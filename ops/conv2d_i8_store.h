@@ -2,6 +2,7 @@
 #pragma once
 
 #include "ops/conv2d_i8_kernels.h"
+#include "ops/simd.h"
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
 #include <immintrin.h>
@@ -22,7 +23,7 @@ class Finish {
       : offset_(_mm512_loadu_si512(offset)),
         residual_zero_(_mm512_set1_epi32(result.residual_zero)),
         zero_(_mm512_set1_epi32(result.zero)),
-        mask_(static_cast<__mmask16>(count >= 16 ? 0xFFFFU : (1U << static_cast<unsigned>(count)) - 1U)),
+        mask_(simd::first_lanes(count)),
         multiplier_(_mm512_maskz_loadu_ps(mask_, result.multiplier + o)),
         bias_(_mm512_maskz_loadu_ps(mask_, result.bias + o)),
         residual_scale_(_mm512_set1_ps(result.residual_scale)),

@@ -10,11 +10,13 @@
 
 namespace limbeck::ops {
 
-inline constexpr std::size_t kMostDepthwiseTaps = 256;  // of one kernel; larger ones take the reference
-inline constexpr std::int64_t kDepthwiseGrain = 1
-                                                << 13;  // elements of work below which a thread is not worth its start
+/// Taps of one kernel; larger ones take the reference.
+inline constexpr std::size_t kMostDepthwiseTaps = 256;
+/// Elements of work below which a thread is not worth its start.
+inline constexpr std::int64_t kDepthwiseGrain = 1 << 13;
 
 /// Range [begin, end) of t with 0 <= first + t * step < size.
+/// Shapes:   none
 inline std::pair<std::int64_t, std::int64_t> depthwise_tap_range(std::int64_t first, std::int64_t step,
                                                                  std::int64_t size) {
   const std::int64_t begin = first >= 0 ? 0 : (-first + step - 1) / step;
@@ -23,6 +25,7 @@ inline std::pair<std::int64_t, std::int64_t> depthwise_tap_range(std::int64_t fi
 }
 
 /// Throws ShapeError for a kernel with more taps than the fast kernels hold.
+/// Shapes:   w [C,1,KH,KW]
 inline void check_depthwise_taps(const TensorView& w) {
   LIMBECK_CHECK(w.h() * w.w() <= static_cast<std::int64_t>(kMostDepthwiseTaps), "depthwise_conv2d",
                 "kernel of {}x{} taps, at most {} are supported", w.h(), w.w(), kMostDepthwiseTaps);

@@ -47,6 +47,38 @@ class TileShapes {
   ~TileShapes() { _tile_release(); }
 };
 
+/// Registers 0 to 3 become the sums [row tile][column tile][16][16] of 32-bit numbers, or zeros where they do not `resume`. Pixels then
+/// go through 4 and 5, weights through 6 and 7.
+/// Shapes:   as described
+template <int RowTiles, int ColumnTiles>
+[[gnu::always_inline]] inline void begin_sums(const void* sums, bool resume) {
+  asm volatile("" ::: "memory");  // tile loads are not known to the compiler as reads of memory
+  const char* const at = static_cast<const char*>(sums);
+  if (resume) {
+    _tile_loadd(0, at, 64);
+    if constexpr (ColumnTiles > 1) _tile_loadd(1, at + kTileBytes, 64);
+    if constexpr (RowTiles > 1) _tile_loadd(2, at + 2 * kTileBytes, 64);
+    if constexpr (RowTiles > 1 && ColumnTiles > 1) _tile_loadd(3, at + 3 * kTileBytes, 64);
+  } else {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+}
+
+/// The way back.
+/// Shapes:   as begin_sums
+template <int RowTiles, int ColumnTiles>
+[[gnu::always_inline]] inline void end_sums(void* sums) {
+  char* const at = static_cast<char*>(sums);
+  _tile_stored(0, at, 64);
+  if constexpr (ColumnTiles > 1) _tile_stored(1, at + kTileBytes, 64);
+  if constexpr (RowTiles > 1) _tile_stored(2, at + 2 * kTileBytes, 64);
+  if constexpr (RowTiles > 1 && ColumnTiles > 1) _tile_stored(3, at + 3 * kTileBytes, 64);
+  asm volatile("" ::: "memory");
+}
+
 #endif
 
 }  // namespace limbeck::ops

@@ -71,6 +71,13 @@ inline void store_some(T* p, Vec v, std::int64_t count) noexcept {
   for (std::int64_t i = 0; i < count; ++i) p[i] = buffer[i];
 }
 
+#if defined(__AVX512F__)
+/// A bit for each of the first `count` lanes; all where there are more.
+inline __mmask16 first_lanes(std::int64_t count) noexcept {
+  return static_cast<__mmask16>(count >= kLanes ? 0xFFFFU : (1U << static_cast<unsigned>(count)) - 1U);
+}
+#endif
+
 /// The larger or smaller of bound and v lane by lane; NaN in v stays NaN.
 inline Vec at_least(Vec bound, Vec v) noexcept {
 #if defined(__AVX512F__)
