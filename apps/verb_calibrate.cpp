@@ -28,7 +28,7 @@ Pictures pictures_of(const datasets::DatasetSpec& spec) {
 Pictures pictures_of(const std::vector<fs::path>& files) {
   return {fmt::format("{} files", files.size()), files.size(),
           [files](std::size_t i) {
-            return datasets::Sample{datasets::read_image(files[i]), {}, files[i].string()};
+            return datasets::Sample{datasets::read_photo(files[i]), {}, files[i].string()};
           },
           false};
 }
@@ -91,7 +91,7 @@ std::string text_of(const CalibrateArgs& args, const Sources& sources, const std
   }
   text += fmt::format(
       "\non {} pictures of {}; {}\n\nlayers with the largest error in int8, that of the layers before included:\n",
-      sources.scored.count, sources.scored.name, protocol_of(sources.options));
+      sources.scored.count, sources.scored.name, view_of(sources.options));
   for (const LayerError& e : worst)
     text += fmt::format("{:>7.2f} % {:>7.2f} ms  {}  {}\n", 100 * e.error, e.milliseconds, e.name, e.what);
   return text;
@@ -114,7 +114,7 @@ std::string json_of(const CalibrateArgs& args, const Sources& sources, const std
     layers.push_back(
         JsonObject().add("name", e.name).add("what", e.what).add("error", e.error).add("ms", e.milliseconds).str());
   }
-  return o.add_raw("worst_layers", json_array(layers)).add("protocol", protocol_of(sources.options)).str();
+  return o.add_raw("worst_layers", json_array(layers)).add("protocol", view_of(sources.options)).str();
 }
 
 }  // namespace

@@ -92,7 +92,7 @@ std::vector<Subject> collect_subjects(const VisualizeArgs& args, const std::vect
   std::vector<Subject> subjects;
   if (!args.images.empty()) {
     for (const auto& file : args.images)
-      subjects.push_back({fs::path(file).stem().string(), datasets::read_image(file), std::nullopt});
+      subjects.push_back({fs::path(file).stem().string(), datasets::read_photo(file), std::nullopt});
     return subjects;
   }
   Config config = stored_config(args, args.student);

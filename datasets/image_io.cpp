@@ -21,6 +21,7 @@
 #include <numeric>
 
 #include "core/error.h"
+#include "datasets/orientation.h"
 #include "datasets/png_codec.h"
 
 namespace limbeck::datasets {
@@ -145,6 +146,11 @@ Image decode_image(std::span<const std::uint8_t> file, const std::string& where)
 Image read_image(const std::filesystem::path& path) {
   const std::string file = read_data_file(path);
   return decode_image(bytes_of(file), path.string());
+}
+
+Image read_photo(const std::filesystem::path& path) {
+  const std::string file = read_data_file(path);
+  return upright(decode_image(bytes_of(file), path.string()), orientation_of(bytes_of(file)));
 }
 
 std::vector<std::uint8_t> encode_png(const Image& image) { return encode_png(image, "picture"); }

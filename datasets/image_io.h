@@ -14,12 +14,15 @@
 namespace limbeck::datasets {
 
 /// Reads a PNG or JPEG file as RGB. Grey becomes R = G = B, palettes are expanded, 16 bits are cut to 8, alpha is
-/// dropped. Orientation tags of cameras are not applied (masks are drawn on the stored pixels).
+/// dropped. Orientation tags of cameras are not applied (masks are drawn on the stored pixels); see read_photo().
 /// Throws: DataError naming the file when it is missing, of another type, damaged, ends too early, or promises more pixels than a file
 ///   of its size can hold or than 2^28.
 [[nodiscard]] Image read_image(const std::filesystem::path& path);
 
-/// The same for a file in memory; `where` names it in errors.
+/// The same, turned upright as the camera's orientation tag asks (orientation.h): for pictures without masks.
+[[nodiscard]] Image read_photo(const std::filesystem::path& path);
+
+/// read_image() for a file in memory; `where` names it in errors.
 [[nodiscard]] Image decode_image(std::span<const std::uint8_t> file, const std::string& where);
 
 /// Writes `.png`, `.jpg` or `.jpeg`, chosen by the name. `quality` 1..100 is for JPEG.

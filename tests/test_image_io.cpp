@@ -3,6 +3,7 @@
 
 #include "datasets/compose.h"
 #include "datasets/image_io.h"
+#include "datasets/orientation.h"
 #include "datasets/palettes.h"
 #include "datasets/png_codec.h"
 #include "tests/dataset_files.h"
@@ -28,6 +29,25 @@ Image smooth_image(std::int64_t h, std::int64_t w) {
     }
   }
   return image;
+}
+
+/// A TIFF structure with one tag.
+std::string tiff(bool little, unsigned tag, unsigned type, unsigned value) {
+  const auto number = [&](unsigned v, int size) {
+    std::string bytes;
+    for (int i = 0; i < size; ++i) bytes += static_cast<char>(v >> 8 * (little ? i : size - 1 - i) & 0xFFU);
+    return bytes;
+  };
+  return (little ? "II" : "MM") + number(42, 2) + number(8, 4) + number(1, 2) + number(tag, 2) + number(type, 2) +
+         number(1, 4) + number(value, 2) + number(0, 2) + number(0, 4);
+}
+
+/// The file with a segment of metadata behind its first marker.
+std::string with_exif(const std::string& jpeg, const std::string& tiff) {
+  const std::string segment = std::string("Exif\0\0", 6) + tiff;
+  const std::size_t length = segment.size() + 2;
+  return jpeg.substr(0, 2) + "\xFF\xE1" + static_cast<char>(length >> 8U) + static_cast<char>(length & 0xFFU) +
+         segment + jpeg.substr(2);
 }
 
 double mean_difference(const Image& a, const Image& b) {
@@ -58,6 +78,65 @@ TEST_CASE("image_io: JPEG is close and has the right orientation") {
   REQUIRE(back.w == 64);
   CHECK(mean_difference(image, back) < 2.0);
   CHECK(mean_difference(image, noise_image(40, 64, 3)) > 20.0);  // the bound above means something
+}
+
+TEST_CASE("orientation: the eight ways to hold a camera") {
+  // a b c
+  // d e f    by the place of its first row and column: 1 top left, 2 top right, 3 bottom right, 4 bottom left, 5 left top, ...
+  Image stored(2, 3);
+  for (std::size_t i = 0; i < stored.rgb.size(); ++i) stored.rgb[i] = static_cast<std::uint8_t>('a' + i / 3);
+  const auto seen = [&](int orientation) {
+    const Image image = upright(stored, orientation);
+    std::string rows;
+    for (std::int64_t y = 0; y < image.h; ++y) {
+      for (std::int64_t x = 0; x < image.w; ++x) rows += static_cast<char>(image.at(y, x)[2]);
+      rows += y + 1 < image.h ? "/" : "";
+    }
+    return rows;
+  };
+  CHECK(seen(1) == "abc/def");
+  CHECK(seen(2) == "cba/fed");
+  CHECK(seen(3) == "fed/cba");
+  CHECK(seen(4) == "def/abc");
+  CHECK(seen(5) == "ad/be/cf");
+  CHECK(seen(6) == "da/eb/fc");
+  CHECK(seen(7) == "fc/eb/da");
+  CHECK(seen(8) == "cf/be/ad");
+  CHECK_CONTAINS(error_of<Error>([&] { (void)upright(stored, 0); }), "0, expected 1 to 8");
+}
+
+TEST_CASE("orientation: photos are turned, pictures of data sets are not") {
+  const TempFolder folder;
+  write_image(folder / "plain.jpg", smooth_image(24, 40), 95);
+  const std::string plain = read_data_file(folder / "plain.jpg");
+  const Image stored = read_image(folder / "plain.jpg");
+  CHECK(read_photo(folder / "plain.jpg") == stored);
+  for (const bool little : {false, true}) {
+    for (unsigned orientation = 1; orientation <= 8; ++orientation) {
+      write_text(folder / "turned.jpg", with_exif(plain, tiff(little, 0x0112, 3, orientation)));
+      CHECK(read_image(folder / "turned.jpg") == stored);
+      CHECK(read_photo(folder / "turned.jpg") == upright(stored, static_cast<int>(orientation)));
+    }
+  }
+  const auto found = [&](const std::string& file) { return orientation_of(bytes_of(file)); };
+  const std::string six = tiff(true, 0x0112, 3, 6);
+  CHECK(found(with_exif(plain, six)) == 6);
+  CHECK(found(with_exif(plain, tiff(true, 0x0112, 3, 9))) == 1);  // there is no such way
+  CHECK(found(with_exif(plain, tiff(true, 0x0112, 4, 6))) == 1);  // of another type
+  CHECK(found(with_exif(plain, tiff(true, 0x0113, 3, 6))) == 1);  // another tag
+  CHECK(found(plain) == 1);
+  CHECK(found("") == 1);
+  CHECK(found("no JPEG") == 1);
+  // Cut off anywhere: nothing is read behind the end.
+  const std::string whole = with_exif(plain, six);
+  for (std::size_t length = 0; length < 60; ++length) {
+    const int cut = found(whole.substr(0, length));
+    CHECK(cut == (length < 2 + 4 + 6 + six.size() ? 1 : 6));
+    if (length <= six.size()) CHECK(found(with_exif(plain, six.substr(0, length))) == (length < 8 + 2 + 12 ? 1 : 6));
+  }
+  std::string beyond = six;  // the directory lies outside
+  beyond[7] = '\x7F';
+  CHECK(found(with_exif(plain, beyond)) == 1);
 }
 
 TEST_CASE("image_io: grey, palette, 16-bit and alpha PNG become RGB") {

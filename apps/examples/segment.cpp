@@ -15,7 +15,7 @@ int main(int argc, char** argv) try {
   options.normalisation = datasets::Normalisation::parse(student.card.normalisation);
   options.align_corners = student.card.align_corners;
 
-  const datasets::Image picture = datasets::read_image(argv[2]);
+  const datasets::Image picture = datasets::read_photo(argv[2]);
   const datasets::Mask mask = apps::predict_mask(apps::frozen(*student.model), picture, options);
   datasets::write_mask(argv[3], mask, student.card.classes.palette);
 

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "core/config.h"
 #include "core/pickle.h"
@@ -11,6 +12,7 @@
 #include "core/torch_file.h"
 #include "datasets/image_io.h"
 #include "datasets/mask_io.h"
+#include "datasets/orientation.h"
 #include "tests/fuzz/readers.h"
 
 namespace limbeck::fuzz {
@@ -77,7 +79,10 @@ bool accepts_config(Bytes file) {
 }
 
 bool accepts_image(Bytes file) {
-  const bool picture = accepts([&] { static_cast<void>(datasets::decode_image(file, "fuzz")); });
+  const bool picture = accepts([&] {
+    datasets::Image image = datasets::decode_image(file, "fuzz");
+    static_cast<void>(datasets::upright(std::move(image), datasets::orientation_of(file)));
+  });
   const MemoryFile memory(file);
   const bool mask = accepts([&] { static_cast<void>(datasets::read_mask(memory.path())); });
   return picture || mask;
