@@ -14,6 +14,7 @@
 #include "ops/elementwise.h"
 #include "ops/interpolate.h"
 #include "ops/reduce.h"
+#include "ops/slice.h"
 #include "ops/softmax.h"
 
 namespace limbeck::apps {
@@ -26,11 +27,15 @@ Tensor mirrored(const Tensor& x) {
   const Tensor source = x.dense();
   const Tensor y = Tensor::empty(source.shape());
   const std::int64_t rows = source.size(0) * source.size(2), width = source.size(3), channels = source.size(1);
+  const float* all = source.data<float>();
+  float* out = y.data<float>();
   parallel_for(rows, 16, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) {
+      const float* __restrict from = all + r * width * channels;
+      float* __restrict to = out + (r + 1) * width * channels;
       for (std::int64_t w = 0; w < width; ++w) {
-        const float* from = source.data<float>() + (r * width + w) * channels;
-        std::copy(from, from + channels, y.data<float>() + (r * width + (width - 1 - w)) * channels);
+        to -= channels;
+        for (std::int64_t c = 0; c < channels; ++c) to[c] = *from++;
       }
     }
   });
@@ -44,50 +49,58 @@ datasets::Image cut(const datasets::Image& image, std::int64_t y, std::int64_t x
   return out;
 }
 
-/// Adds a tile's scores to a row of tiles; both are channels-last.
-void add_tile(const Tensor& scores, std::int64_t x, std::int64_t width, std::vector<float>& band) {
-  const std::int64_t classes = scores.size(1), h = scores.size(2), w = scores.size(3);
+/// Adds a tile's scores to a row of tiles, from column x on. Both are channels-last.
+void add_tile(const Tensor& scores, std::int64_t x, const Tensor& band) {
   const Tensor dense = scores.to(kCpu).dense();
+  const std::int64_t h = dense.size(2), length = dense.size(3) * dense.size(1);
+  const std::int64_t step = band.size(3) * band.size(1);
+  const float* all = dense.data<float>();
+  float* sums = band.data<float>() + x * band.size(1);
   parallel_for(h, 8, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
-      const float* from = dense.data<float>() + row * w * classes;
-      float* to = band.data() + (row * width + x) * classes;
-      for (std::int64_t i = 0; i < w * classes; ++i) to[i] += from[i];
+      const float* __restrict from = all + row * length;
+      float* __restrict to = sums + row * step;
+#pragma omp simd
+      for (std::int64_t i = 0; i < length; ++i) to[i] += from[i];
     }
   });
 }
 
-/// Every pixel has been covered by the same number of tiles for all its classes, so sums decide as averages do.
-void decide(const std::vector<float>& band, std::int64_t classes, std::int64_t rows, std::int64_t width,
-            std::uint8_t* ids) {
-  parallel_for(rows * width, 4096, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      const float* s = band.data() + i * classes;
-      ids[i] = static_cast<std::uint8_t>(std::max_element(s, s + classes) - s);
-    }
-  });
+/// The classes of the band's first rows, which are complete. Every pixel has been covered by the same number of tiles for all its classes,
+/// so sums decide as averages do.
+void decide(const Tensor& band, std::int64_t rows, std::uint8_t* ids) {
+  const Tensor best = ops::argmax(ops::slice(band, 2, 0, rows), 1);
+  const std::int64_t* from = best.data<std::int64_t>();
+  std::transform(from, from + best.numel(), ids, [](std::int64_t id) { return static_cast<std::uint8_t>(id); });
+}
+
+/// The band's rows from `done` on become the first; the others start from zero.
+void move_up(const Tensor& band, std::int64_t done) {
+  const std::int64_t length = band.size(3) * band.size(1);
+  float* first = band.data<float>();
+  float* end = first + band.numel();
+  std::fill(std::copy(first + done * length, end, first), end, 0.0F);
 }
 
 datasets::Mask predict_tiles(const ForwardFn& network, const datasets::Image& image, const InferenceOptions& options) {
   const std::int64_t th = std::min(options.tile_h, image.h), tw = std::min(options.tile_w, image.w);
   const auto rows = tile_starts(image.h, th, options.overlap), columns = tile_starts(image.w, tw, options.overlap);
   datasets::Mask mask(image.h, image.w);
-  std::vector<float> band;  // scores of the picture's rows [rows[i], rows[i] + th)
-  std::int64_t classes = 0;
+  Tensor band;  // scores of the picture's rows [rows[i], rows[i] + th)
   for (std::size_t i = 0; i < rows.size(); ++i) {
     for (const std::int64_t x : columns) {
       const Tensor scores = predict_scores(network, cut(image, rows[i], x, th, tw), options);
-      classes = scores.size(1);
-      LIMBECK_CHECK(classes <= 255, "predict", "{} classes, a mask holds at most 255", classes);
-      band.resize(static_cast<std::size_t>(th * image.w * classes), 0.0F);
-      add_tile(scores, x, image.w, band);
+      if (!band.defined()) {
+        LIMBECK_CHECK(scores.size(1) <= 255, "predict", "{} classes, a mask holds at most 255", scores.size(1));
+        band = Tensor::zeros({1, scores.size(1), th, image.w});
+      }
+      add_tile(scores, x, band);
     }
     // Rows above the next tiles are complete.
     const std::int64_t next = i + 1 < rows.size() ? rows[i + 1] : image.h;
     const std::int64_t done = next - rows[i];
-    decide(band, classes, done, image.w, mask.ids.data() + rows[i] * image.w);
-    const auto used = static_cast<std::ptrdiff_t>(done * image.w * classes);
-    std::fill(std::copy(band.begin() + used, band.end(), band.begin()), band.end(), 0.0F);
+    decide(band, done, mask.ids.data() + rows[i] * image.w);
+    move_up(band, done);
   }
   return mask;
 }
@@ -110,7 +123,7 @@ Precision parse_precision(const std::string& text, const char* option) {
   fail<ConfigError>(option, "is '{}', expected f32, bf16 or int8", text);
 }
 
-std::string protocol_of(const InferenceOptions& o) {
+std::string view_of(const InferenceOptions& o) {
   std::string scale = "single scale";
   if (o.scales.size() != 1 || o.scales[0] != 1.0) scale = fmt::format("scales {}", fmt::join(o.scales, " "));
   std::string size = "own size";
@@ -118,8 +131,10 @@ std::string protocol_of(const InferenceOptions& o) {
   if (o.short_side > 0) size = fmt::format("picture and labels with shorter side {}", o.short_side);
   std::string part = o.crop_h > 0 ? fmt::format("centre crop {}x{}", o.crop_h, o.crop_w) : std::string("whole image");
   if (o.tile_h > 0) part += fmt::format(" in tiles of {}x{} with overlap {}", o.tile_h, o.tile_w, o.overlap);
-  return fmt::format("{}, {}, {}, {}, {}", part, size, scale, o.flip ? "flip" : "no flip", name_of(o.precision));
+  return fmt::format("{}, {}, {}, {}", part, size, scale, o.flip ? "flip" : "no flip");
 }
+
+std::string protocol_of(const InferenceOptions& o) { return fmt::format("{}, {}", view_of(o), name_of(o.precision)); }
 
 std::vector<std::int64_t> tile_starts(std::int64_t size, std::int64_t tile, std::int64_t overlap) {
   std::vector<std::int64_t> starts{0};

@@ -45,6 +45,8 @@ struct InferenceOptions {
   std::int64_t overlap = 0;             ///< pixels that neighbouring tiles share, at least
 };
 
+/// "whole image, own size, single scale, no flip"
+[[nodiscard]] std::string view_of(const InferenceOptions& options);
 /// "whole image, own size, single scale, no flip, f32"
 [[nodiscard]] std::string protocol_of(const InferenceOptions& options);
 

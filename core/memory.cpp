@@ -202,7 +202,7 @@ void* CpuAllocator::allocate(std::size_t bytes) {
     if (block == nullptr) {
       const std::lock_guard lock(impl_->mutex);
       impl_->stats.in_use -= wanted.capacity;
-      fail("allocator", "out of memory: {} bytes requested, {} in use; use a smaller batch or crop", bytes,
+      fail("allocator", "out of memory: {} bytes requested, {} in use; use a smaller batch, crop or tile", bytes,
            impl_->stats.in_use);
     }
     header_of(block) = {wanted.capacity, nullptr};
