@@ -7,6 +7,7 @@
 #include "core/json.h"
 #include "core/log.h"
 #include "core/safetensors.h"
+#include "core/torch_file.h"
 
 namespace limbeck::apps {
 
@@ -29,10 +30,11 @@ ModelCard from_metadata(const std::map<std::string, std::string>& metadata, cons
   const auto entry = [&](const char* key) -> const std::string& {
     const auto found = metadata.find(key);
     if (found == metadata.end()) {
-      fail<WeightsError>("weights",
-                         "{}: the metadata entry '{}' is missing: the file was not written by a training run; "
-                         "use it as model.init of a configuration instead",
-                         file, key);
+      fail<WeightsError>(
+          "weights",
+          "{}: the metadata entry '{}' is missing: the file was not written by limbeck; `limbeck import` makes one "
+          "of it that is complete, and model.init of a configuration takes it as it is",
+          file, key);
     }
     return found->second;
   };
@@ -106,6 +108,13 @@ std::shared_ptr<models::Model> make_described(const models::ModelSpec& spec, con
 LoadedModel load_model(const std::filesystem::path& path) {
   LoadedModel loaded;
   loaded.file = find_weights(path);
+  if (is_torch_file(loaded.file)) {
+    fail<WeightsError>(
+        "weights",
+        "{} is a PyTorch file, which does not say what network it is for; make a complete one of it with "
+        "`limbeck import {} --model NETWORK -o FILE.safetensors`",
+        loaded.file.string(), loaded.file.string());
+  }
   const SafetensorsFile file = load_safetensors(loaded.file);
   loaded.card = from_metadata(file.metadata, loaded.file.string());
   loaded.model = make_described(loaded.card.spec, file, loaded.file.string());
@@ -117,6 +126,8 @@ LoadedModel load_model(const std::filesystem::path& path) {
     fail<WeightsError>("weights", "{}: {}", loaded.file.string(), e.what());
   }
   loaded.model->eval();
+  if (const auto origin = file.metadata.find("imported_from"); origin != file.metadata.end())
+    loaded.imported_from = origin->second;
   loaded.ranges = ranges_of(file.metadata, loaded.file.string());
   return loaded;
 }

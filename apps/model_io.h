@@ -40,6 +40,7 @@ struct LoadedModel {
   std::shared_ptr<models::Model> model;
   ModelCard card;
   std::filesystem::path file;
+  std::string imported_from;              ///< name of the file that `import` made it of; empty: none
   std::optional<nn::Calibration> ranges;  ///< for int8, of a file that `calibrate` wrote
 };
 

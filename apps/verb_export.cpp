@@ -4,6 +4,7 @@
 #include <cmath>
 #include <filesystem>
 #include <optional>
+#include <utility>
 
 #include "apps/cli.h"
 #include "apps/export.h"
@@ -21,10 +22,33 @@ namespace {
 
 namespace fs = std::filesystem;
 
+/// What --format says, or else the name of the file; both must agree.
+std::string format_of(const ExportArgs& args) {
+  constexpr std::array<std::pair<const char*, const char*>, 4> kFormats{
+      {{".onnx", "onnx"}, {".safetensors", "safetensors"}, {".pth", "pth-compatible"}, {".pt", "pth-compatible"}}};
+  const auto known = [&](const std::string& format) {
+    return std::any_of(kFormats.begin(), kFormats.end(), [&](const auto& f) { return format == f.second; });
+  };
+  if (!args.format.empty() && !known(args.format))
+    fail<ConfigError>("export", "--format {}, expected onnx, safetensors or pth-compatible", args.format);
+  const std::string suffix = fs::path(args.out).extension().string();
+  const auto named = std::find_if(kFormats.begin(), kFormats.end(), [&](const auto& f) { return suffix == f.first; });
+  if (named == kFormats.end()) {
+    if (args.format.empty())
+      fail<ConfigError>("export", "--out {} ends with none of .onnx, .safetensors and .pth; give --format", args.out);
+    return args.format;
+  }
+  if (!args.format.empty() && args.format != named->second)
+    fail<ConfigError>("export", "--out {} is the name of a file of format {}, but --format is {}", args.out,
+                      named->second, args.format);
+  return named->second;
+}
+
 /// Pictures of one size: the given ones, or generated scenes.
 std::vector<datasets::Image> sample_images(const ExportArgs& args, std::int64_t h, std::int64_t w) {
   std::vector<datasets::Image> images;
-  for (const auto& file : args.samples) images.push_back(datasets::resize(datasets::read_image(file), h, w));
+  for (const auto& file : image_files(args.samples, "export"))
+    images.push_back(datasets::resize(datasets::read_photo(file), h, w));
   const datasets::SceneOptions scene{.seed = 1,
                                      .split = "export",
                                      .height = std::clamp<std::int64_t>(h, 16, 4096),
@@ -73,7 +97,7 @@ std::string proof_json(const ExportArgs& args, const OnnxExport& what, const Pro
       .add("output", to_string(what.output))
       .add("run_by", proof.run_by)
       .add("samples",
-           args.samples.empty() ? std::string("generated scenes") : fmt::format("{} files", args.samples.size()))
+           args.samples.empty() ? std::string("generated scenes") : fmt::format("{}", fmt::join(args.samples, " ")))
       .add("images", proof.images)
       .add("pixels", proof.pixels)
       .add("max_difference", proof.max_difference)
@@ -84,6 +108,26 @@ std::string proof_json(const ExportArgs& args, const OnnxExport& what, const Pro
       .add("passed", proof.passed())
       .str();
 }
+
+/// A file under a temporary name, which disappears unless it has been proved.
+class Unproved {
+ public:
+  explicit Unproved(fs::path final) : final_(std::move(final)), path_(final_.string() + ".unproved") {
+    if (fs::exists(final_) && !fs::is_regular_file(final_))
+      fail("export", "cannot write {}: it exists and is not a regular file", final_.string());
+  }
+  Unproved(const Unproved&) = delete;
+  Unproved& operator=(const Unproved&) = delete;
+  ~Unproved() {
+    std::error_code ignored;
+    fs::remove(path_, ignored);
+  }
+  [[nodiscard]] const fs::path& path() const noexcept { return path_; }
+  void accept() { fs::rename(path_, final_); }
+
+ private:
+  fs::path final_, path_;
+};
 
 int export_onnx(const ExportArgs& args, const LoadedModel& loaded) {
   const auto size = parse_size(args.size, "export --size");
@@ -101,29 +145,22 @@ int export_onnx(const ExportArgs& args, const LoadedModel& loaded) {
                   .normalise = args.normalise,
                   .output = parse_output(args.output, loaded.card.spec)};
   what.metadata["source"] = loaded.file.string();
-  // Under a temporary name until it has been proved.
-  const fs::path file = args.out, unproved = args.out + ".unproved";
-  export_onnx(unproved, *loaded.model, loaded.card, what);
-  Proof proof;
+  what.metadata["source_crc32c"] = fmt::format("{:08x}", crc32c_of_file(loaded.file));
+  if (!loaded.imported_from.empty()) what.metadata["imported_from"] = loaded.imported_from;
+  Unproved file(args.out);
+  export_onnx(file.path(), *loaded.model, loaded.card, what);
   std::string absent;
-  try {
-    proof = prove(args, unproved, loaded, what, absent);
-  } catch (...) {
-    fs::remove(unproved);
-    throw;
-  }
-  const std::string json = proof_json(args, what, proof);
-  write_file_atomic(args.out + ".json", json + "\n");
+  const Proof proof = prove(args, file.path(), loaded, what, absent);
   if (!proof.passed()) {
-    fs::remove(unproved);
     fail("export",
          "{}: run by {}, the file agrees with the network on {:.4f} % of the pixels, expected {} %, and differs by "
-         "{:.2e}, expected at "
-         "most {:.2e}; the file was removed, the numbers are in {}.json",
+         "{:.2e}, expected at most {:.2e}; nothing was written",
          args.out, proof.run_by, 100 * proof.agreement, 100 * kRequiredAgreement, proof.max_difference,
-         kAllowedDifference * proof.max_logit, args.out);
+         kAllowedDifference * proof.max_logit);
   }
-  fs::rename(unproved, file);
+  file.accept();
+  const std::string json = proof_json(args, what, proof);
+  write_file_atomic(args.out + ".json", json + "\n");
   if (args.json) {
     fmt::print("{}\n", json);
   } else {
@@ -141,13 +178,11 @@ int export_onnx(const ExportArgs& args, const LoadedModel& loaded) {
 }  // namespace
 
 int run_export(const ExportArgs& args) {
-  if (args.format == "onnx" && !onnx_available()) write_onnx({}, {}, {});  // says what is missing
-  if (args.format != "onnx" && args.format != "safetensors" && args.format != "pth-compatible") {
-    fail<ConfigError>("export", "--format {}, expected onnx, safetensors or pth-compatible", args.format);
-  }
+  const std::string format = format_of(args);
+  if (format == "onnx" && !onnx_available()) write_onnx({}, {}, {});  // says what is missing
   const LoadedModel loaded = load_model(args.model);
-  if (args.format == "onnx") return export_onnx(args, loaded);
-  export_weights(args.out, *loaded.model, loaded.card, args.format == "pth-compatible");
+  if (format == "onnx") return export_onnx(args, loaded);
+  export_weights(args.out, *loaded.model, loaded.card, format == "pth-compatible");
   fmt::print("{}: {} tensors of {}\n", args.out, loaded.model->state_dict().size(), loaded.card.spec.name);
   return 0;
 }

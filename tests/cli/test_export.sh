@@ -7,8 +7,10 @@ run=$work/run
 "$limbeck" train -c "$config" -o "$run" train.steps=2
 
 expect 2 "--format" "$limbeck" export "$run" -o "$work/x" --format caffe
+expect 2 "x ends with none of .onnx, .safetensors and .pth" "$limbeck" export "$run" -o "$work/x"
+expect 2 "x.pth is the name of a file of format pth-compatible, but --format is onnx" "$limbeck" export "$run" -o "$work/x.pth" --format onnx
 expect 4 "does not exist" "$limbeck" export "$work/nowhere" -o "$work/x" --format safetensors
-expect 0 "tensors of mobilenet_v2_seg" "$limbeck" export "$run" -o "$work/student.safetensors" --format safetensors
+expect 0 "tensors of mobilenet_v2_seg" "$limbeck" export "$run" -o "$work/student.safetensors"
 expect 0 "tensors of mobilenet_v2_seg" "$limbeck" export "$run" -o "$work/student.pth" --format pth-compatible
 expect 0 "0 missing" "$limbeck" import "$work/student.pth" --model mobilenet_v2_seg --classes 11 --width 0.1 -o "$work/back.safetensors"
 expect 0 "mIoU" "$limbeck" eval "$work/student.safetensors" -c "$config"
@@ -36,6 +38,14 @@ if "$limbeck" export "$run" -o "$work/student.onnx" --size 64x96 >"$work/first" 
   expect 0 "not run in ONNX Runtime: $work/bare-python: no module named onnxruntime" \
     env LIMBECK_PYTHON="$work/bare-python" "$limbeck" export "$run" -o "$work/student.onnx" --size 64x96
   expect 1 "ended with 1): Conv: this is no network" env LIMBECK_PYTHON="$work/refusing-python" "$limbeck" export "$run" -o "$work/x.onnx" --size 64x96
+  # What was there before stays, and its proof.
+  cp "$work/student.onnx" "$work/before.onnx"
+  expect 1 "ended with 1" env LIMBECK_PYTHON="$work/refusing-python" "$limbeck" export "$run" -o "$work/student.onnx" --size 48x64
+  same "$work/student.onnx" "$work/before.onnx"
+  expect 0 '"passed":true' cat "$work/student.onnx.json"
+  mkdir "$work/folder.onnx"
+  expect 1 "it exists and is not a regular file" "$limbeck" export "$run" -o "$work/folder.onnx"
+  expect 0 '"samples":"'"$run"'/pictures"' "$limbeck" export "$run" -o "$work/student.onnx" --size 48x64 --samples "$run/pictures" --json
   if "$python" -c 'import numpy, onnxruntime' 2>/dev/null; then
     for output in logits resized ids; do
       expect 0 '"run_by":"limbeck, ONNX Runtime' env LIMBECK_PYTHON="$python" "$limbeck" export "$run" -o "$work/student.onnx" --size 64x96 \
@@ -48,19 +58,4 @@ if "$limbeck" export "$run" -o "$work/student.onnx" --size 64x96 >"$work/first" 
 else
   expect 2 "built without ONNX" "$limbeck" export "$run" -o "$work/x.onnx"
 fi
-# --- predict and eval: protocol options
-picture=$run/pictures/val_000.png
-expect 2 "image files" "$limbeck" predict -m "$run" -o "$work/m"
-expect 2 "--scales" "$limbeck" predict -m "$run" -o "$work/m" "$picture" --scales big
-expect 2 "--tile" "$limbeck" predict -m "$run" -o "$work/m" "$picture" --tile 0
-expect 2 "--overlap" "$limbeck" predict -m "$run" -o "$work/m" "$picture" --overlap 3
-expect 0 '"shares"' "$limbeck" predict -m "$run" -o "$work/whole" "$picture" --json --overlay
-[ -e "$work/whole/val_000_overlay.png" ] || { failures=$((failures + 1)); echo "FAILED: no overlay"; }
-"$limbeck" predict -m "$run" -o "$work/tiled" "$picture" --tile 4096x4096
-same "$work/whole/val_000.png" "$work/tiled/val_000.png"
-head -c $((48 * 64 * 3 * 2)) "$run/best/model.safetensors" >"$work/frames.rgb"
-"$limbeck" predict -m "$run" --stdin 64x48 -o - <"$work/frames.rgb" >"$work/ids"
-[ "$(stat -c %s "$work/ids")" = $((48 * 64 * 2)) ] || { failures=$((failures + 1)); echo "FAILED: two frames give two maps of ids"; }
-expect 3 "inside frame 1: 5 bytes" sh -c "head -c $((48 * 64 * 3 + 5)) '$work/frames.rgb' | '$limbeck' predict -m '$run' --stdin 64x48 -o '$work/m'"
-expect 0 "tiles of 32x32 with overlap 8, own size, scales 1 1.5, flip, f32" "$limbeck" eval "$run" --tile 32 --scales 1,1.5 --flip
 finish
