@@ -80,12 +80,12 @@ std::vector<std::filesystem::path> image_files(const std::vector<std::string>& a
   return files;
 }
 
-std::array<std::int64_t, 2> parse_size(const std::string& text, const char* option) {
+std::array<std::int64_t, 2> parse_size(const std::string& text, const char* option, const char* expected) {
   const auto number = [&](std::string_view part) {
     std::int64_t value = 0;
     const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), value);
     if (error != std::errc{} || end != part.data() + part.size() || value < 1 || value > 65536) {
-      fail<ConfigError>(option, "got '{}', expected HEIGHTxWIDTH such as 256x512", text);
+      fail<ConfigError>(option, "got '{}', expected {}", text, expected);
     }
     return value;
   };

@@ -120,7 +120,7 @@ struct ImportArgs : NetworkArgs {
 struct ExportArgs {
   std::string model;  ///< run folder, step folder or .safetensors file
   std::string out;
-  std::string format = "onnx";  ///< onnx | safetensors | pth-compatible
+  std::string format;  ///< onnx | safetensors | pth-compatible; empty: what the name of the file says
   int opset = 17;
   bool keep_batch_norm = false;
   std::string size = "256x256";
@@ -193,7 +193,8 @@ struct InferenceOptions;  // inference.h
 void read_protocol(const ProtocolArgs& args, InferenceOptions& options);
 
 /// "256x512" -> {256, 512} (height x width); one number means a square. Throws ConfigError.
-[[nodiscard]] std::array<std::int64_t, 2> parse_size(const std::string& text, const char* option);
+[[nodiscard]] std::array<std::int64_t, 2> parse_size(const std::string& text, const char* option,
+                                                     const char* expected = "HEIGHTxWIDTH such as 256x512");
 
 /// The device that --device names, made ready. Throws ConfigError if it is not there.
 [[nodiscard]] Device open_device(const std::string& text);

@@ -1,7 +1,9 @@
 // The program `limbeck`: one binary, one verb per job. This file parses arguments and turns exceptions into exit codes.
 #include <CLI/CLI.hpp>
 
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <functional>
 #include <new>
@@ -17,12 +19,23 @@ namespace {
 using namespace limbeck;
 using namespace limbeck::apps;
 
-void add_common(CLI::App& verb, CommonArgs& args) {
+// A verb takes the options that mean something to it, and no others.
+void add_config(CLI::App& verb, CommonArgs& args) {
   verb.add_option("-c,--config", args.config, "configuration file (YAML); see `limbeck init-config`");
-  verb.add_option("--device", args.device, "cpu, or cuda:N in a build with CUDA")->capture_default_str();
-  verb.add_option("-o,--out", args.out, "output folder");
-  verb.add_option("--seed", args.seed, "seed of weights, order and augmentation");
+}
+
+void add_json(CLI::App& verb, CommonArgs& args) {
   verb.add_flag("--json", args.json, "print results as JSON on stdout");
+}
+
+void add_results(CLI::App& verb, CommonArgs& args, const char* out = "output folder") {
+  verb.add_option("--device", args.device, "cpu, or cuda:N in a build with CUDA")->capture_default_str();
+  verb.add_option("-o,--out", args.out, out);
+  add_json(verb, args);
+}
+
+void add_seed(CLI::App& verb, CommonArgs& args) {
+  verb.add_option("--seed", args.seed, "seed of weights, order and augmentation");
 }
 
 void add_overrides(CLI::App& verb, CommonArgs& args) {
@@ -30,7 +43,7 @@ void add_overrides(CLI::App& verb, CommonArgs& args) {
 }
 
 void add_network(CLI::App& verb, NetworkArgs& args) {
-  verb.add_option("--classes", args.classes, "number of classes");
+  verb.add_option("--classes", args.classes, "number of classes")->check(CLI::Range(1, 65536));
   verb.add_option("--output-stride", args.output_stride, "4, 8, 16 or 32; any fits the same weights")
       ->capture_default_str();
   verb.add_option("--width", args.width, "width multiplier of MobileNets")->capture_default_str();
@@ -64,7 +77,9 @@ int run(int argc, char** argv) {
   TrainArgs train;
   const auto add_training = [&](const char* name, const char* text, int (*action)(const TrainArgs&)) {
     auto* verb = app.add_subcommand(name, text);
-    add_common(*verb, train);
+    add_config(*verb, train);
+    add_results(*verb, train);
+    add_seed(*verb, train);
     add_overrides(*verb, train);
     verb->add_flag("--force", train.force, "replace an existing run folder");
     verbs.emplace_back(verb, [&train, action] { return action(train); });
@@ -82,7 +97,9 @@ int run(int argc, char** argv) {
 
   AblateArgs ablate;
   auto* ablate_verb = app.add_subcommand("ablate", "compare distillation methods: same student, data order and seeds");
-  add_common(*ablate_verb, ablate);
+  add_config(*ablate_verb, ablate);
+  add_results(*ablate_verb, ablate);
+  add_seed(*ablate_verb, ablate);
   add_overrides(*ablate_verb, ablate);
   ablate_verb->add_option("--only", ablate.only, "run only these methods, e.g. --only alone,kd")
       ->delimiter(',')
@@ -93,7 +110,8 @@ int run(int argc, char** argv) {
   EvalArgs eval;
   auto* eval_verb = app.add_subcommand("eval", "mIoU of a trained network on a data set");
   eval_verb->add_option("model", eval.model, "run folder, step folder or .safetensors file")->required();
-  add_common(*eval_verb, eval);
+  add_config(*eval_verb, eval);
+  add_results(*eval_verb, eval, "file for the scores as JSON");
   add_overrides(*eval_verb, eval);
   add_protocol(*eval_verb, eval.protocol);
   eval_verb->add_option("--split", eval.split, "part of the data set, e.g. val, test, train+val");
@@ -111,14 +129,15 @@ int run(int argc, char** argv) {
                            "f32 (default), bf16, or int8 for a file of `limbeck calibrate`");
   add_protocol(*predict_verb, predict.protocol);
   predict_verb->add_option("-m,--model", predict.model, "run folder, step folder or .safetensors file")->required();
-  add_common(*predict_verb, predict);
+  add_results(*predict_verb, predict, "folder for the masks, or - for raw ids on standard output");
   verbs.emplace_back(predict_verb, [&] { return run_predict(predict); });
 
   CalibrateArgs calibrate;
   auto* calibrate_verb =
       app.add_subcommand("calibrate", "prepare a trained network for int8, and say what that costs in mIoU");
   calibrate_verb->add_option("model", calibrate.model, "run folder, step folder or .safetensors file")->required();
-  add_common(*calibrate_verb, calibrate);
+  add_config(*calibrate_verb, calibrate);
+  add_results(*calibrate_verb, calibrate, ".safetensors file to write");
   add_overrides(*calibrate_verb, calibrate);
   calibrate_verb
       ->add_option("--images", calibrate.images,
@@ -172,7 +191,8 @@ int run(int argc, char** argv) {
 
   CommonArgs check;
   auto* check_verb = app.add_subcommand("check-data", "scan every image and mask; exit 3 if something is wrong");
-  add_common(*check_verb, check);
+  add_config(*check_verb, check);
+  add_json(*check_verb, check);
   add_overrides(*check_verb, check);
   verbs.emplace_back(check_verb, [&] { return run_check_data(check); });
 
@@ -182,8 +202,9 @@ int run(int argc, char** argv) {
   import_verb->add_option("--model", import.model, "network the weights are for; a wrong one lists all")->required();
   import_verb->add_option("-o,--out", import.out, ".safetensors file to write")->required();
   add_network(*import_verb, import);
-  import_verb->add_option("--bn-eps", import.bn_eps,
-                          "eps of batch norm these weights were trained with (1e-3: TensorFlow)");
+  import_verb
+      ->add_option("--bn-eps", import.bn_eps, "eps of batch norm these weights were trained with (1e-3: TensorFlow)")
+      ->check(CLI::Range(1e-12, 1.0));
   import_verb->add_option("--normalisation", import.normalisation, "imagenet (mean/std) or symmetric ([-1,1])");
   import_verb->add_flag("--align-corners", import.align_corners,
                         "results are enlarged with align_corners (DeepLab of TensorFlow, jf, td)");
@@ -201,7 +222,8 @@ int run(int argc, char** argv) {
       app.add_subcommand("export", "write a trained network for other programs: ONNX, safetensors, .pth");
   export_verb->add_option("model", exports.model, "run folder, step folder or .safetensors file")->required();
   export_verb->add_option("-o,--out", exports.out, "file to write")->required();
-  export_verb->add_option("--format", exports.format, "onnx, safetensors or pth-compatible")->capture_default_str();
+  export_verb->add_option("--format", exports.format,
+                          "onnx, safetensors or pth-compatible (default: by the name of the file)");
   export_verb->add_option("--opset", exports.opset, "ONNX operator set, 13 to 17")->capture_default_str();
   export_verb->add_flag("--keep-batch-norm", exports.keep_batch_norm, "do not fold batch norm into the convolutions");
   export_verb->add_option("--size", exports.size, "input size HxW")->capture_default_str();
@@ -211,7 +233,8 @@ int run(int argc, char** argv) {
   export_verb->add_flag("--normalise", exports.normalise, "scale the input inside: the file takes RGB values 0..255");
   export_verb->add_option("--output", exports.output,
                           "logits (at the network's stride), resized (to the input, default) or ids (argmax)");
-  export_verb->add_option("--samples", exports.samples, "pictures for the proof (default: generated scenes)");
+  export_verb->add_option("--samples", exports.samples,
+                          "pictures or folders of them for the proof (default: generated scenes)");
   export_verb
       ->add_option(
           "--runtime", exports.runtime,
@@ -263,12 +286,14 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   try {
-    return run(argc, argv);
+    const int status = run(argc, argv);
+    if (std::fflush(stdout) != 0) limbeck::fail("limbeck", "cannot write to standard output: {}", std::strerror(errno));
+    return status;
   } catch (const limbeck::Error& e) {
     limbeck::log_error("{}", e.what());
     return static_cast<int>(e.exit_code());
   } catch (const std::bad_alloc&) {
-    limbeck::log_error("[limbeck] out of memory; use a smaller batch or crop");
+    limbeck::log_error("[limbeck] out of memory; use a smaller batch or crop, or --tile for a large picture");
   } catch (const std::exception& e) {
     limbeck::log_error("[limbeck] {}", e.what());
   }

@@ -81,6 +81,7 @@ void print_names(const char* title, const std::vector<std::string>& names) {
 
 int run_import(const ImportArgs& args) {
   if (!fs::exists(args.file)) fail<WeightsError>("import", "{} does not exist", args.file);
+  if (fs::is_directory(args.file)) fail<WeightsError>("import", "{} is a folder, expected a weight file", args.file);
   nn::StateDict file;
   std::map<std::string, std::string> metadata;
   if (is_torch_file(args.file)) {

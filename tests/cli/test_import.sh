@@ -39,5 +39,8 @@ expect 2 "choose depthwise or before_expansion" "${import[@]}" --classes "$class
 expect 4 "does not fit" "$limbeck" import "$file" --model resnet18 -o "$work/out.safetensors"
 expect 2 "did you mean" "$limbeck" import "$file" --model mobilenet_v2_sge -o "$work/out.safetensors"
 expect 2 "normalisation 'caffe' is unknown" "${import[@]}" --classes "$classes" --normalisation caffe
+expect 2 "--classes" "${import[@]}" --classes -3
+expect 2 "--bn-eps" "${import[@]}" --classes "$classes" --bn-eps -1
+expect 4 "is a folder, expected a weight file" "$limbeck" import "$work/run" "${net[@]}" -o "$work/out.safetensors"
 expect 4 "does not exist" "$limbeck" import "$work/none.pth" "${net[@]}" -o "$work/out.safetensors"
 finish
