@@ -75,7 +75,10 @@ Image upright(Image stored, int orientation) {
   const bool transposed = orientation >= 5;
   const bool from_bottom = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
   const bool from_right = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
-  Image out(transposed ? stored.w : stored.h, transposed ? stored.h : stored.w);
+  Image out;
+  out.h = transposed ? stored.w : stored.h;
+  out.w = transposed ? stored.h : stored.w;
+  out.rgb.resize(stored.rgb.size());
   for (std::int64_t y = 0; y < out.h; ++y) {
     for (std::int64_t x = 0; x < out.w; ++x) {
       const std::int64_t row = transposed ? x : y, column = transposed ? y : x;
