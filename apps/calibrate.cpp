@@ -99,7 +99,7 @@ std::vector<PrecisionScore> compare_precisions(const LoadedModel& loaded, const 
   progress.finish();
   std::vector<PrecisionScore> scores;
   for (Candidate& c : candidates) {
-    if (pictures.labelled) c.score.metrics = c.matrix.compute();
+    if (pictures.labelled) c.score.metrics = c.matrix.compute(options.absent);
     c.score.agreement /= static_cast<double>(pictures.count);
     c.score.seconds /= static_cast<double>(pictures.count);
     scores.push_back(c.score);

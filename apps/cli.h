@@ -81,6 +81,7 @@ struct NetworkArgs {
   std::string padding;
   bool aux = false;
   bool separable = false;
+  std::vector<std::int64_t> aspp_rates;  ///< three, or none
 };
 
 struct CompareArgs {
@@ -108,6 +109,7 @@ struct ImportArgs : NetworkArgs {
   std::string file;
   std::string out;
   double bn_eps = 0;            ///< 0: what the file says, else 1e-5
+  double head_bn_eps = 0;       ///< 0: bn_eps
   std::string normalisation;    ///< empty: what the file says, else imagenet
   bool align_corners = false;   ///< logits are resized with align_corners
   std::string map;              ///< list of names, models/weight_names.h

@@ -63,7 +63,7 @@ Evaluation evaluate(const ForwardFn& network, const datasets::Dataset& dataset, 
   }
   progress.finish();
   if (counts) result.matrix.merge(counts->matrix());
-  result.metrics = result.matrix.compute();
+  result.metrics = result.matrix.compute(options.absent);
   result.images = static_cast<std::int64_t>(count);
   result.seconds = monotonic_seconds() - start;
   result.protocol = protocol_of(options);

@@ -131,7 +131,8 @@ std::string view_of(const InferenceOptions& o) {
   if (o.short_side > 0) size = fmt::format("picture and labels with shorter side {}", o.short_side);
   std::string part = o.crop_h > 0 ? fmt::format("centre crop {}x{}", o.crop_h, o.crop_w) : std::string("whole image");
   if (o.tile_h > 0) part += fmt::format(" in tiles of {}x{} with overlap {}", o.tile_h, o.tile_w, o.overlap);
-  return fmt::format("{}, {}, {}, {}", part, size, scale, o.flip ? "flip" : "no flip");
+  return fmt::format("{}, {}, {}, {}{}", part, size, scale, o.flip ? "flip" : "no flip",
+                     o.absent == datasets::AbsentClasses::kZero ? ", absent classes count as 0" : "");
 }
 
 std::string protocol_of(const InferenceOptions& o) { return fmt::format("{}, {}", view_of(o), name_of(o.precision)); }

@@ -20,6 +20,7 @@
 
 #include "core/tensor.h"
 #include "datasets/dataset.h"
+#include "datasets/metrics.h"
 #include "datasets/transforms.h"
 #include "models/model.h"
 #include "nn/calibration.h"
@@ -37,7 +38,8 @@ struct InferenceOptions {
   std::int64_t resize_h = 0, resize_w = 0;  ///< network input size; 0: the picture's own
   std::int64_t short_side = 0;              ///< evaluation: picture and labels get this shorter side; 0: own size
   std::int64_t crop_h = 0, crop_w = 0;      ///< evaluation: then only their middle counts; 0: all of it
-  bool align_corners = false;               ///< of the final resize of the logits
+  datasets::AbsentClasses absent = datasets::AbsentClasses::kSkip;  ///< evaluation: in the mIoU
+  bool align_corners = false;                                       ///< of the final resize of the logits
   Precision precision = Precision::kF32;
   std::vector<double> scales{1.0};      ///< of the network input
   bool flip = false;                    ///< mirrored as well

@@ -55,6 +55,9 @@ void add_network(CLI::App& verb, NetworkArgs& args) {
   verb.add_option("--padding", args.padding, "of MobileNetV2: depthwise or before_expansion");
   verb.add_flag("--aux", args.aux, "with auxiliary head");
   verb.add_flag("--separable", args.separable, "DeepLab heads with separable convolutions");
+  verb.add_option("--aspp-rates", args.aspp_rates, "of DeepLab heads, e.g. 12,24,36 (default: by output stride)")
+      ->delimiter(',')
+      ->expected(3);
 }
 
 void add_protocol(CLI::App& verb, ProtocolArgs& args) {
@@ -204,6 +207,10 @@ int run(int argc, char** argv) {
   add_network(*import_verb, import);
   import_verb
       ->add_option("--bn-eps", import.bn_eps, "eps of batch norm these weights were trained with (1e-3: TensorFlow)")
+      ->check(CLI::Range(1e-12, 1.0));
+  import_verb
+      ->add_option("--head-bn-eps", import.head_bn_eps,
+                   "of the batch norms behind the backbone, if another (1e-5: TensorFlow's DeepLab)")
       ->check(CLI::Range(1e-12, 1.0));
   import_verb->add_option("--normalisation", import.normalisation, "imagenet (mean/std) or symmetric ([-1,1])");
   import_verb->add_flag("--align-corners", import.align_corners,

@@ -19,6 +19,16 @@ std::array<std::int64_t, 2> read_size(const Config& section, std::string_view ke
   return {values->front(), values->back()};
 }
 
+/// Three positive numbers under `key`; absent: `out` stays.
+void read_three(const Config& section, std::string_view key, const char* expected, std::array<std::int64_t, 3>& out) {
+  const auto values = section.find<std::vector<std::int64_t>>(key);
+  if (!values) return;
+  if (values->size() != out.size() || std::any_of(values->begin(), values->end(), [](auto v) { return v < 1; })) {
+    section.reject(key, expected);
+  }
+  std::copy(values->begin(), values->end(), out.begin());
+}
+
 ModelSettings read_model(const Config& section, const ModelSettings& defaults) {
   ModelSettings m = defaults;
   m.spec.name = section.get<std::string>("name");
@@ -29,6 +39,7 @@ ModelSettings read_model(const Config& section, const ModelSettings& defaults) {
   m.spec.width = section.get_in_range<double>("width", m.spec.width, 0.05, 4.0);
   m.spec.aux = section.get<bool>("aux", m.spec.aux);
   m.spec.bn_eps = section.get_in_range<double>("bn_eps", m.spec.bn_eps, 1e-12, 1.0);
+  m.spec.head_bn_eps = section.get_in_range<double>("head_bn_eps", m.spec.head_bn_eps, 0.0, 1.0);
   m.spec.bn_momentum = section.get_in_range<double>("bn_momentum", m.spec.bn_momentum, 1e-6, 1.0);
   m.spec.relu6 = section.get<bool>("relu6", m.spec.relu6);
   m.spec.dilation = section.get("dilation", m.spec.dilation);
@@ -38,13 +49,10 @@ ModelSettings read_model(const Config& section, const ModelSettings& defaults) {
   m.spec.separable = section.get<bool>("separable", m.spec.separable);
   m.spec.width_divisor =
       section.get_in_range<std::int64_t>("width_divisor", m.spec.width_divisor, std::int64_t{1}, std::int64_t{64});
-  if (const auto grid = section.find<std::vector<std::int64_t>>("multi_grid")) {
-    const bool fits = grid->size() == m.spec.multi_grid.size() &&
-                      std::all_of(grid->begin(), grid->end(), [](auto v) { return v >= 1; });
-    if (!fits) section.reject("multi_grid", "expected three positive factors, e.g. [1, 2, 4]");
-    std::copy(grid->begin(), grid->end(), m.spec.multi_grid.begin());
-  }
+  read_three(section, "multi_grid", "expected three positive factors, e.g. [1, 2, 4]", m.spec.multi_grid);
+  read_three(section, "aspp_rates", "expected three positive rates, e.g. [12, 24, 36]", m.spec.aspp_rates);
   m.spec.head_dropout = section.get_in_range<double>("head_dropout", m.spec.head_dropout, -1.0, 0.99);
+  m.spec.aspp_dropout = section.get_in_range<double>("aspp_dropout", m.spec.aspp_dropout, -1.0, 0.99);
   m.init = section.get("init", "");
   return m;
 }
@@ -133,6 +141,7 @@ datasets::TransformOptions read_transform(const Config& data) {
   const std::string pad = data.choice("pad", "mean", {"mean", "black", "zero"});
   if (pad == "black") t.pad_colour = {0, 0, 0};
   t.pad_zero = pad == "zero";
+  t.pad_background = data.choice("pad_label", "ignore", {"ignore", "background"}) == "background";
   t.blur = data.get_in_range<double>("blur", 0.0, 0.0, 1.0);
   t.blur_sigma = data.get_in_range<double>("blur_sigma", 1.0, 0.01, 20.0);
   return t;
@@ -163,6 +172,7 @@ TrainSettings read_train(const Config& section, const TrainSettings& defaults) {
   t.decay_vectors = section.get<bool>("decay_vectors", t.decay_vectors);
   t.decay_depthwise = section.get<bool>("decay_depthwise", t.decay_depthwise);
   t.head_lr = number("head_lr", t.head_lr, 0, 1e4);
+  t.constant_term_lr = section.choice("term_lr", "scheduled", {"scheduled", "constant"}) == "constant";
   t.schedule = section.choice("schedule", t.schedule, {"poly", "cosine", "step", "constant"});
   t.power = number("power", t.power, 0, 10);
   t.min_lr = number("min_lr", t.min_lr, 0, 1e3);
@@ -192,6 +202,8 @@ std::vector<distill::Term> read_terms(const Config& distill) {
     term.student_tap = section.get("student", "logits");
     term.teacher_tap = section.get("teacher", "logits");
     term.weight = distill::WeightSchedule::from_config(section, "weight", 1.0);
+    const std::string project = section.choice("project", "none", {"none", "1x1", "3x3"});
+    if (project != "none") term.projection = project == "1x1" ? 1 : 3;
     const std::string align =
         section.choice("align", term.loss->alignment(), {"larger", "teacher", "student", "image"});
     if (align == "teacher") term.align = distill::SizeAlign::kTeacher;
@@ -248,6 +260,7 @@ InferenceOptions evaluation_options(const DataSettings& data, bool align_corners
   o.short_side = data.eval_short_side;
   o.crop_h = data.eval_crop_h;
   o.crop_w = data.eval_crop_w;
+  o.absent = data.eval_absent;
   o.align_corners = align_corners;
   return o;
 }
@@ -258,6 +271,7 @@ DataSettings read_data(const Config& config) {
   const Config data = config.section("data");
   DataSettings d;
   d.train = read_dataset(data, data.get("train_split", "train"));
+  d.train.coarse_split = data.get("coarse_split", "");
   d.val = read_dataset(data, data.get("val_split", "val"));
   const auto limit = [&](std::string_view key) {
     return static_cast<std::size_t>(
@@ -278,6 +292,7 @@ DataSettings read_data(const Config& config) {
   const auto crop = read_size(data, "eval_crop");
   d.eval_crop_h = crop[0];
   d.eval_crop_w = crop[1];
+  if (data.choice("eval_absent", "skip", {"skip", "zero"}) == "zero") d.eval_absent = datasets::AbsentClasses::kZero;
   d.workers = data.get_in_range<std::int64_t>("workers", std::int64_t{2}, std::int64_t{0}, std::int64_t{256});
   d.keep_in_memory = data.get<bool>("keep_in_memory", d.keep_in_memory);
   return d;

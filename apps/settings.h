@@ -44,7 +44,8 @@ struct DataSettings {
   std::string normalisation = "imagenet";  ///< imagenet | symmetric | bgr_mean
   std::int64_t eval_h = 0, eval_w = 0;     ///< resize for evaluation; 0: own size
   std::int64_t eval_short_side = 0;        ///< picture and labels of this shorter side for evaluation; 0: own size
-  std::int64_t eval_crop_h = 0, eval_crop_w = 0;  ///< then their middle; 0: all of it
+  std::int64_t eval_crop_h = 0, eval_crop_w = 0;                         ///< then their middle; 0: all of it
+  datasets::AbsentClasses eval_absent = datasets::AbsentClasses::kSkip;  ///< in the mIoU
   std::int64_t workers = 2;
   bool keep_in_memory = false;  ///< the training split, 4 bytes per pixel
 };
@@ -65,6 +66,7 @@ struct TrainSettings {
   bool decay_vectors = true;      ///< weight decay on biases and batch-norm parameters too
   bool decay_depthwise = true;    ///< weight decay on depthwise kernels too
   double head_lr = 1.0;           ///< learning-rate multiplier of everything outside the backbone
+  bool constant_term_lr = false;  ///< layers of distillation terms keep lr * head_lr whatever the schedule says
   std::string schedule = "poly";  ///< poly | cosine | step | constant
   double power = 0.9;
   double min_lr = 0;

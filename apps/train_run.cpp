@@ -103,6 +103,12 @@ TrainInputs open_data(const Settings& settings) {
   if (settings.data.keep_in_memory) inputs.train = datasets::keep_in_memory(inputs.train);
   inputs.val = datasets::make_dataset(settings.data.val);
   require_task(settings, *inputs.train);
+  if (settings.data.transform.pad_background) {
+    log_warn(
+        "data.pad_label is background, as in released code: the network learns that padding is class 0, '{}'; ignored "
+        "otherwise",
+        inputs.train->classes().names.front());
+  }
   spot_check(*inputs.train, "train");
   spot_check(*inputs.val, "val");
   if (settings.train.class_weights != "none") {
@@ -207,8 +213,8 @@ std::unique_ptr<Trainer> make_trainer(Settings settings, const TrainInputs& inpu
       task = std::make_shared<StudentTask>(settings, std::move(distiller), inputs.val);
     }
   }
-  if (folder != RunFolder::kResume) create_run_dir(run, folder == RunFolder::kReplace);
   auto trainer = std::make_unique<Trainer>(run, std::move(settings), std::move(task), inputs.train, config_text);
+  if (folder != RunFolder::kResume) create_run_dir(run, folder == RunFolder::kReplace);  // everything else is checked
   if (folder == RunFolder::kResume && trainer->resume() == 0) {
     log_warn("{} has no checkpoint; starting at step 0", run.string());
     create_run_dir(run, true);

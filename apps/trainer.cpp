@@ -63,18 +63,27 @@ std::unique_ptr<nn::Optimizer> build_optimizer(const TrainSettings& t, const nn:
   constexpr std::size_t kKinds = 3;
   const std::array<const char*, kKinds> kinds{"", " vectors", " depthwise"};
   const std::array<bool, kKinds> decays{true, t.decay_vectors, t.decay_depthwise};
-  std::vector<nn::ParameterGroup> groups(2 * kKinds);
+  // Layers of terms are a part of their own only where their rate is.
+  const std::array<const char*, 3> parts{"backbone", "head", "terms"};
+  std::vector<nn::ParameterGroup> groups(parts.size() * kKinds);
   for (std::size_t i = 0; i < groups.size(); ++i) {
-    const bool head = i >= kKinds;
-    groups[i].lr_multiplier = head ? t.head_lr : 1.0;
+    const std::size_t part = i / kKinds;
+    groups[i].lr_multiplier = part > 0 ? t.head_lr : 1.0;
+    groups[i].constant_lr = part > 1 ? t.lr * t.head_lr : 0.0;
     groups[i].weight_decay = decays.at(i % kKinds) ? t.weight_decay : 0.0;
-    groups[i].name = fmt::format("{}{}", head ? "head" : "backbone", kinds.at(i % kKinds));
+    groups[i].name = fmt::format("{}{}", parts.at(part), kinds.at(i % kKinds));
   }
+  bool any_of_terms = false;
   nn::assign_parameters(groups, module, [&](const nn::NamedTensor& p) {
-    const bool head = p.name.find("backbone.") == std::string::npos;
+    const bool of_term = t.constant_term_lr && (p.name.starts_with("term") || p.name.starts_with("connector"));
+    any_of_terms = any_of_terms || of_term;
+    const int part = of_term ? 2 : p.name.find("backbone.") == std::string::npos ? 1 : 0;
     const int kind = nn::is_vector_parameter(p) ? 1 : is_depthwise(p) && !t.decay_depthwise ? 2 : 0;
-    return (head ? static_cast<int>(kKinds) : 0) + kind;
+    return part * static_cast<int>(kKinds) + kind;
   });
+  if (t.constant_term_lr && !any_of_terms) {
+    fail<ConfigError>("train", "term_lr is constant, but no distillation term has layers of its own");
+  }
   std::erase_if(groups, [](const nn::ParameterGroup& g) { return g.params.empty(); });
   nn::OptimizerOptions options;
   options.name = t.optimizer;
@@ -172,6 +181,7 @@ StepOutputs Trainer::work(std::int64_t step, const StepRecorder::Source& inputs,
   StepOutputs out;
   optimizer_->zero_grad();
   const double share = 1.0 / static_cast<double>(t.accumulate);
+  bool learns = true;
   for (std::int64_t k = 0; k < t.accumulate; ++k) {
     const StepInputs batch = inputs();
     distill::Objective objective;
@@ -193,9 +203,10 @@ StepOutputs Trainer::work(std::int64_t step, const StepRecorder::Source& inputs,
       add_numbers(Readback(losses).wait(), result);
       check_finite(step, result);
     }
-    objective.total.backward();
+    learns = objective.total.requires_grad();  // not where only connectors learn, and there are none
+    if (learns) objective.total.backward();
   }
-  if (t.clip_norm > 0) {
+  if (t.clip_norm > 0 && learns) {
     if (device_.is_cuda()) {
       out.numbers.push_back(nn::clip_grad_norm_on_device_(optimizer_->parameters(), t.clip_norm));
       out.norm = true;

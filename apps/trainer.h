@@ -42,12 +42,14 @@ struct TrainOutcome {
   bool interrupted = false;        ///< Ctrl-C: saved (exit status 130)
 };
 
-/// Backbone and head, each in groups of its own for what has weight decay and what has not.
+/// Backbone and head, each in groups of its own for what has weight decay and what has not; layers of distillation terms are a
+/// third part where their rate is constant.
+/// Throws: ConfigError for a constant rate of layers that are not there.
 [[nodiscard]] std::unique_ptr<nn::Optimizer> build_optimizer(const TrainSettings& settings, const nn::Module& module);
 
 class Trainer {
  public:
-  /// `run` exists and is writable. `config_text` is the merged configuration, stored in checkpoints.
+  /// `run` is a folder once resume() or train() is called. `config_text` is the merged configuration, stored in checkpoints.
   Trainer(std::filesystem::path run, Settings settings, std::shared_ptr<Task> task,
           std::shared_ptr<const datasets::Dataset> train, std::string config_text);
 

@@ -52,6 +52,7 @@ ModelCard make_card(const ImportArgs& args, const std::map<std::string, std::str
                          args.file, eps);
     }
   }
+  card.spec.head_bn_eps = args.head_bn_eps;
   card.normalisation = !args.normalisation.empty() ? args.normalisation : normalisation_of(metadata);
   if (card.normalisation.empty()) card.normalisation = "imagenet";
   static_cast<void>(datasets::Normalisation::parse(card.normalisation));  // throws for an unknown word

@@ -1,4 +1,5 @@
 // The verb `summary`: builds a network on the meta device (no memory, no arithmetic) and prints what is in it.
+#include <algorithm>
 
 #include "apps/cli.h"
 #include "models/summary.h"
@@ -19,6 +20,7 @@ models::ModelSpec spec_of(const NetworkArgs& args) {
   spec.padding = args.padding;
   spec.aux = args.aux;
   spec.separable = args.separable;
+  if (!args.aspp_rates.empty()) std::copy_n(args.aspp_rates.begin(), spec.aspp_rates.size(), spec.aspp_rates.begin());
   return spec;
 }
 

@@ -46,7 +46,27 @@ const std::vector<std::string>& dataset_kinds() {
   return kinds;
 }
 
+namespace {
+
+/// One data set may hold both kinds of masks of Cityscapes: the fine ones of `split`, the coarse ones of `coarse_split`.
+void check_coarse(const DatasetSpec& spec) {
+  if (spec.coarse_split.empty()) return;
+  if (spec.kind != "cityscapes") {
+    fail<ConfigError>("data", "coarse_split '{}': only cityscapes has coarse masks besides the fine ones, not {}",
+                      spec.coarse_split, spec.kind);
+  }
+  const auto fine = split_parts(spec.split);
+  for (const auto& part : split_parts(spec.coarse_split)) {
+    if (std::find(fine.begin(), fine.end(), part) == fine.end()) continue;
+    fail<ConfigError>("data", "part '{}' is in split '{}' and in coarse_split '{}'; a picture has one mask", part,
+                      spec.split, spec.coarse_split);
+  }
+}
+
+}  // namespace
+
 Source open_source(const DatasetSpec& spec) {
+  check_coarse(spec);
   const Scan scan = scan_of(spec.kind);
   if (scan == nullptr) {
     fail<ConfigError>("data", "kind '{}' is unknown, expected one of {}", spec.kind, join(dataset_kinds(), ", "));
@@ -59,6 +79,11 @@ Source open_source(const DatasetSpec& spec) {
   source.root = spec.root.string();
   source.decode = spec.mask_decode;
   for (const auto& part : split_parts(spec.split)) scan(spec, part, source);
+  if (!spec.coarse_split.empty()) {
+    DatasetSpec coarse = spec;
+    coarse.label_dir = "gtCoarse";
+    for (const auto& part : split_parts(spec.coarse_split)) scan(coarse, part, source);
+  }
   if (spec.limit > 0 && source.pairs.size() > spec.limit) source.pairs.resize(spec.limit);
   return source;
 }
@@ -99,6 +124,7 @@ Sample FileDataset::load(std::size_t index) const {
 }
 
 std::shared_ptr<const Dataset> make_dataset(const DatasetSpec& spec) {
+  check_coarse(spec);
   if (spec.kind == "scenes") return make_scenes(spec);
   if (spec.kind == "image_folder") return std::make_shared<ClassFolderDataset>(spec);
   return std::make_shared<FileDataset>(open_source(spec), fmt::format("{} {}", spec.kind, spec.split));

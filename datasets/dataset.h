@@ -97,6 +97,9 @@ struct DatasetSpec {
   std::string split = "train";  ///< name of the part; parts are joined with '+', e.g. "train+val"
   std::size_t limit = 0;        ///< keep only the first samples; 0 keeps all
 
+  /// cityscapes: parts that are added with the masks of gtCoarse, e.g. "train_extra"; none of them may be in `split`.
+  std::string coarse_split;
+
   // folder and list: what the files are called
   std::string list;          ///< list file (relative to root or absolute); list kind default "{split}.txt"
   std::string image_dir;     ///< folder of the images, may contain "{split}"; empty: found by the usual names

@@ -142,7 +142,7 @@ void ConfusionMatrix::reset() noexcept {
   ignored_ = 0;
 }
 
-Metrics ConfusionMatrix::compute() const {
+Metrics ConfusionMatrix::compute(AbsentClasses absent) const {
   Metrics m;
   m.ignored = ignored_;
   m.pixels = std::accumulate(counts_.begin(), counts_.end(), std::uint64_t{0});
@@ -156,7 +156,8 @@ Metrics ConfusionMatrix::compute() const {
     }
     const std::uint64_t hit = at(c, c);
     right += hit;
-    const double iou = ratio(hit, truth + predicted - hit);
+    const std::uint64_t either = truth + predicted - hit;
+    const double iou = either == 0 && absent == AbsentClasses::kZero ? 0.0 : ratio(hit, either);
     m.iou.push_back(iou);
     m.class_accuracy.push_back(ratio(hit, truth));
     std::isnan(iou) ? ++m.classes_excluded : ++m.classes_averaged;

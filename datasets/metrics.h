@@ -4,7 +4,8 @@
 // Note [absent classes]
 //   A class that occurs neither in the truth nor in the predictions has no IoU (0 / 0). It is left out of the means,
 //   and Metrics::classes_averaged says how many were averaged. NaN never reaches a mean, so "is this the best score so
-//   far" always has an answer.
+//   far" always has an answer. The code of channel-wise distillation divides by max(1, union) instead, so that such a class
+//   has IoU 0 and lowers the mean: AbsentClasses::kZero. On a whole split all classes occur, and both are the same.
 #pragma once
 
 #include <cstdint>
@@ -17,16 +18,22 @@
 
 namespace limbeck::datasets {
 
+/// What a class that occurs nowhere does to the mIoU.
+enum class AbsentClasses : std::uint8_t {
+  kSkip,  ///< nothing
+  kZero   ///< counts as 0
+};
+
 /// Scores in [0, 1]; printing multiplies by 100. Entries of absent classes in the vectors are NaN.
 struct Metrics {
-  double miou = 0;                     ///< mean of iou over the classes that occur
+  double miou = 0;                     ///< mean of iou over the classes that occur (or count as 0)
   double pixel_accuracy = 0;           ///< share of labelled pixels that are right (aAcc)
   double mean_class_accuracy = 0;      ///< mean of class_accuracy (mAcc)
   double weighted_iou = 0;             ///< iou weighted by the class's share of the truth (fwIoU)
   std::vector<double> iou;             ///< tp / (tp + fp + fn)
   std::vector<double> class_accuracy;  ///< tp / (tp + fn); NaN where the truth has none
   std::int64_t classes_averaged = 0;   ///< classes in miou
-  std::int64_t classes_excluded = 0;   ///< absent from truth and prediction
+  std::int64_t classes_excluded = 0;   ///< not in miou: absent from truth and prediction
   std::uint64_t pixels = 0;            ///< labelled pixels
   std::uint64_t ignored = 0;           ///< pixels with kIgnoreId in the truth
 };
@@ -53,7 +60,8 @@ class ConfusionMatrix {
   [[nodiscard]] Tensor to_tensor() const;
   [[nodiscard]] static ConfusionMatrix from_tensor(const Tensor& sums, std::int64_t classes);
 
-  [[nodiscard]] Metrics compute() const;
+  /// `absent` changes iou, miou and the two counts of classes.
+  [[nodiscard]] Metrics compute(AbsentClasses absent = AbsentClasses::kSkip) const;
   void reset() noexcept;
 
  private:

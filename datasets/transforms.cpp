@@ -82,6 +82,8 @@ void check_options(const TransformOptions& o) {
   need(share(o.brightness) && share(o.contrast) && share(o.saturation),
        "brightness, contrast and saturation are in [0, 1]");
   need(o.blur_sigma > 0 && o.blur_sigma <= 20, "blur_sigma is in (0, 20] pixels");
+  need(!o.pad_background || (o.crop_h > 0 && o.area_max == 0),
+       "pad_label background: only a crop of fixed size pads; give `crop`, without `area`");
   need(o.max_class_share > 0 && o.max_class_share <= 1, "max_class_share is in (0, 1]");
 }
 
@@ -97,6 +99,8 @@ Generator augmentation_stream(std::uint64_t seed, std::uint64_t epoch, std::uint
 }
 
 namespace {
+
+constexpr std::uint8_t kFirstClass = 0;
 
 // --- geometry -------------------------------------------------------------------------------------------------------
 
@@ -162,8 +166,9 @@ Window area_window(const Image& image, const TransformOptions& o, Generator g) {
   return win;
 }
 
-void take_labels(const Mask& mask, const Window& win, std::int64_t h, std::int64_t w, std::uint8_t* labels) {
-  std::fill_n(labels, h * w, kIgnoreId);
+void take_labels(const Mask& mask, const Window& win, std::uint8_t padding, std::int64_t h, std::int64_t w,
+                 std::uint8_t* labels) {
+  std::fill_n(labels, h * w, padding);
   const auto rows = nearest_indices(mask.h, win.h, win.top, win.rows);
   const auto columns = nearest_indices(mask.w, win.w, win.left, win.columns);
   for (std::int64_t y = 0; y < win.rows; ++y) {
@@ -222,7 +227,7 @@ void place_window(const Sample& sample, const TransformOptions& o, Generator& g,
     win.top = static_cast<std::int64_t>(g.below(static_cast<std::uint64_t>(win.h - win.rows + 1)));
     win.left = static_cast<std::int64_t>(g.below(static_cast<std::uint64_t>(win.w - win.columns + 1)));
     if (labels == nullptr) break;
-    take_labels(sample.mask, win, h, w, labels);
+    take_labels(sample.mask, win, o.pad_background ? kFirstClass : kIgnoreId, h, w, labels);
     if (o.max_class_share >= 1 || largest_share(labels, h * w) <= o.max_class_share) break;
   }
 }
@@ -255,7 +260,7 @@ void transform_sample(const Sample& sample, const TransformOptions& o, Generator
   if (o.area_max > 0) {
     win = area_window(sample.image, o, side_stream(start, 1));
     win.flip = flip;
-    if (labels != nullptr) take_labels(sample.mask, win, h, w, labels);
+    if (labels != nullptr) take_labels(sample.mask, win, kIgnoreId, h, w, labels);
   } else {
     win.flip = flip;
     place_window(sample, o, g, win, h, w, labels);

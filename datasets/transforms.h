@@ -4,8 +4,9 @@
 //
 // Note [label-safe augmentation]
 //   Geometry moves picture and mask together; only the picture is interpolated. Pixels outside the source get the pad
-//   colour in the picture and kIgnoreId in the mask, never class 0: padding with 0 teaches the network that grey
-//   borders are the first class.
+//   colour in the picture and kIgnoreId in the mask, not class 0: padding with 0 teaches the network that grey
+//   borders are the first class. Released code of AICSD does just that on VOC, where class 0 is the background:
+//   `pad_background` repeats it.
 // Note [repeatable augmentation]
 //   All random numbers of a sample come from Generator(seed, mix_stream(epoch, index, ..)) and are drawn in a fixed
 //   order, used or not; area crops and the photometric distortion have streams of their own. Results do not depend on
@@ -70,6 +71,8 @@ struct TransformOptions {
 
   Rgb pad_colour{124, 116, 104};  ///< ImageNet mean: 0 after imagenet normalisation, but for rounding
   bool pad_zero = false;          ///< pad with exactly 0 behind the normalisation instead
+  bool pad_background =
+      false;  ///< labels of the padding are class 0, not kIgnoreId; see Note [label-safe augmentation]
   Normalisation normalisation = Normalisation::imagenet();
 
   /// Scale 0.5..2, crop, flip 0.5, jitter 0.3, as most recipes use.

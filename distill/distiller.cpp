@@ -13,6 +13,7 @@
 #include "core/rng.h"
 #include "core/step_graph.h"
 #include "distill/teacher_code.h"
+#include "models/connectors.h"
 #include "ops/copy.h"
 #include "ops/elementwise.h"
 #include "ops/interpolate.h"
@@ -23,7 +24,8 @@ namespace {
 constexpr const char* kLogits = "logits";
 constexpr std::size_t kCe = 0, kAux = 1, kFirstTerm = 2;  // TermValue::id
 constexpr const char* kUnequalChannels =
-    "term '{}': student tap '{}' has {} channels, teacher tap '{}' has {}; add a connector";
+    "term '{}': student tap '{}' has {} channels, teacher tap '{}' has {}; add a connector (project: 1x1)";
+constexpr std::uint64_t kProjectionStream = 0xC0;  // stream 0 fills the layers of the loss
 
 /// Buffers of another module as a module, so that they travel in a state dictionary.
 class BufferList final : public nn::Module {
@@ -120,6 +122,7 @@ Distiller::Distiller(std::shared_ptr<models::Model> student, std::shared_ptr<mod
                         "term '{}': align: image, but these labels are classes of whole pictures and have no size",
                         term.name);
     }
+    if (term.projection > 0) add_projection(i);
     term.loss->connect(context_of(i));
     check_channels(i);
     register_module(fmt::format("term{}", i), *term.loss);
@@ -140,6 +143,21 @@ void Distiller::set_teacher_mode() {
   teacher_->train();
   teacher_state_ = std::make_unique<BufferList>(teacher_->named_buffers());
   register_module("teacher", *teacher_state_);
+}
+
+void Distiller::add_projection(std::size_t index) {
+  Term& term = terms_[index];
+  LIMBECK_CHECK(!term.connector, "distiller", "term '{}' has a connector and wants a projection", term.name);
+  const LossContext taps = context_of(index);
+  if (taps.student.channels <= 0 || taps.teacher.channels <= 0) {
+    fail<ConfigError>("distiller",
+                      "term '{}': taps '{}' and '{}' do not tell their channels, which its projection needs", term.name,
+                      term.student_tap, term.teacher_tap);
+  }
+  Generator generator(taps.seed, kProjectionStream);
+  term.connector = std::make_shared<models::Connector>(
+      models::ConnectorArgs{.in = taps.student.channels, .out = taps.teacher.channels, .kernel = term.projection},
+      generator);
 }
 
 /// Finds before the first step what forward() would find in it, as far as the networks tell their channels.
@@ -166,6 +184,13 @@ void Distiller::check_connector_epochs() const {
   if (std::any_of(terms_.begin(), terms_.end(),
                   [&](const Term& t) { return trains(*t.loss) || (t.connector && trains(*t.connector)); }))
     return;
+  if (options_.teacher_in_train_mode) {
+    log_warn(
+        "connector_epochs is {}, but no term has layers of its own: as in released code, nothing is trained in them, only "
+        "batch statistics move",
+        options_.connector_epochs);
+    return;
+  }
   fail<ConfigError>("distiller", "connector_epochs is {}, but no term has layers of its own to train in them",
                     options_.connector_epochs);
 }
@@ -211,6 +236,7 @@ LossContext Distiller::context_of(std::size_t index) const {
   context.teacher = term.teacher_tap == kCodeTap
                         ? options_.teacher_code->info(tap_info_of(*teacher_, options_.teacher_code->tap))
                         : tap_info_of(*teacher_, term.teacher_tap);
+  if (term.projection > 0 && term.connector) context.student.channels = context.teacher.channels;
   context.teacher_model = teacher_.get();
   context.classes = student_->spec().classes;
   context.seed = mix_stream(options_.seed, index);
@@ -370,8 +396,11 @@ std::vector<std::string> Distiller::describe() const {
                                 options_.connector_epochs));
   }
   for (const Term& term : terms_) {
-    lines.push_back(fmt::format("{}: weight {}, {}, student '{}' <- teacher '{}'{}", term.name, term.weight.describe(),
-                                term.loss->describe(), term.student_tap, term.teacher_tap,
+    const std::string through =
+        term.projection > 0 ? fmt::format(" through conv{0}x{0}", term.projection) : std::string();
+    lines.push_back(fmt::format("{}: weight {}, {}, student '{}'{} <- teacher '{}'{}", term.name,
+                                term.weight.describe(), term.loss->describe(), term.student_tap, through,
+                                term.teacher_tap,
                                 term.align == SizeAlign::kImage ? ", both at the size of the image" : ""));
   }
   return lines;

@@ -37,6 +37,7 @@ struct Term {
   WeightSchedule weight{1.0};
   std::shared_ptr<Loss> loss;
   std::shared_ptr<nn::UnaryModule> connector;  ///< null: the student map is used as it is
+  std::int64_t projection = 0;  ///< 1, 3: the Distiller makes the connector, a convolution of that size without bias
   SizeAlign align = SizeAlign::kLarger;
 };
 
@@ -76,6 +77,8 @@ struct Objective {
 ///   The released code of overhaul distillation trains the connectors of its terms alone in the first epoch. For
 ///   connector_epochs epochs the student runs without being recorded: its weights get no gradient and stay, only its batch
 ///   statistics move; layers of terms, connectors among them, are trained as ever. The cross entropy is shown, not followed.
+///   AICSD's code grew out of that one and kept the epoch, although its terms have no layers: together with
+///   teacher_in_train_mode that is repeated, otherwise it is an error.
 
 /// Note [one pixel]
 ///   The logits [N,K] of a classification network are maps of one pixel, its labels [N] are masks of one pixel. Seen like
@@ -134,6 +137,7 @@ class Distiller final : public nn::Module {
   [[nodiscard]] Tensor weighted(const Tensor& raw, std::size_t id, std::int64_t step, std::int64_t total_steps) const;
   [[nodiscard]] LossContext context_of(std::size_t index) const;
   void set_teacher_mode();
+  void add_projection(std::size_t index);
   void check_channels(std::size_t index) const;
   void add_teacher_tap(const std::string& tap, std::size_t term);
   [[nodiscard]] models::Output run_teacher(const Tensor& images, bool with_code);

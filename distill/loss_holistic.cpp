@@ -32,6 +32,8 @@
 namespace limbeck::distill {
 namespace {
 
+constexpr std::int64_t kSmallestMap = 64;
+
 struct HolisticOptions {
   bool wgan = false;  ///< hinge otherwise
   double lr = 4e-4;
@@ -72,6 +74,13 @@ class HolisticLoss final : public Loss {
     LIMBECK_CHECK(discriminator_.has_value(), "holistic", "connect() was not called");
     check_pair("holistic", student, teacher);
     const Tensor s = resized(student);
+    if (s.size(2) < kSmallestMap || s.size(3) < kSmallestMap) {
+      fail<ConfigError>(
+          "holistic",
+          "score maps {}, but the discriminator wants H, W >= {}; give the term `size: 65`, or use a larger "
+          "crop or a finer output stride",
+          s.shape(), kSmallestMap);
+    }
     // Several batches may be accumulated into one step.
     if (is_training()) maps_.push_back({s.detach(), resized(teacher)});
     return ops::neg(ops::mean((*discriminator_)(s)));
@@ -191,8 +200,10 @@ std::shared_ptr<Loss> make_holistic(const Config& term) {
   o.weight = term.get_in_range<double>("discriminator_weight", o.weight, 0.0, 1e6);
   if (o.wgan) o.penalty = term.get_in_range<double>("penalty", o.penalty, 0.0, 1e6);
   o.size = term.get_in_range<std::int64_t>("size", 0, 0, 1 << 14);
-  if (o.size > 0 && o.size < 64)
-    term.reject("size", "the discriminator halves its maps four times; expected 0 or at least 64");
+  if (o.size > 0 && o.size < kSmallestMap) {
+    term.reject("size",
+                fmt::format("the discriminator halves its maps four times; expected 0 or at least {}", kSmallestMap));
+  }
   return std::make_shared<HolisticLoss>(o);
 }
 

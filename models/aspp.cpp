@@ -1,6 +1,8 @@
 // What this is: models/aspp.h.
 #include "models/aspp.h"
 
+#include <algorithm>
+
 #include "ops/concat.h"
 #include "ops/interpolate.h"
 #include "ops/pool2d.h"
@@ -9,6 +11,7 @@ namespace limbeck::models {
 namespace {
 
 constexpr auto kRelu = ops::Activation::kRelu;
+constexpr std::int64_t kLargestRate = 1024;
 
 nn::ConvArgs point_conv(std::int64_t in, std::int64_t out, nn::Init init) {
   return {.in = in, .out = out, .kernel = 1, .bias = false, .init = init};
@@ -68,7 +71,15 @@ Tensor Aspp::forward(const Tensor& x, TapSet& taps, std::string_view alias) {
   return dropout2d_(dropout_(run_tapped(project_, all, taps, "aspp", alias)));
 }
 
-std::array<std::int64_t, 3> aspp_rates(std::int64_t output_stride) {
+std::array<std::int64_t, 3> aspp_rates(const ModelSpec& spec, std::int64_t output_stride) {
+  const auto& given = spec.aspp_rates;
+  if (given != std::array<std::int64_t, 3>{}) {
+    if (std::any_of(given.begin(), given.end(), [](auto rate) { return rate < 1 || rate > kLargestRate; })) {
+      fail<ConfigError>("aspp", "rates {}, {}, {}, expected three from 1 to {}", given[0], given[1], given[2],
+                        kLargestRate);
+    }
+    return given;
+  }
   switch (output_stride) {
     case 32: return {3, 6, 9};
     case 16: return {6, 12, 18};

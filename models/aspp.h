@@ -64,9 +64,9 @@ class Aspp final : public nn::Module {
   nn::Dropout2d dropout2d_;
 };
 
-/// Rates for a backbone's output stride: 6, 12, 18 at 16; doubled at 8; halved at 32.
+/// Rates for a backbone's output stride: 6, 12, 18 at 16; doubled at 8; halved at 32. What the spec says goes before.
 /// Shapes: none
-/// Throws: ConfigError for another output stride.
-[[nodiscard]] std::array<std::int64_t, 3> aspp_rates(std::int64_t output_stride);
+/// Throws: ConfigError for another output stride, or rates that are not positive.
+[[nodiscard]] std::array<std::int64_t, 3> aspp_rates(const ModelSpec& spec, std::int64_t output_stride);
 
 }  // namespace limbeck::models

@@ -27,13 +27,13 @@ AsppOptions aspp_options(const ModelSpec& spec, const Backbone& backbone) {
   const bool mmseg = v == Variant::kMmseg;
   return {.in = backbone.channels().high,
           .out = width_of(v),
-          .rates = aspp_rates(backbone.output_stride()),
+          .rates = aspp_rates(spec, backbone.output_stride()),
           .project_kernel = mmseg ? 3 : 1,
           .pooling_first = mmseg || v == Variant::kTfd,
           .separable = spec.separable,
-          .dropout = dropout_of(spec, v == Variant::kTv ? 0.5 : 0.1),
+          .dropout = aspp_dropout_of(spec, v == Variant::kTv ? 0.5 : 0.1),
           .drop_channels = mmseg,
-          .bn = bn_args(spec),
+          .bn = head_bn_args(spec),
           .init = init_of(v)};
 }
 
@@ -45,7 +45,7 @@ FcnHeadArgs aux_args(const ModelSpec& spec, const Backbone& backbone) {
           .classes = spec.classes,
           .drop_channels = v == Variant::kMmseg,
           .dropout = fixed_dropout(spec, 0.1),
-          .bn = bn_args(spec),
+          .bn = head_bn_args(spec),
           .init = init_of(v),
           .classifier_init = classifier_init_of(v)};
 }
@@ -55,7 +55,7 @@ std::unique_ptr<HeadConv> make_conv(const ModelSpec& spec, Generator& g) {
   if (v == Variant::kTfd || v == Variant::kMmseg) return nullptr;
   const std::int64_t width = width_of(v);
   const HeadConvArgs args{
-      .in = width, .out = width, .separable = spec.separable, .bn = bn_args(spec), .init = init_of(v)};
+      .in = width, .out = width, .separable = spec.separable, .bn = head_bn_args(spec), .init = init_of(v)};
   return std::make_unique<HeadConv>(args, "classifier.1", "classifier.2", g);
 }
 

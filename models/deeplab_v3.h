@@ -18,9 +18,9 @@ namespace limbeck::models {
 ///   mmseg  mmsegmentation's: 512 channels, image pooling first, a 3x3 projection and nothing behind it, dropout 0.1 of
 ///          channels, optional auxiliary head as tv with dropout of channels; a ResNet uses dilation pattern mmseg.
 /// `separable`: the 3x3 convolutions of the ASPP's branches and behind the ASPP are depthwise separable.
-/// The ASPP rates follow the output stride in all of them (torchvision and mmsegmentation only know 8).
+/// The ASPP rates follow the output stride in all of them (torchvision and mmsegmentation have those of 8 at any: `aspp_rates`).
 /// Shapes: x [N, 3, H, W]; logits and aux [N, K, H/s, W/s], s = output stride
-/// Throws: ConfigError for an unknown variant, or aux with vf or tfd.
+/// Throws: ConfigError for an unknown variant, ASPP rates that are not positive, or aux with vf or tfd.
 /// Source: Chen et al., arXiv 1706.05587; names backbone.*, classifier.{0,1,2,4}.*, aux_classifier.{0,1,4}.*
 class DeepLabV3 final : public SegmentationModel {
  public:

@@ -24,20 +24,25 @@ bool is_separable(const ModelSpec& spec) { return spec.separable || decoder_vari
 AsppOptions aspp_options(const ModelSpec& spec, const Backbone& backbone) {
   const Variant v = decoder_variant(spec);
   const double own_dropout = v == Variant::kJf ? 0.5 : 0.1;
+  if (v == Variant::kMmseg && spec.aspp_dropout >= 0) {
+    fail<ConfigError>("deeplabv3plus",
+                      "aspp_dropout {}: variant mmseg has no dropout behind its ASPP; use head_dropout",
+                      spec.aspp_dropout);
+  }
   return {.in = backbone.channels().high,
           .out = width_of(v),
-          .rates = aspp_rates(backbone.output_stride()),
+          .rates = aspp_rates(spec, backbone.output_stride()),
           .project_kernel = v == Variant::kMmseg ? 3 : 1,
           .pooling_first = v == Variant::kMmseg || v == Variant::kTfd,
           .separable = is_separable(spec),
-          .dropout = v == Variant::kMmseg ? 0.0 : dropout_of(spec, own_dropout),
-          .bn = bn_args(spec),
+          .dropout = v == Variant::kMmseg ? 0.0 : aspp_dropout_of(spec, own_dropout),
+          .bn = head_bn_args(spec),
           .init = init_of(v)};
 }
 
 HeadConvArgs refinement(const ModelSpec& spec, std::int64_t in) {
   const Variant v = decoder_variant(spec);
-  return {.in = in, .out = width_of(v), .separable = is_separable(spec), .bn = bn_args(spec), .init = init_of(v)};
+  return {.in = in, .out = width_of(v), .separable = is_separable(spec), .bn = head_bn_args(spec), .init = init_of(v)};
 }
 
 }  // namespace
@@ -52,7 +57,7 @@ DeepLabV3Plus::DeepLabV3Plus(const ModelSpec& spec, std::unique_ptr<Backbone> ba
       width_(width_of(variant_)),
       aspp_(aspp_options(spec, backbone()), g),
       project_({.in = backbone().channels().low, .out = kLowWidth, .kernel = 1, .init = init_of(variant_)},
-               bn_args(spec), ops::Activation::kRelu, g),
+               head_bn_args(spec), ops::Activation::kRelu, g),
       conv1_(refinement(spec, width_ + kLowWidth), "classifier.classifier.0", "classifier.classifier.1", g),
       dropout1_(variant_ == Variant::kJf ? fixed_dropout(spec, 0.5) : 0.0),
       dropout2_(variant_ == Variant::kJf ? fixed_dropout(spec, 0.1) : 0.0),
@@ -79,7 +84,7 @@ DeepLabV3Plus::DeepLabV3Plus(const ModelSpec& spec, std::unique_ptr<Backbone> ba
                                                              .width = in / 4,
                                                              .classes = spec.classes,
                                                              .dropout = fixed_dropout(spec, 0.1),
-                                                             .bn = bn_args(spec),
+                                                             .bn = head_bn_args(spec),
                                                              .init = init_of(variant_),
                                                              .classifier_init = classifier_init_of(variant_)},
                                                  g));

@@ -12,7 +12,8 @@ namespace limbeck::models {
 
 /// DeepLabV3+. Variants:
 ///   jf     the form of the AICSD experiments: ASPP dropout 0.5; concat (ASPP, low); 3x3, dropout 0.5, 3x3, dropout 0.1, 1x1;
-///          resize with align_corners; a ResNet backbone uses dilation pattern jf.
+///          resize with align_corners; a ResNet backbone uses dilation pattern jf. Their distillation runs leave the dropout of
+///          the ASPP out, and only that one: `aspp_dropout` 0.
 ///   vf     VainF's: ASPP dropout 0.1; concat (low, ASPP); one 3x3, 1x1; resize without align_corners; pattern tv.
 ///   tfd    TensorFlow's: image pooling first in the ASPP, dropout 0.1 behind it and nowhere else; concat (ASPP, low); two 3x3, 1x1;
 ///          align_corners; pattern tv.
@@ -21,7 +22,8 @@ namespace limbeck::models {
 /// `separable`: the 3x3 convolutions of the ASPP's branches and of the decoder are depthwise separable.
 /// Formula: y = classifier(refine([resize(aspp(high)), relu(bn(w * low))])), low reduced to 48 channels
 /// Shapes:  x [N, 3, H, W]; logits [N, K, H/4, W/4]; aux [N, K, H/s, W/s], s = output stride
-/// Throws:  ConfigError for an unknown variant, or aux with another variant than mmseg.
+/// Throws:  ConfigError for an unknown variant, ASPP rates that are not positive, aux with another variant than mmseg, or an
+///          ASPP dropout with mmseg, which has none.
 /// Source:  Chen et al., ECCV 2018, figure 2. Names: backbone.*, classifier.aspp.*, classifier.project.{0,1} (the low-level
 ///          reduction), classifier.classifier.N, aux_classifier.{0,1,4}
 class DeepLabV3Plus final : public SegmentationModel {

@@ -13,11 +13,11 @@ constexpr auto kFanIn = nn::Init::kKaimingNormalFanIn;
 
 KaStudent::KaStudent(const ModelSpec& spec, std::unique_ptr<Backbone> backbone_in, Generator& g)
     : SegmentationModel(spec, std::move(backbone_in)),
-      pooling_(backbone().channels().high, kWidth, bn_args(spec), kFanIn, 0, g),
-      point_({.in = backbone().channels().high, .out = kWidth, .kernel = 1, .init = kFanIn}, bn_args(spec),
+      pooling_(backbone().channels().high, kWidth, head_bn_args(spec), kFanIn, 0, g),
+      point_({.in = backbone().channels().high, .out = kWidth, .kernel = 1, .init = kFanIn}, head_bn_args(spec),
              ops::Activation::kRelu, g),
-      project_({.in = 2 * kWidth, .out = kWidth, .kernel = 1, .init = kFanIn}, bn_args(spec), ops::Activation::kRelu,
-               g),
+      project_({.in = 2 * kWidth, .out = kWidth, .kernel = 1, .init = kFanIn}, head_bn_args(spec),
+               ops::Activation::kRelu, g),
       dropout_(dropout_of(spec, 0.1)),
       classifier_({.in = kWidth, .out = spec.classes, .kernel = 1, .init = kFanIn}, g) {
   if (spec.aux) fail<ConfigError>("ka_student", "there is no auxiliary head; use aux=false");

@@ -30,6 +30,7 @@ struct ModelSpec {
   std::int64_t width_divisor = 8;  ///< its channel counts are multiples of this; 1 for TensorFlow's DeepLab weights
   bool aux = false;                ///< deeplabv3, pspnet: auxiliary head on the second last stage
   double bn_eps = 1e-5;            ///< 1e-3 for weights that come from TensorFlow
+  double head_bn_eps = 0;          ///< of the batch norms behind the backbone; 0: bn_eps. TensorFlow's DeepLab: 1e-5
   double bn_momentum = 0.1;
   bool relu6 = true;  ///< MobileNets: false uses ReLU
   /// Dilation pattern where strides were removed: "tv", "v1b", "mmseg", "td" or "jf"; empty: the network's default. See
@@ -47,6 +48,10 @@ struct ModelSpec {
   /// the dilation pattern says.
   std::array<std::int64_t, 3> multi_grid{0, 0, 0};
   double head_dropout = -1.0;  ///< dropout behind ASPP or pyramid; negative: the variant's own; 0: none in the head
+  double aspp_dropout = -1.0;  ///< DeepLab heads: behind the ASPP alone; negative: as head_dropout says
+  /// DeepLab heads: rates of the three 3x3 branches of the ASPP; zeros: those of the output stride. torchvision has 12, 24, 36
+  /// at any.
+  std::array<std::int64_t, 3> aspp_rates{0, 0, 0};
 
   friend bool operator==(const ModelSpec&, const ModelSpec&) = default;
 };

@@ -38,7 +38,7 @@ FcnHeadArgs aux_args(const ModelSpec& spec, const Backbone& backbone) {
           .conv_bias = v != Variant::kMmseg,
           .dropout = fixed_dropout(spec, 0.1),
           .leaky = v == Variant::kTdLeaky,
-          .bn = bn_args(spec),
+          .bn = head_bn_args(spec),
           .init = init_of(v),
           .classifier_init = classifier_init_of(v)};
 }
@@ -58,10 +58,10 @@ PspNet::PspNet(const ModelSpec& spec, std::unique_ptr<Backbone> backbone_in, Gen
   const nn::ConvArgs wide{
       .in = in + bins * width_, .out = width_, .kernel = 3, .padding = 1, .init = init_of(variant_)};
   for (std::size_t i = 0; i < kBins.size(); ++i) {
-    stages_.push_back(std::make_unique<nn::ConvBnAct>(stage, bn_args(spec), act, g));
+    stages_.push_back(std::make_unique<nn::ConvBnAct>(stage, head_bn_args(spec), act, g));
     register_module(fmt::format("classifier.stages.{}", i), *stages_.back());
   }
-  bottleneck_ = std::make_unique<nn::ConvBnAct>(wide, bn_args(spec), act, g);
+  bottleneck_ = std::make_unique<nn::ConvBnAct>(wide, head_bn_args(spec), act, g);
   register_module("classifier.bottleneck", *bottleneck_);
   register_module("classifier.dropout", dropout_);
   register_module("classifier.classifier", classifier_);

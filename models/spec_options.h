@@ -48,10 +48,22 @@ enum class Dilation : std::uint8_t { kTv, kMmseg, kTd, kJf };
   return {.eps = spec.bn_eps, .momentum = spec.bn_momentum};
 }
 
+/// Of everything behind the backbone.
+/// Shapes: none
+[[nodiscard]] inline nn::BatchNormArgs head_bn_args(const ModelSpec& spec) {
+  return {.eps = spec.head_bn_eps > 0 ? spec.head_bn_eps : spec.bn_eps, .momentum = spec.bn_momentum};
+}
+
 /// The spec's dropout, or `own` where the spec leaves it to the network.
 /// Shapes: none
 [[nodiscard]] inline double dropout_of(const ModelSpec& spec, double own) {
   return spec.head_dropout < 0 ? own : spec.head_dropout;
+}
+
+/// Behind the ASPP of a DeepLab head.
+/// Shapes: none
+[[nodiscard]] inline double aspp_dropout_of(const ModelSpec& spec, double own) {
+  return spec.aspp_dropout < 0 ? dropout_of(spec, own) : spec.aspp_dropout;
 }
 
 /// The other dropouts of a head (decoder, auxiliary head) are fixed, unless a head dropout of 0 switches all of them off.

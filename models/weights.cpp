@@ -9,6 +9,7 @@
 #include "core/nearest_word.h"
 #include "core/safetensors.h"
 #include "core/torch_file.h"
+#include "models/spec_options.h"
 #include "models/weight_names.h"
 #include "models/zoo.h"
 
@@ -57,14 +58,15 @@ std::string next_sibling(const std::string& module) {
 }
 
 /// Rule: a folded convolution. Adds the entries of the batch norm and returns true if `module` (of the file) is one.
-bool unfold(const std::string& module, const Tensor& weight, const Tensor& bias, double eps, const StateDict& own,
-            StateDict& out) {
+bool unfold(const std::string& module, const Tensor& weight, const Tensor& bias, const ModelSpec& spec,
+            const StateDict& own, StateDict& out) {
   for (const std::string& candidate : {module, module + ".0"}) {
     const std::string place = place_of(candidate + ".weight", own);
     if (place.empty()) continue;
     const std::string conv = place.substr(0, place.size() - std::string(".weight").size());
     const std::string bn = next_sibling(conv);
     if (own.contains(conv + ".bias") || bn.empty() || !own.contains(bn + ".running_var")) continue;
+    const double eps = (bn.starts_with("backbone.") ? bn_args(spec) : head_bn_args(spec)).eps;
     out.emplace(conv + ".weight", weight);
     out.emplace(bn + ".bias", bias);
     out.emplace(bn + ".weight", Tensor::full(bias.shape(), 1.0));
@@ -80,7 +82,7 @@ struct Translation {
   WeightsReport report;
 };
 
-Translation translate(const StateDict& file, const StateDict& own, double eps) {
+Translation translate(const StateDict& file, const StateDict& own, const ModelSpec& spec) {
   Translation t;
   constexpr std::string_view kWeight = ".weight";
   constexpr std::string_view kBias = ".bias";
@@ -90,7 +92,7 @@ Translation translate(const StateDict& file, const StateDict& own, double eps) {
     const std::string module = name.substr(0, name.size() - kWeight.size());
     const auto bias = file.find(module + std::string(kBias));
     if (bias == file.end() || tensor.ndim() != 4) continue;
-    if (!unfold(module, tensor, bias->second, eps, own, t.tensors)) continue;
+    if (!unfold(module, tensor, bias->second, spec, own, t.tensors)) continue;
     t.report.folded = true;
     done.insert(name);
     done.insert(bias->first);
@@ -184,8 +186,7 @@ WeightsReport load_weights(Model& model, const StateDict& file_in, const std::st
   StateDict file = without_wrapper(file_in, own, wrapper);
   if (options.map) file = apply_map(*options.map, std::move(file), wrapper, own, source, ignored);
   file = with_our_names(std::move(file), own, ignored);
-  const double eps = model.spec().bn_eps;
-  auto [tensors, report] = translate(file, own, eps);
+  auto [tensors, report] = translate(file, own, model.spec());
   report.ignored.insert(report.ignored.end(), ignored.begin(), ignored.end());
   if (const auto form = published_form(file_in)) report.metadata.emplace("padding", form->padding);
 

@@ -111,6 +111,14 @@ std::shared_ptr<Model> make_model(const ModelSpec& spec, Generator& g) {
   if (spec.separable && !spec.name.starts_with("deeplabv3")) {
     fail<ConfigError>("model", "separable=true: only the DeepLab heads have a separable form, not {}", spec.name);
   }
+  const bool own_aspp = spec.aspp_rates != ModelSpec{}.aspp_rates || spec.aspp_dropout >= 0;
+  if (own_aspp && !spec.name.starts_with("deeplabv3")) {
+    fail<ConfigError>("model", "aspp_rates and aspp_dropout: only the DeepLab heads have an ASPP, not {}", spec.name);
+  }
+  if (spec.head_bn_eps > 0 && (is_classification(spec.name) || spec.name == "mobilenet_v2_seg")) {
+    fail<ConfigError>("model", "head_bn_eps {}: there is no batch norm behind the backbone of {}; use bn_eps",
+                      spec.head_bn_eps, spec.name);
+  }
   if (!spec.padding.empty() && spec.name.find("mobilenet_v2") == std::string::npos) {
     fail<ConfigError>("model", "padding '{}': only MobileNetV2 has a choice of paddings, not {}", spec.padding,
                       spec.name);
@@ -145,6 +153,7 @@ std::map<std::string, std::string> spec_to_metadata(const ModelSpec& s) {
           {"width_divisor", std::to_string(s.width_divisor)},
           {"aux", s.aux ? "true" : "false"},
           {"bn_eps", json_number(s.bn_eps)},
+          {"head_bn_eps", json_number(s.head_bn_eps)},
           {"bn_momentum", json_number(s.bn_momentum)},
           {"relu6", s.relu6 ? "true" : "false"},
           {"dilation", s.dilation},
@@ -152,8 +161,10 @@ std::map<std::string, std::string> spec_to_metadata(const ModelSpec& s) {
           {"variant", s.variant},
           {"stem", s.stem},
           {"separable", s.separable ? "true" : "false"},
-          {"multi_grid", fmt::format("{},{},{}", s.multi_grid[0], s.multi_grid[1], s.multi_grid[2])},
-          {"head_dropout", json_number(s.head_dropout)}};
+          {"multi_grid", fmt::format("{}", fmt::join(s.multi_grid, ","))},
+          {"head_dropout", json_number(s.head_dropout)},
+          {"aspp_dropout", json_number(s.aspp_dropout)},
+          {"aspp_rates", fmt::format("{}", fmt::join(s.aspp_rates, ","))}};
 }
 
 namespace {
@@ -171,6 +182,15 @@ void read_value(std::string_view key, std::string_view text, T& out) {
   }
   fail<WeightsError>("model", "metadata '{}' is '{}', expected a {}", key, text,
                      std::is_same_v<T, bool> ? "true or false" : "number");
+}
+
+/// "1,2,4"
+void read_three(std::string_view key, std::string_view rest, std::array<std::int64_t, 3>& out) {
+  for (std::int64_t& number : out) {
+    const std::size_t comma = std::min(rest.find(','), rest.size());
+    read_value(key, rest.substr(0, comma), number);
+    rest.remove_prefix(std::min(comma + 1, rest.size()));
+  }
 }
 
 }  // namespace
@@ -192,22 +212,18 @@ std::optional<ModelSpec> spec_from_metadata(const std::map<std::string, std::str
   read("width_divisor", s.width_divisor);
   read("aux", s.aux);
   read("bn_eps", s.bn_eps);
+  read("head_bn_eps", s.head_bn_eps);
   read("bn_momentum", s.bn_momentum);
   read("relu6", s.relu6);
   read("separable", s.separable);
   read("head_dropout", s.head_dropout);
+  read("aspp_dropout", s.aspp_dropout);
   if (const std::string* value = text("dilation")) s.dilation = *value;
   if (const std::string* value = text("padding")) s.padding = *value;
   if (const std::string* value = text("variant")) s.variant = *value;
   if (const std::string* value = text("stem")) s.stem = *value;
-  if (const std::string* value = text("multi_grid")) {
-    std::string_view rest = *value;
-    for (std::int64_t& factor : s.multi_grid) {
-      const std::size_t comma = std::min(rest.find(','), rest.size());
-      read_value("multi_grid", rest.substr(0, comma), factor);
-      rest.remove_prefix(std::min(comma + 1, rest.size()));
-    }
-  }
+  if (const std::string* value = text("multi_grid")) read_three("multi_grid", *value, s.multi_grid);
+  if (const std::string* value = text("aspp_rates")) read_three("aspp_rates", *value, s.aspp_rates);
   return s;
 }
 

@@ -63,7 +63,7 @@ void Optimizer::update_chunk(const Chunk& chunk, double lr) const {
   const ParameterGroup& group = groups_[entry.group];
   std::array<T*, 4> slots{};
   for (std::size_t s = 0; s < entry.slots.size(); ++s) slots.at(s) = entry.slots[s].data<T>() + chunk.begin;
-  update(entry, group, lr * group.lr_multiplier,
+  update(entry, group, group.rate(lr),
          Piece<T>{entry.param.data<T>() + chunk.begin, grads_[chunk.tensor].data<T>() + chunk.begin,
                   std::span<T* const>(slots.data(), entry.slots.size()), chunk.count});
 }
@@ -110,7 +110,7 @@ void Optimizer::step(double lr) {
 StepNumbers Optimizer::numbers_of(std::size_t entry) const {
   const auto now = [this, entry] {
     const ParameterGroup& group = groups_[entries_[entry].group];
-    return step_numbers(group, rate_ * group.lr_multiplier, entries_[entry].updates);
+    return step_numbers(group, group.rate(rate_), entries_[entry].updates);
   };
   StepNumbers numbers{now()};
   if (StepGraph* graph = StepGraph::current()) {

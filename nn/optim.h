@@ -19,13 +19,16 @@
 
 namespace limbeck::nn {
 
-/// Parameters that share a learning-rate multiplier and a weight decay.
+/// Parameters that share a learning rate and a weight decay.
 /// Names must be unique over all groups: the saved state is keyed by them.
 struct ParameterGroup {
   std::vector<NamedTensor> params = {};
   double lr_multiplier = 1.0;
   double weight_decay = 0.0;
-  std::string name = {};  ///< for logs: "backbone", "head"
+  std::string name = {};     ///< for logs: "backbone", "head"
+  double constant_lr = 0.0;  ///< a rate that does not follow the one of step(); 0: it does
+
+  [[nodiscard]] double rate(double lr) const noexcept { return constant_lr > 0 ? constant_lr : lr * lr_multiplier; }
 };
 
 /// Puts each parameter of `module` that requires a gradient into the group `choose(name)` (an index into `groups`;
@@ -50,7 +53,7 @@ class Optimizer {
 
   [[nodiscard]] virtual std::string type() const = 0;
   /// Updates every parameter that has a gradient; others keep value and state (as in PyTorch). The rate of a group is
-  /// lr * lr_multiplier. Gradients are left alone.
+  /// lr * lr_multiplier, or its own. Gradients are left alone.
   void step(double lr);
   /// The rate of the step that is about to be replayed (core/step_graph.h).
   void set_rate(double lr) noexcept { rate_ = lr; }

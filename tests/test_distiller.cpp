@@ -202,6 +202,24 @@ TEST_CASE("connectors first: the student's weights rest until the epoch is over"
                        ConfigError);
 }
 
+TEST_CASE("released code: an epoch for connectors that are not there trains nothing") {
+  const Batch batch;
+  const auto student = std::make_shared<Toy>(1, 4);
+  ObjectiveOptions options;
+  options.connector_epochs = 1;
+  options.teacher_in_train_mode = true;
+  std::string log;
+  set_log_sink([&](LogLevel, std::string_view text) { log += text; });
+  Distiller d(student, std::make_shared<Toy>(2, 4), {make_term("{loss: pixel_kd}", 1.0)}, options);
+  set_log_sink({});
+  CHECK(log.find("nothing is trained in them, only batch statistics move") != std::string::npos);
+  d.set_steps_per_epoch(2);
+  CHECK_FALSE(d.forward(batch.images, batch.labels, 1, 10).total.requires_grad());
+  const Objective o = d.forward(batch.images, batch.labels, 2, 10);
+  o.total.backward();
+  for (const auto& p : student->parameters()) CHECK(p.grad().defined());
+}
+
 TEST_CASE("weights follow their schedule; a term of weight zero is not computed") {
   const Batch batch;
   auto term = make_term("{loss: channel_kd}", 1.0);
@@ -355,6 +373,50 @@ TEST_CASE("a connector makes channels agree and is trained") {
   d.forward(batch.images, batch.labels, 0, 10).total.backward();
   CHECK(connector->weight().grad().defined());
   CHECK(d.state_dict().count("connector0.weight") == 1);
+}
+
+TEST_CASE("a projection is a connector that the Distiller makes") {
+  Generator g(1);
+  const auto network = [&](double width) {
+    return models::make_model({.name = "mobilenet_v2_seg", .classes = 3, .width = width}, g);
+  };
+  Tensor images = Tensor::empty({2, 3, 32, 32});
+  fill_normal_(images, g, 0, 1);
+  const Tensor labels = Tensor::zeros({2, 32, 32}, DType::kU8);
+  ObjectiveOptions seeded;
+  seeded.seed = 5;
+  for (const std::int64_t kernel : {1, 3}) {
+    CAPTURE(kernel);
+    Term term = make_term("{loss: inter_channel_kd}", 1.0);  // wants equal channels, and has no adapter of its own
+    term.student_tap = term.teacher_tap = "features.3";
+    CHECK_THROWS_WITH_AS(Distiller(network(0.25), network(1.0), {term}), doctest::Contains("project: 1x1"),
+                         ConfigError);
+    term.projection = kernel;
+    Distiller d(network(0.25), network(1.0), {term}, seeded);
+    const Tensor weight = d.state_dict().at("connector0.0.weight");
+    CHECK(weight.shape() == Shape{24, 8, kernel, kernel});
+    CHECK(d.describe().at(1) ==
+          fmt::format(
+              "inter_channel_kd: weight 1, inter_channel_kd (sum/(C*N)), student 'features.3' through conv{0}x{0} "
+              "<- teacher 'features.3'",
+              kernel));
+    d.train();
+    const Objective o = d.forward(images, labels, 0, 10);
+    CHECK(o.terms.at(1).raw.item() > 0);
+    o.total.backward();
+    for (const auto& p : d.named_parameters()) CHECK_MESSAGE(p.tensor.grad().defined(), p.name);
+    // A function of the seed alone.
+    Distiller again(network(0.25), network(1.0), {term}, seeded);
+    CHECK(again.state_dict().at("connector0.0.weight").to_vector<float>() == weight.to_vector<float>());
+  }
+  Term silent = make_term("{loss: channel_kd}", 1.0);
+  silent.student_tap = silent.teacher_tap = "features";
+  silent.projection = 1;
+  CHECK_THROWS_WITH_AS(
+      Distiller(std::make_shared<Toy>(1, 4, 4), std::make_shared<Toy>(2, 4, 6), {silent}),
+      "[distiller] term 'channel_kd': taps 'features' and 'features' do not tell their channels, which its "
+      "projection needs",
+      ConfigError);
 }
 
 TEST_SUITE_END();

@@ -197,7 +197,8 @@ TEST_CASE("holistic: accumulated batches count like one step over their mean") {
 TEST_CASE("holistic: small maps need a size") {
   const auto loss = connected("{loss: holistic}");
   const Tensor small = noise({2, kClasses, 16, 20}, 1);
-  check_throws<Error>([&] { static_cast<void>(loss->forward(small, small, {})); }, {"[2, 3, 16, 20]", "H, W >= 64"});
+  check_throws<ConfigError>([&] { static_cast<void>(loss->forward(small, small, {})); },
+                            {"[2, 3, 16, 20]", "H, W >= 64", "size: 65"});
   const auto resized = connected("{loss: holistic, size: 65}");
   CHECK(std::isfinite(resized->forward(small, small, {}).item()));
   resized->after_step(0, 10);

@@ -148,6 +148,9 @@ TEST_CASE("several scales: the average of the probabilities at every scale") {
 TEST_CASE("the protocol says what was done, and its options are checked") {
   InferenceOptions o = options();
   CHECK(apps::protocol_of(o) == "whole image, own size, single scale, no flip, f32");
+  o.absent = datasets::AbsentClasses::kZero;
+  CHECK(apps::protocol_of(o) == "whole image, own size, single scale, no flip, absent classes count as 0, f32");
+  o.absent = datasets::AbsentClasses::kSkip;
   apps::read_protocol({.scales = "0.75,1,1.5", .flip = true, .tile = "256x512"}, o);
   CHECK(apps::protocol_of(o) ==
         "whole image in tiles of 256x512 with overlap 64, own size, scales 0.75 1 1.5, flip, f32");

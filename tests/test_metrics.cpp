@@ -39,6 +39,15 @@ TEST_CASE("metrics: classes that occur nowhere are left out and counted, and not
   CHECK(r.classes_averaged == 2);
   CHECK(r.classes_excluded == 17);
   CHECK(std::isnan(r.iou[0]));
+  // As TorchDistiller counts: intersections over max(1, union), averaged over all classes.
+  const Metrics zero = m.compute(AbsentClasses::kZero);
+  CHECK(zero.miou == doctest::Approx(2 * 0.5 / 19));
+  CHECK(zero.classes_averaged == 19);
+  CHECK(zero.classes_excluded == 0);
+  CHECK(zero.iou[0] == 0);
+  CHECK(zero.iou[4] == r.iou[4]);
+  CHECK(zero.mean_class_accuracy == r.mean_class_accuracy);
+  CHECK_CONTAINS(summary_line(zero), "mIoU 5.26 (19 of 19 classes)");
   const Metrics empty = ConfusionMatrix(3).compute();
   CHECK(empty.miou == 0);
   CHECK(empty.pixel_accuracy == 0);

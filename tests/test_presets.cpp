@@ -264,18 +264,65 @@ TEST_CASE("weight decay spares what a configuration says") {
   }
 }
 
-TEST_CASE("options of a network reach it from a configuration") {
+TEST_CASE("the layers of terms may keep their learning rate") {
+  Generator g(1);
+  const auto network = [&] { return models::make_model({.name = "mobilenet_v2_seg", .classes = 3, .width = 0.1}, g); };
+  const auto distiller = [&](const char* loss) {
+    distill::Term term;
+    term.loss = distill::make_loss(Config::parse(loss, "test"));
+    return std::make_shared<distill::Distiller>(network(), network(), std::vector{term});
+  };
+  TrainSettings t;
+  t.lr = 0.5;
+  t.head_lr = 10;
+  const auto adapted = distiller("{loss: channel_kd, adapter: cwd}");
+  for (const bool constant : {false, true}) {
+    CAPTURE(constant);
+    t.constant_term_lr = constant;
+    std::size_t of_term = 0;
+    const auto optimizer = build_optimizer(t, *adapted);
+    for (const auto& group : optimizer->groups()) {
+      for (const auto& p : group.params) {
+        const bool term = p.name.starts_with("term0.");
+        const double at_tenth = term && constant ? 5 : p.name.find("backbone.") == std::string::npos ? 0.5 : 0.05;
+        CHECK_MESSAGE(group.rate(0.05) == doctest::Approx(at_tenth), p.name);
+        of_term += term;
+      }
+    }
+    CHECK(of_term == 3);  // convolution, and two vectors of batch norm
+  }
+  CHECK_THROWS_WITH_AS(static_cast<void>(build_optimizer(t, *distiller("{loss: channel_kd}"))),
+                       "[train] term_lr is constant, but no distillation term has layers of its own", ConfigError);
+}
+
+TEST_CASE("options of a network and of the data reach them from a configuration") {
   Config config = Config::parse(
-      "{model: {name: deeplabv3plus_mobilenet_v2, padding: before_expansion, dilation: jf, bn_momentum: 0.0003, bn_eps: 1.0e-3}, "
-      "data: {kind: scenes}, train: {steps: 1}}",
+      "{model: {name: deeplabv3plus_mobilenet_v2, padding: before_expansion, dilation: jf, bn_momentum: 0.0003, bn_eps: 1.0e-3, "
+      "head_bn_eps: 1.0e-5, aspp_dropout: 0, aspp_rates: [12, 24, 36]}, "
+      "data: {kind: cityscapes, root: x, crop: 8, coarse_split: train_extra, pad_label: background, eval_absent: zero}, "
+      "train: {steps: 1, term_lr: constant}}",
       "test");
-  const models::ModelSpec spec = read_settings(config, Verb::kTrain).model.spec;
+  const Settings settings = read_settings(config, Verb::kTrain);
+  CHECK(settings.data.train.coarse_split == "train_extra");
+  CHECK(settings.data.val.coarse_split.empty());
+  CHECK(settings.data.transform.pad_background);
+  CHECK(evaluation_options(settings.data, false).absent == datasets::AbsentClasses::kZero);
+  CHECK(settings.train.constant_term_lr);
+  const models::ModelSpec& spec = settings.model.spec;
+  CHECK(spec.head_bn_eps == 1e-5);
+  CHECK(spec.aspp_dropout == 0);
+  CHECK(spec.aspp_rates == std::array<std::int64_t, 3>{12, 24, 36});
   CHECK(spec.padding == "before_expansion");
   CHECK(spec.dilation == "jf");
   CHECK(spec.bn_momentum == 0.0003);
   CHECK(spec.bn_eps == 1e-3);
-  config.override_with("model.bn_momentum=0");
-  CHECK_THROWS_AS(static_cast<void>(read_settings(config, Verb::kTrain)), ConfigError);
+  for (const char* bad : {"model.bn_momentum=0", "model.head_bn_eps=-1", "model.aspp_rates=[6, 12]", "data.pad_label=0",
+                          "data.eval_absent=nan", "train.term_lr=fast"}) {
+    CAPTURE(bad);
+    Config wrong = config.copy();
+    wrong.override_with(bad);
+    CHECK_THROWS_AS(static_cast<void>(read_settings(wrong, Verb::kTrain)), ConfigError);
+  }
 }
 
 TEST_CASE("every published pair has its preset") {

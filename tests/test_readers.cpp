@@ -112,6 +112,37 @@ TEST_CASE("readers: cityscapes maps label ids, and takes train ids where they ar
   CHECK_CONTAINS(error_of([&] { (void)make_dataset(spec_of("cityscapes", folder.path()))->load(1); }), "id 34");
 }
 
+TEST_CASE("readers: cityscapes joins fine and coarse masks") {
+  const TempFolder folder;
+  const auto add = [&](const std::string& part, const std::string& name, const char* truth, const Mask& mask) {
+    write_image(folder / ("leftImg8bit/" + part + "/ulm/" + name + "_leftImg8bit.png"), noise_image(mask.h, mask.w, 4));
+    write_grey_mask(folder / (std::string(truth) + "/" + part + "/ulm/" + name + "_" + truth + "_labelIds.png"), mask);
+  };
+  add("train", "a", "gtFine", mask_of({7, 7, 8}));
+  add("val", "b", "gtFine", mask_of({8, 8, 8}));
+  add("train_extra", "c", "gtCoarse", mask_of({7, 0, 0}));
+  add("train_extra", "d", "gtCoarse", mask_of({0, 0, 23}));
+  auto spec = spec_of("cityscapes", folder.path(), "train+val");
+  spec.coarse_split = "train_extra";
+  const auto set = make_dataset(spec);
+  REQUIRE(set->size() == 4);
+  CHECK(set->load(0).mask.ids == std::vector<std::uint8_t>{0, 0, 1});
+  CHECK(set->load(1).mask.ids == std::vector<std::uint8_t>{1, 1, 1});
+  CHECK(set->load(2).mask.ids == std::vector<std::uint8_t>{0, 255, 255});
+  CHECK(set->load(3).mask.ids == std::vector<std::uint8_t>{255, 255, 10});
+
+  spec.coarse_split = "train_extra+val";
+  CHECK_CONTAINS(error_of<ConfigError>([&] { (void)make_dataset(spec); }),
+                 "part 'val' is in split 'train+val' and in coarse_split 'train_extra+val'");
+  spec.coarse_split = "test";
+  CHECK_CONTAINS(error_of([&] { (void)make_dataset(spec); }), "leftImg8bit/test");
+  for (const char* kind : {"voc2012", "scenes"}) {
+    auto other = spec_of(kind, folder.path());
+    other.coarse_split = "train_extra";
+    CHECK_CONTAINS(error_of<ConfigError>([&] { (void)make_dataset(other); }), "only cityscapes has coarse masks");
+  }
+}
+
 TEST_CASE("readers: folders in the usual arrangements") {
   for (const auto& [images, labels] : {std::pair<std::string, std::string>{"images/train", "labels/train"},
                                        {"img_dir/train", "ann_dir/train"},

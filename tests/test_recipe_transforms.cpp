@@ -207,6 +207,11 @@ TEST_CASE("recipes: BGR input minus the mean, and the three kinds of padding") {
   o.pad_colour = {0, 0, 0};
   CHECK(run(s, o, 0).image[6] == doctest::Approx(-104.00698793));
   CHECK(run(s, o, 0).labels[2] == kIgnoreId);  // whatever the picture is padded with
+  // Released code of AICSD: the padding is labelled, as background. The picture and all draws stay as they are.
+  TransformOptions background = o;
+  background.pad_background = true;
+  CHECK(run(s, background, 0).labels == std::vector<std::uint8_t>{4, 4, 0, 4, 4, 0});
+  CHECK(run(s, background, 0).image == run(s, o, 0).image);
   // The single conversions agree with the training path, and a picture survives the way there and back.
   const Image noise = noise_image(3, 4, 9);
   const Tensor t = to_tensor(noise, o.normalisation);

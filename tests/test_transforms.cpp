@@ -345,6 +345,13 @@ TEST_CASE("transforms: options that contradict each other are refused") {
   CHECK_CONTAINS(refused([](auto& o) { o.flip = 1.5; }), "flip");
   CHECK_CONTAINS(refused([](auto& o) { o.contrast = -1; }), "contrast");
   CHECK_CONTAINS(refused([](auto& o) { o.blur_sigma = 0; }), "blur_sigma");
+  CHECK_CONTAINS(refused([](auto& o) { o.pad_background = true; }), "pad_label background: only a crop");
+  CHECK_CONTAINS(refused([](auto& o) {
+                   o.pad_background = true;
+                   o.crop_h = o.crop_w = 8;
+                   o.area_min = o.area_max = 0.5;
+                 }),
+                 "without `area`");
   CHECK_NOTHROW(check_options(TransformOptions::training(64, 64)));
   CHECK_NOTHROW(check_options(TransformOptions::evaluation(64, 64)));
 }

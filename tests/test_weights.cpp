@@ -163,6 +163,14 @@ TEST_CASE("folded batch norm gives the same eval-mode network") {
   fill_normal_(x, g, 0.0, 1.0);
   const NoGradGuard off;
   CHECK(test::relative_error(to->forward(x).logits, from->forward(x).logits) < 1e-4);
+  // Whatever the eps of a layer, it and the variance make 1.
+  ModelSpec other = kSmall;
+  other.bn_eps = 1e-3;
+  other.head_bn_eps = 0.25;
+  const auto uneven = make(other, 2);
+  uneven->eval();
+  CHECK(load_weights(*uneven, file, "test").folded);
+  CHECK(test::relative_error(uneven->forward(x).logits, from->forward(x).logits) < 1e-4);
 }
 
 TEST_CASE("another class count is an error unless the caller allows it, and then only that tensor is skipped") {

@@ -99,6 +99,23 @@ expect 2 "did you mean 'image'" "$limbeck" distill -c "$work/distill.yaml" -o "$
 expect 2 "no term has layers of its own" "$limbeck" distill -c "$work/distill.yaml" -o "$work/x" teacher.min_miou=0 distill.connector_epochs=1
 expect 2 "tau" "$limbeck" distill -c "$work/distill.yaml" -o "$work/x" 'distill.terms=[{loss: channel_kd, tau: 0}]'
 
+expect 2 "H, W >= 64; give the term" "$limbeck" distill -c "$work/distill.yaml" -o "$work/y" teacher.min_miou=0 'distill.terms=[{loss: holistic}]'
+expect 2 "term_lr is constant, but no distillation term has layers" "$limbeck" distill -c "$work/distill.yaml" -o "$work/x" teacher.min_miou=0 \
+  train.term_lr=constant
+expect 2 "only cityscapes has coarse masks" "$limbeck" train -c "$config" -o "$work/x" data.coarse_split=train_extra
+expect 2 "pad_label background: only a crop" "$limbeck" train -c "$config" -o "$work/x" data.pad_label=background data.crop=null 'data.scale=[1, 1]'
+expect 2 "no batch norm behind the backbone" "$limbeck" train -c "$config" -o "$work/x" model.head_bn_eps=1e-5
+expect 2 "only the DeepLab heads have an ASPP" "$limbeck" train -c "$config" -o "$work/x" 'model.aspp_rates=[12, 24, 36]'
+[ ! -e "$work/x" ] || { failures=$((failures + 1)); echo "FAILED: a refused run left $work/x behind"; }
+
+# What released code does, on request and with a warning.
+expect 0 "the network learns that padding is class 0, 'sky'" "$limbeck" train -c "$config" -o "$work/padded" data.pad_label=background train.steps=1
+expect 0 "nothing is trained in them, only batch statistics move" "$limbeck" distill -c "$work/distill.yaml" -o "$work/released" \
+  teacher.min_miou=0 distill.variant=released-code distill.connector_epochs=1 train.steps=3
+expect 0 "absent classes count as 0" "$limbeck" eval "$run" data.eval_absent=zero
+LIMBECK_LOG=info expect 0 "'head' through conv3x3 <- teacher 'features.3'" "$limbeck" distill -c "$work/distill.yaml" -o "$work/projected" \
+  teacher.min_miou=0 train.term_lr=constant 'distill.terms=[{loss: inter_channel_kd, student: head, teacher: features.3, project: 3x3}]'
+
 # Maps of other sizes are no mistake: one is resized, and the log says which.
 LIMBECK_LOG=info expect 0 "student map 6x8, teacher map 3x4; the student map is resized (bilinear)" "$limbeck" distill -c "$work/distill.yaml" \
   -o "$work/sizes" teacher.min_miou=0 model.output_stride=8
