@@ -146,7 +146,7 @@ struct Opened {
 
 Opened open_split(const DatasetSpec& spec, const CheckOptions& options, std::vector<Finding>& findings) {
   Opened opened;
-  opened.scan.name = spec.split;
+  opened.scan.name = split_text(spec);
   opened.scan.kind = spec.kind;
   try {
     if (spec.kind == "scenes" || spec.kind == "image_folder") {

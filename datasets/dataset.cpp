@@ -65,6 +65,10 @@ void check_coarse(const DatasetSpec& spec) {
 
 }  // namespace
 
+std::string split_text(const DatasetSpec& spec) {
+  return spec.coarse_split.empty() ? spec.split : fmt::format("{} and coarse {}", spec.split, spec.coarse_split);
+}
+
 Source open_source(const DatasetSpec& spec) {
   check_coarse(spec);
   const Scan scan = scan_of(spec.kind);
@@ -127,7 +131,7 @@ std::shared_ptr<const Dataset> make_dataset(const DatasetSpec& spec) {
   check_coarse(spec);
   if (spec.kind == "scenes") return make_scenes(spec);
   if (spec.kind == "image_folder") return std::make_shared<ClassFolderDataset>(spec);
-  return std::make_shared<FileDataset>(open_source(spec), fmt::format("{} {}", spec.kind, spec.split));
+  return std::make_shared<FileDataset>(open_source(spec), fmt::format("{} {}", spec.kind, split_text(spec)));
 }
 
 }  // namespace limbeck::datasets

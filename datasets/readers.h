@@ -31,6 +31,9 @@ struct Source {
   std::vector<std::string> missing;  ///< one sentence per image or mask that is listed or expected but absent
 };
 
+/// The parts of `spec` in words: "train+val", "train and coarse train_extra".
+[[nodiscard]] std::string split_text(const DatasetSpec& spec);
+
 /// Finds the files of `spec` (any kind but scenes). Missing files are collected, not thrown, so that check_data() can
 /// show all of them.
 /// Throws: ConfigError for an unknown kind or missing class names; DataError when a folder or list is not there.

@@ -130,6 +130,7 @@ TEST_CASE("readers: cityscapes joins fine and coarse masks") {
   CHECK(set->load(1).mask.ids == std::vector<std::uint8_t>{1, 1, 1});
   CHECK(set->load(2).mask.ids == std::vector<std::uint8_t>{0, 255, 255});
   CHECK(set->load(3).mask.ids == std::vector<std::uint8_t>{255, 255, 10});
+  CHECK(split_text(spec) == "train+val and coarse train_extra");
 
   spec.coarse_split = "train_extra+val";
   CHECK_CONTAINS(error_of<ConfigError>([&] { (void)make_dataset(spec); }),

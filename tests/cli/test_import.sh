@@ -35,6 +35,18 @@ expect 0 "mIoU" "$limbeck" eval "$work/out.safetensors" -c "$work/tiny.yaml"
 grep -qaF '"padding":"before_expansion"' "$work/out.safetensors" || { failures=$((failures + 1)); echo "FAILED: no padding in the metadata"; }
 expect 2 "choose depthwise or before_expansion" "${import[@]}" --classes "$classes" --padding block
 
+# So are forms of a DeepLab head that its weights do not show.
+"$limbeck" train -c "$work/tiny.yaml" -o "$work/deeplab" train.steps=1 model.name=deeplabv3_mobilenet_v2 >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
+deeplab=("$limbeck" import "$work/deeplab/best/model.safetensors" --model deeplabv3_mobilenet_v2 --width 0.1 --classes "$classes" -o "$work/head.safetensors")
+expect 0 "0 missing" "${deeplab[@]}" --bn-eps 1e-3 --head-bn-eps 1e-5 --aspp-rates 12,24,36
+for entry in '"bn_eps":"0.001"' '"head_bn_eps":"1e-05"' '"aspp_rates":"12,24,36"'; do
+  checks=$((checks + 1))
+  grep -qaF "$entry" "$work/head.safetensors" || { failures=$((failures + 1)); echo "FAILED: no $entry in the metadata"; }
+done
+expect 0 "mIoU" "$limbeck" eval "$work/head.safetensors" -c "$work/tiny.yaml"
+expect 2 "rates 12, 24, 0" "${deeplab[@]}" --aspp-rates 12,24,0
+expect 2 "aspp-rates" "${deeplab[@]}" --aspp-rates 12,24
+
 # Files and options that cannot be right.
 expect 4 "does not fit" "$limbeck" import "$file" --model resnet18 -o "$work/out.safetensors"
 expect 2 "did you mean" "$limbeck" import "$file" --model mobilenet_v2_sge -o "$work/out.safetensors"
