@@ -368,9 +368,10 @@ void Distiller::align_sizes(std::size_t index, const Tensor& labels, Tensor& stu
     log_info("term '{}': student map {}x{}, teacher map {}x{}; {} (bilinear)", term.name, student.size(2),
              student.size(3), teacher.size(2), teacher.size(3), what);
   }
-  if (resize_student) student = ops::resize_bilinear(student, size, options_.align_corners);
+  const bool align_corners = term.loss->align_corners().value_or(options_.align_corners);
+  if (resize_student) student = ops::resize_bilinear(student, size, align_corners);
   const NoGradGuard off;
-  if (resize_teacher) teacher = ops::resize_bilinear(teacher, size, options_.align_corners);
+  if (resize_teacher) teacher = ops::resize_bilinear(teacher, size, align_corners);
 }
 
 void Distiller::after_step(std::int64_t step, std::int64_t total_steps) {

@@ -45,7 +45,7 @@ struct ObjectiveOptions {
   ops::CrossEntropyOptions cross_entropy;
   WeightSchedule ce_weight{1.0};
   double aux_weight = 0.4;             ///< of the auxiliary head's cross entropy, where the student has one
-  bool align_corners = false;          ///< of every bilinear resize here
+  bool align_corners = false;          ///< of every bilinear resize here, unless a loss has its own
   std::uint64_t seed = 0;              ///< of the initial values of trainable parts of losses
   bool whole_images = false;           ///< classification: labels [N], one class per picture, none of them ignored
   bool teacher_in_train_mode = false;  ///< see Note [teacher mode]

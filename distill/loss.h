@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -62,6 +63,8 @@ class Loss : public nn::Module {
   /// Which map the Distiller resizes unless the configuration says: "larger" (the larger one), "teacher" (the student's map
   /// takes the teacher's size) or "student".
   [[nodiscard]] virtual const char* alignment() const { return "larger"; }
+  /// Whether that resize has align_corners, where the loss was published with one way; otherwise the objective's.
+  [[nodiscard]] virtual std::optional<bool> align_corners() const { return std::nullopt; }
   /// Taps that the loss reads besides those of its term.
   [[nodiscard]] virtual std::vector<TapPair> more_taps() const { return {}; }
   /// Called once after every optimizer step, outside of autocast: where a loss trains parts that work against the student

@@ -82,6 +82,7 @@ class ChannelTransformLoss final : public FeatureLoss {
     LIMBECK_CHECK(mlp_.has_value(), "channel_transform", "connect() was not called");
     return feature_mse((*mlp_)(connector_ ? (*connector_)(student) : student), teacher, options());
   }
+  [[nodiscard]] std::optional<bool> align_corners() const override { return false; }  // as mmsegmentation resizes
   [[nodiscard]] std::string type() const override { return "ChannelTransform"; }
   [[nodiscard]] std::string describe() const override {
     return fmt::format("channel_transform {}hidden={} ({})", wants_connector_ ? "connector=conv1x1 " : "",
@@ -122,6 +123,7 @@ class MgdLoss final : public FeatureLoss {
     const Tensor aligned = align_ ? (*align_)(in.student) : in.student;
     return feature_mse((*generation_)(ops::mul(aligned, mask_of(aligned, in.step))), in.teacher, options());
   }
+  [[nodiscard]] std::optional<bool> align_corners() const override { return false; }  // as mmsegmentation resizes
   [[nodiscard]] std::string type() const override { return "Mgd"; }
   [[nodiscard]] std::string describe() const override {
     return fmt::format("mgd masked={} ({})", format_short(masked_), name_of(options().reduction));

@@ -132,6 +132,30 @@ TEST_CASE("maps of different size are aligned, and the log says how") {
   CHECK(value == doctest::Approx(channel_kd(student->forward(batch.images, {}).logits, t, {}).item()).epsilon(1e-5));
 }
 
+TEST_CASE("channel transformation and mgd resize without align_corners, whatever the objective does") {
+  const auto network = [](std::uint64_t seed, std::int64_t output_stride) {
+    Generator g(seed);
+    return models::make_model({.name = "mobilenet_v2_seg", .classes = 3, .output_stride = output_stride, .width = 0.1},
+                              g);
+  };
+  Generator g(4);
+  Tensor images = Tensor::empty({2, 3, 48, 48});
+  fill_normal_(images, g, 0, 1);
+  const Tensor labels = Tensor::zeros({2, 48, 48}, DType::kU8);
+  set_log_sink([](LogLevel, std::string_view) {});
+  const auto value = [&](const char* loss, bool align_corners) {
+    ObjectiveOptions options;
+    options.align_corners = align_corners;
+    Distiller d(network(1, 16), network(2, 8), {make_term(loss, 1.0)}, options);
+    return d.forward(images, labels, 0, 10).terms.at(1).raw.item();
+  };
+  for (const char* loss : {"{loss: channel_transform}", "{loss: mgd, masked: 0}"}) {
+    CHECK(value(loss, true) == value(loss, false));
+  }
+  CHECK(value("{loss: fitnet}", true) != value("{loss: fitnet}", false));
+  set_log_sink({});
+}
+
 TEST_CASE("align: image compares both maps at the size of the labels") {
   const Batch batch;
   std::vector<std::string> lines;
