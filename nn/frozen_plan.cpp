@@ -2,12 +2,16 @@
 #include "nn/frozen_plan.h"
 
 #include <algorithm>
-#include <numeric>
+#include <atomic>
 
+#include "core/autocast.h"
 #include "core/autograd.h"
 #include "core/dispatch.h"
 #include "core/memory.h"
+#include "core/parallel.h"
+#include "ops/conv2d_engine.h"
 #include "ops/copy.h"
+#include "ops/slice.h"
 
 namespace limbeck::nn {
 namespace {
@@ -38,6 +42,23 @@ std::size_t lowest_place(const Life& life, const std::vector<Life>& placed,
     place = std::max(place, end);
   }
   return place;
+}
+
+/// Kernels that this thread calls count on no others.
+class OneThread {
+ public:
+  OneThread() : before_(max_threads()) { set_threads(1); }
+  OneThread(const OneThread&) = delete;
+  OneThread& operator=(const OneThread&) = delete;
+  ~OneThread() { set_threads(before_); }
+
+ private:
+  int before_;
+};
+
+Shape one_image(Shape batch) {
+  batch[0] = 1;
+  return batch;
 }
 
 }  // namespace
@@ -73,6 +94,21 @@ FrozenPlan::FrozenPlan(const Graph& graph, DType compute, ops::F32Math math)
     auto& last = last_reader_[static_cast<std::size_t>(graph_.nodes[strips_[b].first()].inputs[0])];
     last = std::max(last, strips_[b].narrow);
   }
+  image_by_image_ = runs_image_by_image();
+}
+
+bool FrozenPlan::runs_image_by_image() const {
+  constexpr std::int64_t kSmallBytes = 16 << 20;  // of weights; they are read from the third-level cache for every image
+  std::int64_t bytes = 0;
+  for (std::size_t k = 0; k < graph_.nodes.size(); ++k) {
+    if (!packed_[k].defined()) {
+      if (handed_out_[k + 1]) return false;  // its type is known when it has run
+      continue;
+    }
+    if (!packed_[k].on_matrix_units() && !packed_[k].depthwise()) return false;
+    bytes += packed_[k].weight().numel() * static_cast<std::int64_t>(size_of(compute_));
+  }
+  return !handed_out_[0] && bytes <= kSmallBytes;
 }
 
 FrozenPlan::Layout FrozenPlan::plan(const Shape& input) const {
@@ -111,45 +147,58 @@ const FrozenPlan::Layout& FrozenPlan::layout_for(const Shape& input) {
   return layouts_.back();
 }
 
-FrozenPlan::Memory FrozenPlan::memory(const Shape& input) { return layout_for(input).memory; }
+bool FrozenPlan::splits(const Shape& input) const {
+  const std::int64_t threads = max_threads();
+  if (!image_by_image_ || threads < 2 || input.size() == 0) return false;
+  const bool even = input[0] % threads == 0 || input[0] >= 4 * threads;  // else threads would be idle at the end
+  return input[0] > 1 && even && !ReferenceGuard::active() && ops::ConvEngineGuard::engine() == ops::ConvEngine::kAuto;
+}
 
-Tensor FrozenPlan::place(const Layout& layout, std::size_t value) const {
-  const Shape& shape = layout.shapes[value];
-  const std::int64_t offset = layout.offsets[value] / static_cast<std::ptrdiff_t>(size_of(compute_));
+FrozenPlan::Memory FrozenPlan::memory(const Shape& input) {
+  if (!splits(input)) return layout_for(input).memory;
+  const Memory one = layout_for(one_image(input)).memory;
+  const std::int64_t blocks = std::min<std::int64_t>(input[0], max_threads());
+  return {one.block * static_cast<std::size_t>(blocks), one.values * static_cast<std::size_t>(input[0])};
+}
+
+Tensor FrozenPlan::place(const Places& places, std::size_t value) const {
+  const Shape& shape = places.layout.shapes[value];
+  const std::int64_t offset = places.layout.offsets[value] / static_cast<std::ptrdiff_t>(size_of(compute_));
   return Tensor(
-      Ref<TensorImpl>(new TensorImpl(block_.impl()->storage, shape, default_strides(shape), offset, compute_)));
+      Ref<TensorImpl>(new TensorImpl(places.block.impl()->storage, shape, default_strides(shape), offset, compute_)));
 }
 
 /// Memory for the result of node k.
-Tensor FrozenPlan::result_of(const Layout& layout, std::size_t k) const {
-  return layout.offsets[k + 1] < 0 ? Tensor::empty(layout.shapes[k + 1], compute_) : place(layout, k + 1);
+Tensor FrozenPlan::result_of(const Places& places, std::size_t k) const {
+  if (places.layout.offsets[k + 1] >= 0) return place(places, k + 1);
+  return places.given.empty() ? Tensor::empty(places.layout.shapes[k + 1], compute_) : places.given[k + 1];
 }
 
-Tensor FrozenPlan::run_block(const Layout& layout, const StripBlock& block, std::span<const Tensor> values) const {
+Tensor FrozenPlan::run_block(const Places& places, const StripBlock& block, std::span<const Tensor> values) const {
   const auto value = [&](std::size_t k, std::size_t i) {
     return values[static_cast<std::size_t>(graph_.nodes[k].inputs[i])];
   };
   const Tensor residual = graph_.nodes[block.narrow].inputs.size() > 1 ? value(block.narrow, 1) : Tensor();
-  const Tensor y = result_of(layout, block.narrow);
+  const Tensor y = result_of(places, block.narrow);
   const auto low = [&](const Tensor& t) { return t.defined() ? ops::cast(t, compute_).dense() : t; };
-  run_strips(block, packed_, low(value(block.first(), 0)), low(residual), y);
+  block.conv.run_into(low(value(block.first(), 0)), low(residual), y);
   return y;
 }
 
 /// The result of node k.
-Tensor FrozenPlan::run_node(const Layout& layout, std::size_t k, std::span<const Tensor> values) const {
+Tensor FrozenPlan::run_node(const Places& places, std::size_t k, std::span<const Tensor> values) const {
   const GraphNode& node = graph_.nodes[k];
   const ScopeName scope(node.name);
   PooledVector<Tensor> inputs;
   for (const ValueId v : node.inputs) inputs.push_back(values[static_cast<std::size_t>(v)]);
   if (packed_[k].defined()) {
-    const Tensor y = result_of(layout, k);
+    const Tensor y = result_of(places, k);
     packed_[k].run_into(inputs[0], inputs.size() > 1 ? inputs[1] : Tensor(), y);
     return y;
   }
   Shape like;
   if (const auto* resize = std::get_if<ResizeStep>(&node.step); resize != nullptr && resize->size.like >= 0) {
-    like = layout.shapes[static_cast<std::size_t>(resize->size.like)];
+    like = places.layout.shapes[static_cast<std::size_t>(resize->size.like)];
   }
   Tensor y = run_step(node.step, inputs, like);
   // A step with nothing to do gives its input back, whose memory is the caller's or free after this node.
@@ -159,30 +208,77 @@ Tensor FrozenPlan::run_node(const Layout& layout, std::size_t k, std::span<const
   return y;
 }
 
-Tensor FrozenPlan::run(const Tensor& x, std::span<Tensor> taps) {
-  LIMBECK_CHECK(taps.empty() || taps.size() == graph_.taps.size(), "frozen_plan", "{} taps asked for, the graph has {}",
-                taps.size(), graph_.taps.size());
-  const NoGradGuard off;
-  const Layout& layout = layout_for(x.shape());
-  if (!block_.defined() || static_cast<std::size_t>(block_.numel()) < layout.memory.block) {
-    block_ = Tensor::empty({static_cast<std::int64_t>(layout.memory.block)}, DType::kU8);
-  }
+FrozenPlan::Values FrozenPlan::run_batch(const Places& places, const Tensor& x) const {
   const bool in_strips = !ReferenceGuard::active();
-  PooledVector<Tensor> values(graph_.nodes.size() + 1);
+  Values values(graph_.nodes.size() + 1);
   values[0] = ops::cast(x, compute_).dense();
   for (std::size_t k = 0; k < graph_.nodes.size(); ++k) {
     const std::ptrdiff_t strip = in_strips ? strip_of_[k] : -1;
     if (strip < 0) {
-      values[k + 1] = run_node(layout, k, values);
+      values[k + 1] = run_node(places, k, values);
     } else {
       const StripBlock& block = strips_[static_cast<std::size_t>(strip)];
       if (block.narrow != k) continue;
       const ScopeName scope(graph_.nodes[k].name);
-      values[k + 1] = run_block(layout, block, values);
+      values[k + 1] = run_block(places, block, values);
     }
     for (std::size_t v = 0; v <= k; ++v) {
       if (last_reader_[v] == k) values[v] = Tensor();
     }
+  }
+  return values;
+}
+
+FrozenPlan::Values FrozenPlan::run_images(const Tensor& x) {
+  Values results(graph_.nodes.size() + 1);
+  const std::vector<Shape> shapes = infer_shapes(graph_, x.shape());
+  for (std::size_t v = 1; v < results.size(); ++v) {
+    if (handed_out_[v]) results[v] = Tensor::empty(shapes[v], compute_);
+  }
+  const Layout& layout = layout_for(one_image(x.shape()));
+  const std::int64_t threads = std::min<std::int64_t>(x.size(0), max_threads());
+  reserve_blocks(layout, static_cast<std::size_t>(threads));
+  const bool autocast = AutocastGuard::enabled();
+  const auto run_image = [&](std::size_t thread, std::int64_t n) {
+    Values given(results.size());
+    for (std::size_t v = 1; v < results.size(); ++v) {
+      if (results[v].defined()) given[v] = ops::slice(results[v], 0, n, n + 1);
+    }
+    static_cast<void>(run_batch({layout, blocks_[thread], given}, ops::slice(x, 0, n, n + 1)));
+  };
+  std::int64_t first = 0;
+  if (!packed_weights_) run_image(0, first++);
+  packed_weights_ = true;
+  std::atomic<std::int64_t> next{first};
+  parallel_for(threads, 1, [&](std::int64_t begin, std::int64_t) {
+    const NoGradGuard off;
+    const AutocastGuard precision(autocast);
+    const OneThread alone;
+    for (std::int64_t n = next++; n < x.size(0); n = next++) run_image(static_cast<std::size_t>(begin), n);
+  });
+  return results;
+}
+
+void FrozenPlan::reserve_blocks(const Layout& layout, std::size_t count) {
+  if (blocks_.size() < count) blocks_.resize(count);
+  for (std::size_t t = 0; t < count; ++t) {
+    Tensor& block = blocks_[t];
+    if (block.defined() && static_cast<std::size_t>(block.numel()) >= layout.memory.block) continue;
+    block = Tensor::empty({static_cast<std::int64_t>(layout.memory.block)}, DType::kU8);
+  }
+}
+
+Tensor FrozenPlan::run(const Tensor& x, std::span<Tensor> taps) {
+  LIMBECK_CHECK(taps.empty() || taps.size() == graph_.taps.size(), "frozen_plan", "{} taps asked for, the graph has {}",
+                taps.size(), graph_.taps.size());
+  const NoGradGuard off;
+  Values values;
+  if (splits(x.shape())) {
+    values = run_images(x);
+  } else {
+    const Layout& layout = layout_for(x.shape());
+    reserve_blocks(layout, 1);
+    values = run_batch({layout, blocks_[0]}, x);
   }
   for (std::size_t i = 0; i < taps.size(); ++i) taps[i] = values[static_cast<std::size_t>(graph_.taps[i])];
   const Tensor& y = values[static_cast<std::size_t>(graph_.output)];

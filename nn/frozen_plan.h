@@ -6,7 +6,12 @@
 // Note [one block]
 //   A value lives from the node that makes it to the last node that reads it. For a given input size the lives and sizes of all
 //   values are known, so each gets a fixed place before anything runs: the largest first, at the lowest place that no value
-//   holds which lives at the same time; the maps inside a block of nn/frozen_strips.h have none. What is handed out (output and taps) gets memory of its own.
+//   holds which lives at the same time; the maps inside a block of nn/frozen_strips.h have none. What is handed out (output and taps) gets
+//   memory of its own.
+// Note [image by image]
+//   Threads that share a batch wait for each other at every layer, which costs small networks a third of their time. On matrix units, those
+//   therefore run an image per thread at a time: no thread waits before the end, and the block is that of a few images. Large weights
+//   would be read anew for every image, so networks that have them take the batch as a whole. A result does not depend on that.
 #pragma once
 
 #include <cstddef>
@@ -35,7 +40,7 @@ class FrozenPlan {
   [[nodiscard]] Tensor run(const Tensor& x, std::span<Tensor> taps);
 
   struct Memory {
-    std::size_t block = 0;   ///< bytes of the block
+    std::size_t block = 0;   ///< bytes of the block, or of those of all threads
     std::size_t values = 0;  ///< bytes of the results of all convolutions side by side
   };
   [[nodiscard]] Memory memory(const Shape& input);
@@ -48,12 +53,25 @@ class FrozenPlan {
     std::vector<std::ptrdiff_t> offsets;  // in the block; negative: not in it
     Memory memory;
   };
+  using Values = PooledVector<Tensor>;
+  /// Memory that one pass writes to.
+  struct Places {
+    const Layout& layout;
+    Tensor block;
+    std::span<const Tensor> given{};  // by value: where results that are handed out go; empty: to memory of their own
+  };
+  [[nodiscard]] bool runs_image_by_image() const;
+  [[nodiscard]] bool splits(const Shape& input) const;
   const Layout& layout_for(const Shape& input);
   [[nodiscard]] Layout plan(const Shape& input) const;
-  [[nodiscard]] Tensor place(const Layout& layout, std::size_t value) const;
-  [[nodiscard]] Tensor result_of(const Layout& layout, std::size_t k) const;
-  [[nodiscard]] Tensor run_block(const Layout& layout, const StripBlock& block, std::span<const Tensor> values) const;
-  [[nodiscard]] Tensor run_node(const Layout& layout, std::size_t k, std::span<const Tensor> values) const;
+  [[nodiscard]] Tensor place(const Places& places, std::size_t value) const;
+  [[nodiscard]] Tensor result_of(const Places& places, std::size_t k) const;
+  [[nodiscard]] Tensor run_block(const Places& places, const StripBlock& block, std::span<const Tensor> values) const;
+  [[nodiscard]] Tensor run_node(const Places& places, std::size_t k, std::span<const Tensor> values) const;
+  /// All values that are handed out; the others are gone.
+  [[nodiscard]] Values run_batch(const Places& places, const Tensor& x) const;
+  [[nodiscard]] Values run_images(const Tensor& x);
+  void reserve_blocks(const Layout& layout, std::size_t count);
 
   Graph graph_;
   DType compute_;
@@ -63,7 +81,9 @@ class FrozenPlan {
   std::vector<StripBlock> strips_;
   std::vector<std::ptrdiff_t> strip_of_;  // by node: its block in strips_; negative: runs alone
   std::vector<Layout> layouts_;           // newest last
-  Tensor block_;
+  std::vector<Tensor> blocks_;            // one per thread
+  bool image_by_image_ = false;
+  bool packed_weights_ = false;  // in the first pass over an image
 };
 
 }  // namespace limbeck::nn

@@ -21,6 +21,7 @@
 #include <array>
 
 #include "ops/conv2d_amx_pixels.h"
+#include "ops/conv2d_amx_products.h"
 #include "ops/conv2d_engine.h"
 #include "ops/conv2d_tiles.h"
 #include "ops/matrix_units.h"
@@ -36,11 +37,6 @@ namespace limbeck::ops {
 namespace {
 
 using namespace amx;
-
-template <class T>
-std::int64_t panel_offset(const WeightShape& w, std::int64_t p) {
-  return p * w.chunks() * kParts<T> * 2 * kTileBytes;
-}
 
 /// [panel][chunk][part][tile][pair of channels][result][2]
 template <class T>
@@ -67,111 +63,6 @@ void pack(const float* w, const WeightShape& shape, char* packed) {
   });
 }
 
-// --- products -------------------------------------------------------------------------------------------------------
-
-/// The sums in tiles 0 to 3 += the pixels in 4 and 5 x the weights in 6 and 7.
-template <int RowTiles, int ColumnTiles>
-[[gnu::always_inline]] inline void add_products() {
-  _tile_dpbf16ps(0, 4, 6);
-  if constexpr (ColumnTiles > 1) _tile_dpbf16ps(1, 4, 7);
-  if constexpr (RowTiles > 1) _tile_dpbf16ps(2, 5, 6);
-  if constexpr (RowTiles > 1 && ColumnTiles > 1) _tile_dpbf16ps(3, 5, 7);
-}
-
-/// sums[row tile][column tile][16][16] = pixels x weights, or += where `resume`.
-template <class T, int RowTiles, int ColumnTiles, bool InPlace = false>
-[[gnu::noinline]] void multiply(const ReadyPair& ready, const char* weights, float* sums, bool resume) {
-  begin_sums<RowTiles, ColumnTiles>(sums, resume);
-  constexpr std::int64_t kPixelPart = 2 * kTileBytes;
-  constexpr std::int64_t kWeightPart = ColumnTiles * kTileBytes;
-  constexpr std::int64_t kStep = InPlace ? 64 : kParts<T> * kPixelPart;
-  const std::int64_t row = InPlace ? ready.row_bytes : 64;
-  const std::int64_t second = kTileSide * row;
-  const char* a = ready.pixels;
-  for (std::size_t s = 0; s < ready.stretch_count; ++s) {
-    const char* b = weights + ready.stretches[s].first * kParts<T> * kWeightPart;
-    const char* const end = b + ready.stretches[s].count * kParts<T> * kWeightPart;
-    for (; b != end; a += kStep, b += kParts<T> * kWeightPart) {
-      _tile_loadd(6, b, 64);
-      if constexpr (ColumnTiles > 1) _tile_loadd(7, b + kTileBytes, 64);
-      if constexpr (kParts<T> == 2) {  // the smallest products first
-        _tile_loadd(4, a + kPixelPart, 64);
-        if constexpr (RowTiles > 1) _tile_loadd(5, a + kPixelPart + kTileBytes, 64);
-        add_products<RowTiles, ColumnTiles>();
-      }
-      _tile_loadd(4, a, row);
-      if constexpr (RowTiles > 1) _tile_loadd(5, a + second, row);
-      add_products<RowTiles, ColumnTiles>();
-      if constexpr (kParts<T> == 2) {
-        _tile_loadd(6, b + kWeightPart, 64);
-        if constexpr (ColumnTiles > 1) _tile_loadd(7, b + kWeightPart + kTileBytes, 64);
-        add_products<RowTiles, ColumnTiles>();
-      }
-    }
-  }
-  end_sums<RowTiles, ColumnTiles>(sums);
-}
-
-template <class T>
-void multiply_pair(const ReadyPair& ready, std::int64_t rows, const char* weights, std::int64_t width, float* sums,
-                   bool resume) {
-  if (ready.row_bytes != 0) {
-    width == 2 ? multiply<T, 2, 2, true>(ready, weights, sums, resume)
-               : multiply<T, 2, 1, true>(ready, weights, sums, resume);
-  } else if (rows > kSide) {
-    width == 2 ? multiply<T, 2, 2>(ready, weights, sums, resume) : multiply<T, 2, 1>(ready, weights, sums, resume);
-  } else {
-    width == 2 ? multiply<T, 1, 2>(ready, weights, sums, resume) : multiply<T, 1, 1>(ready, weights, sums, resume);
-  }
-}
-
-[[gnu::always_inline]] inline __m512 get(const float* p, __mmask16 mask) { return _mm512_maskz_loadu_ps(mask, p); }
-[[gnu::always_inline]] inline __m512 get(const bfloat16* p, __mmask16 mask) {
-  return as_float(_mm256_maskz_loadu_epi16(mask, p));
-}
-[[gnu::always_inline]] inline void put(float* p, __mmask16 mask, __m512 v) { _mm512_mask_storeu_ps(p, mask, v); }
-[[gnu::always_inline]] inline void put(bfloat16* p, __mmask16 mask, __m512 v) {
-  _mm256_mask_storeu_epi16(p, mask, reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v)));
-}
-
-/// y = act(sums + bias + residual) for `rows` pixels of a pair and the results of panel p.
-template <class Y, bool Residual, bool TwoTiles>
-void finish_panel(const float* sums, const GatherPlan& plan, std::int64_t first_pixel, std::int64_t rows,
-                  std::int64_t p, const ConvEpilogue& e, const TensorView& y) {
-  const std::int64_t filters = y.c();
-  const std::int64_t column = p * kColumns;
-  constexpr std::int64_t kTiles = TwoTiles ? 2 : 1;
-  std::array<__mmask16, kTiles> mask;
-  __m512 bias[kTiles];
-  for (std::int64_t j = 0; j < kTiles; ++j) {
-    const auto at = static_cast<std::size_t>(j);
-    mask[at] = simd::first_lanes(filters - column - j * kSide);
-    bias[j] = e.bias.defined() ? get(e.bias.ptr<float>() + column + j * kSide, mask[at]) : __m512{};
-  }
-  const std::int32_t* const order = plan.order.empty() ? nullptr : plan.order.data() + first_pixel;
-  const Activation act = e.act;
-  for (std::int64_t i = 0; i < rows; ++i) {
-    const std::int64_t pixel = order == nullptr ? first_pixel + i : order[i];
-    const float* const row = sums + i / kSide * 512 + i % kSide * kSide;
-    for (std::int64_t j = 0; j < kTiles; ++j) {
-      const auto at = static_cast<std::size_t>(j);
-      const std::int64_t place = pixel * filters + column + j * kSide;
-      __m512 v = _mm512_load_ps(row + j * 256) + bias[j];
-      if constexpr (Residual) v += get(e.residual.ptr<Y>() + place, mask[at]);
-      put(y.ptr<Y>() + place, mask[at], simd::activate(act, v));
-    }
-  }
-}
-
-template <class Y>
-void finish(const float* sums, const GatherPlan& plan, std::int64_t first_pixel, std::int64_t rows, std::int64_t p,
-            const ConvEpilogue& e, const TensorView& y) {
-  const bool two = y.c() - p * kColumns > kSide;
-  const auto run = e.residual.defined() ? (two ? finish_panel<Y, true, true> : finish_panel<Y, true, false>)
-                                        : (two ? finish_panel<Y, false, true> : finish_panel<Y, false, false>);
-  run(sums, plan, first_pixel, rows, p, e, y);
-}
-
 // --- one convolution ------------------------------------------------------------------------------------------------
 
 template <class T, class Y>
@@ -196,7 +87,9 @@ void forward(const TensorView& x, const char* packed, const Shape& w_shape, cons
   };
   blocks.run([&] { return Memory(blocks); },
              [&](Memory& memory, std::int64_t i, std::int64_t pair, std::int64_t first, std::int64_t last) {
-               gatherer.gather(pair, first, last, memory.pixels.template as<char>() + i * blocks.part * kPairChunk,
+               const std::int64_t rows = std::min(kRows, plan.pixels() - pair * kRows);
+               gatherer.gather(pair * kRows, rows, first, last,
+                               memory.pixels.template as<char>() + i * blocks.part * kPairChunk,
                                memory.ready[static_cast<std::size_t>(i)]);
              },
              [&](Memory& memory, std::int64_t i, std::int64_t pair, std::int64_t p, std::int64_t at, std::int64_t k) {
@@ -205,7 +98,8 @@ void forward(const TensorView& x, const char* packed, const Shape& w_shape, cons
                float* sums = memory.sums.template as<float>() + at * kSums;
                multiply_pair<T>(memory.ready[static_cast<std::size_t>(i)], rows, packed + panel_offset<T>(w, p),
                                 w.width(p), sums, k > 0);
-               if (k + 1 == blocks.parts) finish<Y>(sums, plan, pixel, rows, p, epilogue, y);
+               const std::int32_t* order = plan.order.empty() ? nullptr : plan.order.data() + pixel;
+               if (k + 1 == blocks.parts) finish<Y>(sums, order, pixel, rows, p, epilogue, y);
              });
 }
 
@@ -222,6 +116,10 @@ bool tiles_granted() noexcept {
 
 bool amx_fits(const Shape& w, const Conv2dOptions& options) noexcept {
   return tiles_granted() && options.groups == 1 && w[2] * w[3] <= kMostSteps && (w[1] >= kSide || w[3] <= kChunk);
+}
+
+bool amx_in_one_chunk(const Shape& w, const Conv2dOptions& options) noexcept {
+  return amx_fits(w, options) && WeightShape(w, options).chunks() == 1;
 }
 
 std::size_t amx_packed_bytes(const Shape& w, const Conv2dOptions& options, DType dtype) {
@@ -257,6 +155,7 @@ namespace limbeck::ops {
 
 bool tiles_granted() noexcept { return false; }
 bool amx_fits(const Shape&, const Conv2dOptions&) noexcept { return false; }
+bool amx_in_one_chunk(const Shape&, const Conv2dOptions&) noexcept { return false; }
 std::size_t amx_packed_bytes(const Shape&, const Conv2dOptions&, DType) { return 0; }
 void amx_pack(const TensorView&, const Conv2dOptions&, DType, void*) {}
 void amx_forward(const TensorView&, const void*, const Shape&, const ConvEpilogue&, const Conv2dOptions&,

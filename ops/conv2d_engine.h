@@ -74,6 +74,9 @@ void tiles_backward_weights(const TensorView& x, const TensorView& gy, const Con
 /// True if this processor and these kernels can compute the convolution.
 /// Shapes:   w [O,I/G,KH,KW]
 [[nodiscard]] bool amx_fits(const Shape& w, const Conv2dOptions& options) noexcept;
+/// True if it also sums all products of a result in one step.
+/// Shapes:   w [O,I,KH,KW]
+[[nodiscard]] bool amx_in_one_chunk(const Shape& w, const Conv2dOptions& options) noexcept;
 /// Bytes of the packed weights for maps of type `dtype`.
 /// Shapes:   w [O,I,KH,KW]
 [[nodiscard]] std::size_t amx_packed_bytes(const Shape& w, const Conv2dOptions& options, DType dtype);

@@ -20,6 +20,7 @@
 #include "ops/depthwise_kernels.h"
 #include "ops/depthwise_taps.h"
 #include "ops/simd.h"
+#include "ops/unroll.h"
 
 namespace limbeck::ops {
 namespace {
@@ -41,37 +42,27 @@ struct TapList {
   void add(const float* weight, const T* row, std::int64_t first) { taps[count++] = {weight, row, first}; }
 };
 
-/// f(0), f(1), ... f(Count - 1), as compile-time constants.
-template <std::int64_t Count, class F>
-[[gnu::always_inline]] inline void for_each_constant(const F& f) {
-  [&]<std::int64_t... I>(std::integer_sequence<std::int64_t, I...>) {
-    (f(std::integral_constant<std::int64_t, I>{}), ...);
-  }
-  (std::make_integer_sequence<std::int64_t, Count>{});
-}
-
-/// X is the type of the map that is read, Y that of the result.
-template <class X, class Y = X>
+template <class T>
 struct RowPass {
   std::int64_t channels, step, other_width;
-  Y* y;                 // pixel t is y + t * y_step
+  T* y;                 // pixel t is y + t * y_step
   std::int64_t y_step;  // in elements
   const float* bias;    // [C] or null
-  const Y* residual;    // as y, or null
+  const T* residual;    // as y, or null
   Activation act;
 };
 
 /// Four pixels (or one) for the channels from c on; `count` < kLanes channels are at hand for the last vector.
-template <int Pixels, bool Partial, class X, class Y>
-[[gnu::always_inline]] inline void accumulate(const RowPass<X, Y>& pass, const TapList<X>& list, std::int64_t t,
+template <int Pixels, bool Partial, class T>
+[[gnu::always_inline]] inline void accumulate(const RowPass<T>& pass, const TapList<T>& list, std::int64_t t,
                                               std::int64_t c, std::int64_t count) {
   const auto get = [count](const auto* p) { return Partial ? simd::load_some(p, count) : simd::load(p); };
   Vec sum[Pixels];
   for (auto& s : sum) s = pass.bias != nullptr ? get(pass.bias + c) : Vec{};
   for (std::size_t k = 0; k < list.count; ++k) {
-    const Tap<X>& tap = list.taps[k];
+    const Tap<T>& tap = list.taps[k];
     const Vec weight = get(tap.weight + c);
-    const X* x = tap.row + (tap.first + t * pass.step) * pass.channels + c;
+    const T* x = tap.row + (tap.first + t * pass.step) * pass.channels + c;
     for (int i = 0; i < Pixels; ++i) sum[i] += weight * get(x + i * pass.step * pass.channels);
   }
   for (int i = 0; i < Pixels; ++i) {
@@ -86,17 +77,17 @@ template <int Pixels, bool Partial, class X, class Y>
   }
 }
 
-template <int Pixels, class X, class Y>
-void pixels(const RowPass<X, Y>& pass, const TapList<X>& list, std::int64_t t) {
+template <int Pixels, class T>
+void pixels(const RowPass<T>& pass, const TapList<T>& list, std::int64_t t) {
   std::int64_t c = 0;
   for (; c + kLanes <= pass.channels; c += kLanes) accumulate<Pixels, false>(pass, list, t, c, kLanes);
   if (c < pass.channels) accumulate<Pixels, true>(pass, list, t, c, pass.channels - c);
 }
 
 /// A pixel for which some taps may be outside.
-template <class X, class Y>
-void border_pixel(const RowPass<X, Y>& pass, const TapList<X>& list, std::int64_t t) {
-  TapList<X> some;
+template <class T>
+void border_pixel(const RowPass<T>& pass, const TapList<T>& list, std::int64_t t) {
+  TapList<T> some;
   for (std::size_t k = 0; k < list.count; ++k) {
     const std::int64_t at = list.taps[k].first + t * pass.step;
     if (at >= 0 && at < pass.other_width) some.taps[some.count++] = list.taps[k];
@@ -105,8 +96,8 @@ void border_pixel(const RowPass<X, Y>& pass, const TapList<X>& list, std::int64_
 }
 
 /// Writes pixels t .. stop-1 of a row.
-template <class X, class Y>
-void run_any_pixels(const RowPass<X, Y>& pass, const TapList<X>& list, std::int64_t t, std::int64_t stop) {
+template <class T>
+void run_any_pixels(const RowPass<T>& pass, const TapList<T>& list, std::int64_t t, std::int64_t stop) {
   std::int64_t begin = t;
   std::int64_t end = stop;
   for (std::size_t k = 0; k < list.count; ++k) {
@@ -140,8 +131,8 @@ constexpr std::int64_t grid_reach(const Grid& grid) { return (grid.taps - 1) * g
 constexpr std::int64_t grid_columns(const Grid& grid) { return (kBlock - 1) * grid.step + grid_reach(grid) + 1; }
 
 /// A block of pixels from t on, kLanes channels from c on.
-template <std::size_t G, Cut cut, class X, class Y>
-[[gnu::always_inline]] inline void accumulate_grid(const RowPass<X, Y>& pass, const TapList<X>& list, std::int64_t t,
+template <std::size_t G, Cut cut, class T>
+[[gnu::always_inline]] inline void accumulate_grid(const RowPass<T>& pass, const TapList<T>& list, std::int64_t t,
                                                    std::int64_t c) {
   constexpr Grid grid = kCommonGrids[G];
   constexpr auto kTaps = static_cast<std::size_t>(grid.taps);
@@ -152,16 +143,17 @@ template <std::size_t G, Cut cut, class X, class Y>
   for (std::size_t k = 0; k < list.count; k += kTaps) {
     std::array<Vec, kTaps> weight;
     for (std::size_t s = 0; s < kTaps; ++s) weight[s] = simd::load(list.taps[k + s].weight + c);
-    const X* x = list.taps[k].row + (list.taps[k].first + t * grid.step) * pass.channels + c;
-    const auto column = [&]<std::int64_t J>(std::integral_constant<std::int64_t, J>) {
+    const T* x = list.taps[k].row + (list.taps[k].first + t * grid.step) * pass.channels + c;
+    const auto column = [&]<std::int64_t J>(std::integral_constant<std::int64_t, J>) LIMBECK_INLINE_LAMBDA {
       if constexpr (J >= kFirst && J < kLast) {
         const Vec value = simd::load(x + J * pass.channels);
-        for_each_constant<grid.taps>([&]<std::int64_t S>(std::integral_constant<std::int64_t, S>) {
-          constexpr std::int64_t kAt = J - S * grid.spacing;
-          if constexpr (kAt >= 0 && kAt % grid.step == 0 && kAt / grid.step < kBlock) {
-            sum[static_cast<std::size_t>(kAt / grid.step)] += weight[static_cast<std::size_t>(S)] * value;
-          }
-        });
+        for_each_constant<grid.taps>(
+            [&]<std::int64_t S>(std::integral_constant<std::int64_t, S>) LIMBECK_INLINE_LAMBDA {
+              constexpr std::int64_t kAt = J - S * grid.spacing;
+              if constexpr (kAt >= 0 && kAt % grid.step == 0 && kAt / grid.step < kBlock) {
+                sum[static_cast<std::size_t>(kAt / grid.step)] += weight[static_cast<std::size_t>(S)] * value;
+              }
+            });
       }
     };
     for_each_constant<grid_columns(grid)>(column);
@@ -171,16 +163,16 @@ template <std::size_t G, Cut cut, class X, class Y>
   }
 }
 
-template <std::size_t G, Cut cut, class X, class Y>
-void grid_block(const RowPass<X, Y>& pass, const TapList<X>& list, std::int64_t t) {
+template <std::size_t G, Cut cut, class T>
+void grid_block(const RowPass<T>& pass, const TapList<T>& list, std::int64_t t) {
   // The last vector may overlap the one before it: the same numbers are written again.
   for (std::int64_t c = 0; c < pass.channels; c += kLanes) {
     accumulate_grid<G, cut>(pass, list, t, std::min(c, pass.channels - kLanes));
   }
 }
 
-template <std::size_t G, class X, class Y>
-void run_grid_row(const RowPass<X, Y>& pass, const TapList<X>& list, std::int64_t count) {
+template <std::size_t G, class T>
+void run_grid_row(const RowPass<T>& pass, const TapList<T>& list, std::int64_t count) {
   constexpr Grid grid = kCommonGrids[G];
   constexpr std::int64_t kPad = grid_reach(grid) / 2;
   for (std::int64_t begin = 0; begin < count; begin += kBlock) {
@@ -203,8 +195,8 @@ void run_grid_row(const RowPass<X, Y>& pass, const TapList<X>& list, std::int64_
 }
 
 /// Writes pixels 0 .. count-1 of a row.
-template <class X, class Y>
-void run_row(const RowPass<X, Y>& pass, const TapList<X>& list, Grid grid, std::int64_t count) {
+template <class T>
+void run_row(const RowPass<T>& pass, const TapList<T>& list, Grid grid, std::int64_t count) {
   // Writing a pixel twice is harmless unless a residual is added that may be the same memory.
   if (pass.channels < kLanes || pass.residual != nullptr || count < kBlock || list.count == 0) {
     return run_any_pixels(pass, list, 0, count);
@@ -231,7 +223,7 @@ void reorder_weights(const TensorView& w, float* out) {
 
 std::int64_t floor_mod(std::int64_t a, std::int64_t b) { return ((a % b) + b) % b; }
 
-template <class X, class Y>
+template <class T>
 void forward(const TensorView& x, const float* weights, const Shape& w, const TensorView& bias,
              const TensorView& residual, Activation act, const Conv2dOptions& o, const DepthwiseRows& rows,
              const TensorView& y) {
@@ -240,23 +232,23 @@ void forward(const TensorView& x, const float* weights, const Shape& w, const Te
   const auto run = [&](std::int64_t row) {
     const std::int64_t n = row / y.h();
     const std::int64_t p = row % y.h() + rows.y_first;
-    TapList<X> list;
+    TapList<T> list;
     for (std::int64_t r = 0; r < w[2]; ++r) {
       const std::int64_t h = p * o.stride[0] - o.padding[0] + r * o.dilation[0];
       if (h < 0 || h >= rows.x_height) continue;
-      const X* source = x.ptr<X>() + (n * x.h() + h - rows.x_first) * x.w() * channels;
+      const T* source = x.ptr<T>() + (n * x.h() + h - rows.x_first) * x.w() * channels;
       for (std::int64_t s = 0; s < w[3]; ++s) {
         list.add(weights + (r * w[3] + s) * channels, source, s * o.dilation[1] - o.padding[1]);
       }
     }
-    const RowPass<X, Y> pass{channels,
-                             o.stride[1],
-                             x.w(),
-                             y.ptr<Y>() + row * row_size,
-                             channels,
-                             bias.defined() ? bias.ptr<float>() : nullptr,
-                             residual.defined() ? residual.ptr<Y>() + row * row_size : nullptr,
-                             act};
+    const RowPass<T> pass{channels,
+                          o.stride[1],
+                          x.w(),
+                          y.ptr<T>() + row * row_size,
+                          channels,
+                          bias.defined() ? bias.ptr<float>() : nullptr,
+                          residual.defined() ? residual.ptr<T>() + row * row_size : nullptr,
+                          act};
     run_row(pass, list, {w[3], o.stride[1], o.dilation[1]}, y.w());
   };
   parallel_for(y.n() * y.h(), std::max<std::int64_t>(1, kDepthwiseGrain / row_size), [&](auto begin, auto end) {
@@ -324,11 +316,8 @@ void depthwise_pack(const TensorView& w, float* packed) {
 void depthwise_rows(const TensorView& x, const float* packed, const Shape& w, const TensorView& bias,
                     const TensorView& residual, Activation act, const Conv2dOptions& options, const DepthwiseRows& rows,
                     const TensorView& y) {
-  visit_fast_dtype("depthwise_conv2d", x.dtype, [&](auto x_zero) {
-    visit_fast_dtype("depthwise_conv2d", y.dtype, [&](auto y_zero) {
-      forward<decltype(x_zero), decltype(y_zero)>(x, packed, w, bias, residual, act, options, rows, y);
-    });
-  });
+  visit_fast_dtype("depthwise_conv2d", x.dtype,
+                   [&](auto zero) { forward<decltype(zero)>(x, packed, w, bias, residual, act, options, rows, y); });
 }
 
 void depthwise_backward_data_cpu(const TensorView& gy, const TensorView& w, const TensorView& bias,

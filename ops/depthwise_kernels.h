@@ -65,7 +65,7 @@ struct DepthwiseRows {
 /// Numbers that depthwise_pack() writes.
 /// Shapes:   w [C,1,KH,KW]; packed f32 [KH,KW,C]
 void depthwise_pack(const TensorView& w, float* packed);
-/// Some rows of the forward pass; the view x holds all rows that they read. Element types of x and y may differ.
+/// Some rows of the forward pass; the view x holds all rows that they read.
 /// Shapes:   x [N,C,h,W]; w is the shape of the weights; residual, y [N,C,oh,OW]
 void depthwise_rows(const TensorView& x, const float* packed, const Shape& w, const TensorView& bias,
                     const TensorView& residual, Activation act, const Conv2dOptions& options, const DepthwiseRows& rows,

@@ -77,7 +77,7 @@ void PackedConv2d::run_into(const Tensor& x_any, const Tensor& residual_any, con
     pack_depthwise();
     run_depthwise(x.view(), view_or_none(residual), {0, x.size(2), 0}, y.view());
   } else if (const ConvEngine engine = ConvEngineGuard::engine();
-             amx() && (engine == ConvEngine::kAuto || engine == ConvEngine::kAmx)) {
+             on_matrix_units() && (engine == ConvEngine::kAuto || engine == ConvEngine::kAmx)) {
     pack_amx();
     run_amx(x.view(), view_or_none(residual), y.view());
   } else if (use_onednn_conv(compute_) || prefers_onednn(x.shape(), y.shape())) {
@@ -131,14 +131,13 @@ bool PackedConv2d::takes_rows() const noexcept {
   if (depthwise()) return true;
   const bool pointwise = w_.size(2) * w_.size(3) == 1 && options_.stride == std::array<std::int64_t, 2>{1, 1} &&
                          options_.padding == std::array<std::int64_t, 2>{0, 0};
-  return pointwise && options_.groups == 1 && (amx() || (compute_ == DType::kF32 && !has_matrix_units()));
+  const bool tiles = !has_matrix_units() || ConvEngineGuard::engine() == ConvEngine::kTiles;
+  return pointwise && options_.groups == 1 && (on_matrix_units() || (compute_ == DType::kF32 && tiles));
 }
 
 void PackedConv2d::pack_rows() const {
   if (depthwise()) {
     pack_depthwise();
-  } else if (amx()) {
-    pack_amx();
   } else {
     pack_tiles();
   }
@@ -148,16 +147,16 @@ void PackedConv2d::run_rows(const TensorView& x, const TensorView& residual, con
                             const TensorView& y) const {
   if (depthwise()) {
     run_depthwise(x, residual, rows, y);
-  } else if (amx()) {
-    run_amx(x, residual, y);
   } else {
     tiles_forward(x, tiles_.raw_data(), w_.shape(), {view_or_none(b_), residual, act_}, options_, y);
   }
 }
 
-bool PackedConv2d::amx() const noexcept {
+bool PackedConv2d::on_matrix_units() const noexcept {
   return (compute_ == DType::kBF16 || math_ == F32Math::kParts) && amx_fits(w_.shape(), options_);
 }
+
+bool PackedConv2d::in_one_chunk() const noexcept { return on_matrix_units() && amx_in_one_chunk(w_.shape(), options_); }
 
 void PackedConv2d::pack_amx() const {
   if (amx_.defined()) return;

@@ -47,15 +47,20 @@ class PackedConv2d {
   /// Shapes:   y [N,O,OH,OW], dense, of the compute type
   void run_into(const Tensor& x, const Tensor& residual, const Tensor& y) const;
 
-  /// For callers that take a band of rows through several convolutions while it is in cache. pack_rows() once, then run_rows(), which
-  /// checks nothing, from any number of threads.
+  /// For callers that take a band of rows through several convolutions while it is in cache (ops/inverted_residual.h). pack_rows() once,
+  /// then run_rows(), which checks nothing, from any number of threads.
   /// Shapes:   x [N,I,h,W], y [N,O,oh,OW]: rows of maps as `rows` says; residual as y
-  /// Types:    x and y of a depthwise convolution, and y of the others on matrix units, may be f32 where the compute type is bf16
   void pack_rows() const;
   void run_rows(const TensorView& x, const TensorView& residual, const DepthwiseRows& rows, const TensorView& y) const;
-  /// True if run_rows() can: a depthwise convolution, or one of 1x1 and stride 1 on kernels that serve all sizes equally.
+  /// True for a depthwise convolution, or one of 1x1 and stride 1 on kernels that serve all sizes equally.
   [[nodiscard]] bool takes_rows() const noexcept;
   [[nodiscard]] bool depthwise() const noexcept;
+  /// True if it runs on matrix units (AMX).
+  [[nodiscard]] bool on_matrix_units() const noexcept;
+  /// True if all products of a result make one step there: first layers of 3 channels and kernels of 3x3.
+  [[nodiscard]] bool in_one_chunk() const noexcept;
+  [[nodiscard]] const Tensor& weight() const noexcept { return w_; }
+  [[nodiscard]] const Tensor& bias() const noexcept { return b_; }  ///< or undefined
   [[nodiscard]] const Shape& weight_shape() const noexcept { return w_.shape(); }
 
   [[nodiscard]] bool defined() const noexcept { return w_.defined(); }
@@ -65,7 +70,6 @@ class PackedConv2d {
 
  private:
   [[nodiscard]] Tensor reference(const Tensor& x, const Tensor& residual, const Shape& y_shape) const;
-  [[nodiscard]] bool amx() const noexcept;
   [[nodiscard]] bool prefers_onednn(const Shape& x, const Shape& y) const;
   void pack_depthwise() const;
   void pack_amx() const;

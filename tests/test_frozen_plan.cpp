@@ -217,6 +217,39 @@ TEST_CASE("inverted residuals and separable convolutions run strip by strip, wha
   }
 }
 
+TEST_CASE("a batch gives the same bits as its images, whatever the threads") {
+  for (const char* name : {"mobilenet_v2_seg", "deeplabv3plus_mobilenet_v2"}) {
+    CAPTURE(name);
+    const auto model = test::random_network(name);
+    const nn::Graph graph = capture(*model);
+    const NoGradGuard off;
+    const Tensor x = random_input({4, 3, 64, 48}, 5);
+    const int threads = max_threads();
+    for (const DType type : {DType::kF32, DType::kBF16}) {
+      nn::FrozenPlan plan(graph, type);
+      set_threads(1);
+      const std::vector<float> together = plan(x).to_vector<float>();
+      std::vector<float> one_by_one;
+      for (std::int64_t n = 0; n < 4; ++n) {
+        const auto y = plan(ops::slice(x, 0, n, n + 1)).to_vector<float>();
+        one_by_one.insert(one_by_one.end(), y.begin(), y.end());
+      }
+      set_threads(2);
+      const std::size_t block = plan.memory(x.shape()).block;
+      nn::FrozenPlan fresh(graph, type);  // whose weights are not packed yet
+      const std::vector<float> first = fresh(x).to_vector<float>();
+      const std::vector<float> split = plan(x).to_vector<float>();
+      const std::vector<float> three = plan(ops::slice(x, 0, 0, 3)).to_vector<float>();
+      set_threads(threads);
+      CHECK(together == one_by_one);
+      CHECK(together == split);
+      CHECK(together == first);
+      CHECK(std::equal(three.begin(), three.end(), together.begin()));
+      if (ops::amx_fits({1, 1, 1, 1}, {})) CHECK(block <= 2 * plan.memory({1, 3, 64, 48}).block);
+    }
+  }
+}
+
 TEST_CASE("steps with nothing to do do not lend out memory that is used again") {
   Generator g(1);
   nn::Conv2d a({.in = 3, .out = 3, .kernel = 3, .padding = 1}, g), b({.in = 3, .out = 3, .kernel = 3, .padding = 1}, g);
