@@ -98,7 +98,8 @@ FrozenPlan::FrozenPlan(const Graph& graph, DType compute, ops::F32Math math)
 }
 
 bool FrozenPlan::runs_image_by_image() const {
-  constexpr std::int64_t kSmallBytes = 16 << 20;  // of weights; they are read from the third-level cache for every image
+  constexpr std::int64_t kSmallBytes = 16
+                                       << 20;  // of weights; they are read from the third-level cache for every image
   std::int64_t bytes = 0;
   for (std::size_t k = 0; k < graph_.nodes.size(); ++k) {
     if (!packed_[k].defined()) {
@@ -117,6 +118,9 @@ FrozenPlan::Layout FrozenPlan::plan(const Shape& input) const {
   layout.shapes = infer_shapes(graph_, input);
   layout.offsets.assign(layout.shapes.size(), -1);
   std::vector<Life> lives;
+  if (compute_ != DType::kF32 && !handed_out_[0]) {  // the input, rounded
+    lives.push_back({0, 0, last_reader_[0], aligned(static_cast<std::size_t>(input.numel()) * size_of(compute_))});
+  }
   for (std::size_t k = 0; k < graph_.nodes.size(); ++k) {
     if (!packed_[k].defined()) continue;
     const std::size_t bytes = aligned(static_cast<std::size_t>(layout.shapes[k + 1].numel()) * size_of(compute_));
@@ -211,7 +215,12 @@ Tensor FrozenPlan::run_node(const Places& places, std::size_t k, std::span<const
 FrozenPlan::Values FrozenPlan::run_batch(const Places& places, const Tensor& x) const {
   const bool in_strips = !ReferenceGuard::active();
   Values values(graph_.nodes.size() + 1);
-  values[0] = ops::cast(x, compute_).dense();
+  if (places.layout.offsets[0] >= 0) {
+    values[0] = place(places, 0);
+    values[0].copy_(x);
+  } else {
+    values[0] = ops::cast(x, compute_).dense();
+  }
   for (std::size_t k = 0; k < graph_.nodes.size(); ++k) {
     const std::ptrdiff_t strip = in_strips ? strip_of_[k] : -1;
     if (strip < 0) {

@@ -1,7 +1,26 @@
 // What this is: see nn/frozen_strips.h.
 #include "nn/frozen_strips.h"
 
+#include "ops/slice.h"
+
 namespace limbeck::nn {
+namespace {
+
+/// All weights of a pass lie in one block, in the order in which they are read: fewer and larger pages.
+void pack_side_by_side(const std::vector<StripBlock>& blocks) {
+  std::int64_t bytes = 0;
+  for (const StripBlock& block : blocks) bytes += block.conv.packed_bytes();
+  if (bytes == 0) return;
+  const Tensor memory = Tensor::empty({bytes}, DType::kU8);
+  std::int64_t at = 0;
+  for (const StripBlock& block : blocks) {
+    const std::int64_t end = at + block.conv.packed_bytes();
+    block.conv.pack_into(ops::slice(memory, 0, at, end));
+    at = end;
+  }
+}
+
+}  // namespace
 
 std::vector<StripBlock> find_strip_blocks(const Graph& graph, std::span<const ops::PackedConv2d> packed,
                                           const std::vector<bool>& handed_out) {
@@ -25,6 +44,7 @@ std::vector<StripBlock> find_strip_blocks(const Graph& graph, std::span<const op
     blocks.push_back(
         {widen, *filter, k, {widen ? std::optional(packed[*widen]) : std::nullopt, packed[*filter], packed[k]}});
   }
+  pack_side_by_side(blocks);
   return blocks;
 }
 

@@ -89,10 +89,15 @@ struct Strips {
 
 TensorView view_or_none(const Tensor& t) { return t.defined() ? t.view() : TensorView{}; }
 
-Tensor bytes(std::size_t count) { return Tensor::empty({static_cast<std::int64_t>(count)}, DType::kU8); }
+PanelConv panel_conv(const PackedConv2d& conv, const void* packed) {
+  return {packed, conv.weight_shape(), conv.options(), view_or_none(conv.bias()), conv.activation()};
+}
 
-PanelConv panel_conv(const PackedConv2d& conv, const Tensor& packed) {
-  return {packed.raw_data(), conv.weight_shape(), conv.options(), view_or_none(conv.bias()), conv.activation()};
+/// Bytes of the packed weights of a dense convolution, up to where the next ones may begin.
+std::int64_t dense_bytes(const PackedConv2d& conv) {
+  constexpr std::size_t kAlignment = 64;
+  const std::size_t bytes = amx_packed_bytes(conv.weight_shape(), conv.options(), conv.compute_dtype());
+  return static_cast<std::int64_t>((bytes + kAlignment - 1) / kAlignment * kAlignment);
 }
 
 }  // namespace
@@ -145,21 +150,34 @@ Shape PackedInvertedResidual::wide_shape(const Tensor& x) const {
   return widen_ ? conv2d_output_shape(kName, x.shape(), widen_->weight_shape(), widen_->options()) : x.shape();
 }
 
-void PackedInvertedResidual::run_panels(const Tensor& x, const Tensor& residual, const Tensor& y) const {
-  const DType compute = narrow_.compute_dtype();
-  const auto pack = [&](const PackedConv2d& conv, Tensor& packed) {
-    packed = bytes(amx_packed_bytes(conv.weight_shape(), conv.options(), compute));
-    amx_pack(conv.weight().view(), conv.options(), compute, packed.raw_data());
+std::int64_t PackedInvertedResidual::packed_bytes() const {
+  if (!narrow_.on_matrix_units()) return 0;
+  const auto filter = static_cast<std::int64_t>(panel_filter_floats(filter_.weight_shape()) * sizeof(float));
+  return filter + (widen_ ? dense_bytes(*widen_) : 0) + dense_bytes(narrow_);
+}
+
+void PackedInvertedResidual::pack_into(const Tensor& memory) const {
+  LIMBECK_CHECK(memory.dtype() == DType::kU8 && memory.is_dense() && memory.numel() >= packed_bytes(), kName,
+                "got {} for the packed weights, expected {} bytes", memory.describe(), packed_bytes());
+  if (packed_bytes() == 0) return;
+  packed_ = memory;
+  char* at = static_cast<char*>(packed_.raw_data());
+  const auto pack = [&](const PackedConv2d& conv) {
+    amx_pack(conv.weight().view(), conv.options(), conv.compute_dtype(), at);
+    at += dense_bytes(conv);
   };
-  if (!narrow_weights_.defined()) {
-    if (widen_) pack(*widen_, widen_weights_);
-    filter_weights_ = Tensor::empty({static_cast<std::int64_t>(panel_filter_floats(filter_.weight_shape()))});
-    panel_filter_pack(filter_.weight().view(), view_or_none(filter_.bias()), filter_weights_.data<float>());
-    pack(narrow_, narrow_weights_);
-  }
-  panel_strips({.widen = widen_ ? panel_conv(*widen_, widen_weights_) : PanelConv{},
-                .filter = panel_conv(filter_, filter_weights_),
-                .narrow = panel_conv(narrow_, narrow_weights_),
+  if (widen_) pack(*widen_);
+  pack(narrow_);
+  panel_filter_pack(filter_.weight().view(), view_or_none(filter_.bias()), reinterpret_cast<float*>(at));
+}
+
+void PackedInvertedResidual::run_panels(const Tensor& x, const Tensor& residual, const Tensor& y) const {
+  if (!packed_.defined()) pack_into(Tensor::empty({packed_bytes()}, DType::kU8));
+  const char* const widen = static_cast<const char*>(packed_.raw_data());
+  const char* const narrow = widen + (widen_ ? dense_bytes(*widen_) : 0);
+  panel_strips({.widen = widen_ ? panel_conv(*widen_, widen) : PanelConv{},
+                .filter = panel_conv(filter_, narrow + dense_bytes(narrow_)),
+                .narrow = panel_conv(narrow_, narrow),
                 .x = x.view(),
                 .wide = wide_shape(x),
                 .residual = view_or_none(residual),

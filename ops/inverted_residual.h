@@ -41,13 +41,18 @@ class PackedInvertedResidual {
   /// Not for use by two threads at once.
   void run_into(const Tensor& x, const Tensor& residual, const Tensor& y) const;
 
+  /// Packs the weights now, not at the first call, into memory that the caller chose: a network keeps those of all blocks side by side.
+  /// Shapes:   memory bytes [n], n at least packed_bytes(), which is 0 without matrix units
+  void pack_into(const Tensor& memory) const;
+  [[nodiscard]] std::int64_t packed_bytes() const;
+
  private:
   [[nodiscard]] Shape wide_shape(const Tensor& x) const;
   void run_panels(const Tensor& x, const Tensor& residual, const Tensor& y) const;
 
   std::optional<PackedConv2d> widen_;
   PackedConv2d filter_, narrow_;
-  mutable Tensor widen_weights_, filter_weights_, narrow_weights_;  // packed at the first call
+  mutable Tensor packed_;  // weights of widen, filter and narrow on matrix units
 };
 
 }  // namespace limbeck::ops

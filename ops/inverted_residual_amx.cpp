@@ -92,17 +92,34 @@ class Strips {
     std::int64_t row_bytes;
   };
 
+  /// What a thread needs, side by side in one block. Its size is nearly always the same, so that one convolution after the other uses
+  /// memory that is in cache, and large enough for a huge page.
   struct Memory {
+    static constexpr std::int64_t kLeastBytes = 2 << 20;
     TileShapes shapes;
-    Workspace source, pairs, filtered, ring, sums;
-    explicit Memory(const Strips& s)
-        : source(static_cast<std::size_t>(s.source_bytes(s.strip_rows_))),
-          pairs(static_cast<std::size_t>(pairs_of(s.wide_rows(s.strip_rows_) * s.width_)) * sizeof(Pair)),
-          filtered(static_cast<std::size_t>(s.filtered_bytes(s.strip_rows_))),
-          ring(static_cast<std::size_t>(s.ring_floats(kPixel<Width::kPanel>) * 4)),
-          sums(static_cast<std::size_t>(2 * kSums * 4)) {}
+    Workspace block;
+    char* source;
+    char* filtered;
+    float* ring;
+    float* sums;
+    Pair* pairs;
     std::int64_t ring_pixel = 0;  // floats; 0: the columns around are not zeros yet
+
+    explicit Memory(const Strips& s) : Memory(s, s.source_bytes(s.strip_rows_), s.filtered_bytes(s.strip_rows_)) {}
+
+   private:
+    Memory(const Strips& s, std::int64_t source_bytes, std::int64_t filtered_bytes)
+        : block(static_cast<std::size_t>(std::max(kLeastBytes, source_bytes + filtered_bytes + s.other_bytes()))),
+          source(block.as<char>()),
+          filtered(source + source_bytes),
+          ring(reinterpret_cast<float*>(filtered + filtered_bytes)),
+          sums(ring + s.ring_floats(kPixel<Width::kPanel>)),
+          pairs(reinterpret_cast<Pair*>(sums + 2 * kSums)) {}
   };
+  [[nodiscard]] std::int64_t other_bytes() const {
+    return (ring_floats(kPixel<Width::kPanel>) + 2 * kSums) * 4 +
+           pairs_of(wide_rows(strip_rows_) * width_) * static_cast<std::int64_t>(sizeof(Pair));
+  }
 
   /// One strip of one image.
   struct Span {
@@ -141,10 +158,10 @@ class Strips {
   template <Width W>
   void run_part(Memory& memory, const Span& span, const Part& part) const {
     if (memory.ring_pixel != kPixel<W>) {
-      std::fill_n(memory.ring.template as<float>(), ring_floats(kPixel<W>), 0.0F);
+      std::fill_n(memory.ring, ring_floats(kPixel<W>), 0.0F);
       memory.ring_pixel = kPixel<W>;
     }
-    const Ring ring{memory.ring.template as<float>(), ring_rows_, ring_width_, job_.filter.options.padding[1]};
+    const Ring ring{memory.ring, ring_rows_, ring_width_, job_.filter.options.padding[1]};
     if (job_.widen.packed != nullptr) {
       widen_and_filter<W>(memory, span, ring, part);
     } else {
@@ -154,8 +171,7 @@ class Strips {
 
   /// The place of a pixel of the filtered strip.
   [[nodiscard]] char* operand(const Memory& memory, const Part& part, std::int64_t pixel) const {
-    return memory.filtered.template as<char>() + (pixel / kRows * panels_ + part.panel) * kPairChunk +
-           pixel % kRows * 64 + part.half * 32;
+    return memory.filtered + (pixel / kRows * panels_ + part.panel) * kPairChunk + pixel % kRows * 64 + part.half * 32;
   }
 
   /// Channels that do not exist, but whose places are multiplied, by zero.
@@ -172,8 +188,8 @@ class Strips {
     ReadyPair ready;
     for (std::int64_t k = 0; k * kRows < count; ++k) {
       gatherer.gather(pixel + k * kRows, std::min(kRows, count - k * kRows), 0, widen_.chunks(),
-                      memory.source.template as<char>() + k * widen_.chunks() * kPairChunk, ready);
-      memory.pairs.template as<Pair>()[k] = {ready.pixels, ready.row_bytes};
+                      memory.source + k * widen_.chunks() * kPairChunk, ready);
+      memory.pairs[k] = {ready.pixels, ready.row_bytes};
     }
   }
 
@@ -183,10 +199,10 @@ class Strips {
     const char* const weights = static_cast<const char*>(job_.widen.packed) + panel_offset<T>(widen_, part.panel);
     ReadyPair ready;
     ready.stretches[ready.stretch_count++] = {0, widen_.chunks()};
-    const auto sums = [&](std::int64_t k) { return memory.sums.template as<float>() + k % 2 * kSums; };
+    const auto sums = [&](std::int64_t k) { return memory.sums + k % 2 * kSums; };
     const auto multiply = [&](std::int64_t k) {
       if (k * kRows >= count) return;
-      const Pair& pair = memory.pairs.template as<Pair>()[k];
+      const Pair& pair = memory.pairs[k];
       ready.pixels = pair.pixels;
       ready.row_bytes = pair.row_bytes;
       const std::int64_t rows = std::min(kRows, count - k * kRows);
@@ -287,12 +303,12 @@ class Strips {
     const ConvEpilogue epilogue{job_.narrow.bias, job_.residual, job_.narrow.act};
     ReadyPair ready;
     ready.stretches[ready.stretch_count++] = {0, panels_};
-    const auto sums = [&](std::int64_t k) { return memory.sums.template as<float>() + k % 2 * kSums; };
+    const auto sums = [&](std::int64_t k) { return memory.sums + k % 2 * kSums; };
     for (std::int64_t p = 0; p < narrow_.panels(); ++p) {
       const char* const weights = static_cast<const char*>(job_.narrow.packed) + panel_offset<T>(narrow_, p);
       const auto multiply = [&](std::int64_t k) {
         if (k * kRows >= count) return;
-        ready.pixels = memory.filtered.template as<char>() + k * panels_ * kPairChunk;
+        ready.pixels = memory.filtered + k * panels_ * kPairChunk;
         multiply_pair<T>(ready, std::min(kRows, count - k * kRows), weights, narrow_.width(p), sums(k), false);
       };
       multiply(0);

@@ -216,4 +216,19 @@ TEST_CASE("refuses what is no such block, and maps that do not fit") {
   check_throws<Error>([&] { block.run_into(map({1, 4, 6, 7}, DType::kBF16), {}, map({1, 4, 4, 5})); }, {"bf16", "f32"});
 }
 
+TEST_CASE("weights packed into given memory give the same numbers, and need all of it") {
+  if (!ops::amx_fits({1, 1, 1, 1}, {})) return;
+  const Problem& p = kProblems[0];
+  Generator g(1);
+  const Layers layers = make_layers(p, Activation::kRelu, g);
+  const PackedInvertedResidual block = layers.packed(DType::kBF16, F32Math::kExact);
+  const PackedInvertedResidual other = layers.packed(DType::kBF16, F32Math::kExact);
+  const Tensor x = rounded(g, p.x).copy_as(DType::kBF16);
+  const Tensor memory = Tensor::empty({block.packed_bytes()}, DType::kU8);
+  block.pack_into(memory);
+  CHECK(same_bits(run(block, x, {}, p.x), run(other, x, {}, p.x)));
+  const Tensor small = Tensor::empty({block.packed_bytes() - 1}, DType::kU8);
+  test::check_throws<Error>([&] { block.pack_into(small); }, {"packed weights", "bytes"});
+}
+
 TEST_SUITE_END();
