@@ -144,6 +144,26 @@ TEST_CASE("a hand-computed SGD step") {
   CHECK(w.to_vector<double>()[0] == doctest::Approx(0.9 - 0.2 * 1.85));
 }
 
+TEST_CASE("a group may have a rate of its own, which no schedule changes") {
+  const auto weight = [] {
+    const Tensor w = Tensor::from(std::vector<double>{1.0}, {1});
+    w.set_requires_grad(true);
+    return w;
+  };
+  const Tensor follows = weight(), twice = weight(), keeps = weight();
+  nn::Sgd sgd({{.params = {{"a", follows}}},
+               {.params = {{"b", twice}}, .lr_multiplier = 2},
+               {.params = {{"c", keeps}}, .lr_multiplier = 2, .constant_lr = 0.25}},
+              {.momentum = 0});
+  for (const double lr : {0.5, 0.125, 0.0}) {
+    for (const Tensor& w : {follows, twice, keeps}) w.set_grad(Tensor::from(std::vector<double>{1.0}, {1}));
+    sgd.step(lr);
+  }
+  CHECK(follows.to_vector<double>()[0] == 1 - 0.625);
+  CHECK(twice.to_vector<double>()[0] == 1 - 1.25);
+  CHECK(keeps.to_vector<double>()[0] == 1 - 0.75);
+}
+
 TEST_CASE("AdamW equals PyTorch's rule") {
   Problem exact = make_problem(DType::kF64);
   nn::AdamW adam(exact.groups);
