@@ -30,7 +30,9 @@ datasets::Sample prepare_sample(datasets::Sample sample, const InferenceOptions&
 Evaluation evaluate(models::Model& model, const datasets::Dataset& dataset, const InferenceOptions& options,
                     std::size_t limit, const PredictionHook& hook) {
   const EvalMode mode(model);
-  return evaluate(frozen(model), dataset, options, limit, hook);
+  InferenceOptions there = options;
+  there.device = device_of(model);
+  return evaluate(frozen(model), dataset, there, limit, hook);
 }
 
 Evaluation evaluate(const ForwardFn& network, const datasets::Dataset& dataset, const InferenceOptions& options,

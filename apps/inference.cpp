@@ -6,8 +6,8 @@
 
 #include "core/autocast.h"
 #include "core/autograd.h"
-#include "core/parallel.h"
 #include "datasets/convert.h"
+#include "datasets/normalise.h"
 #include "models/frozen_model.h"
 #include "nn/int8_plan.h"
 #include "ops/copy.h"
@@ -22,11 +22,16 @@ namespace {
 
 bool single(const InferenceOptions& o) { return o.scales.size() == 1 && o.scales[0] == 1.0 && !o.flip; }
 
-/// Left and right of an f32 map exchanged.
+/// Left and right of a map exchanged.
 Tensor mirrored(const Tensor& x) {
   const Tensor source = x.dense();
+  const std::int64_t channels = source.size(1), height = source.size(2), width = source.size(3);
+  if (!source.device().is_cpu()) {
+    const Strides backwards{height * width * channels, 1, width * channels, -channels};
+    return source.alias(source.shape(), backwards, (width - 1) * channels).copy();
+  }
   const Tensor y = Tensor::empty(source.shape());
-  const std::int64_t rows = source.size(0) * source.size(2), width = source.size(3), channels = source.size(1);
+  const std::int64_t rows = source.size(0) * height;
   const float* all = source.data<float>();
   float* out = y.data<float>();
   parallel_for(rows, 16, [&](std::int64_t begin, std::int64_t end) {
@@ -49,60 +54,47 @@ datasets::Image cut(const datasets::Image& image, std::int64_t y, std::int64_t x
   return out;
 }
 
-/// Adds a tile's scores to a row of tiles, from column x on. Both are channels-last.
-void add_tile(const Tensor& scores, std::int64_t x, const Tensor& band) {
-  const Tensor dense = scores.to(kCpu).dense();
-  const std::int64_t h = dense.size(2), length = dense.size(3) * dense.size(1);
-  const std::int64_t step = band.size(3) * band.size(1);
-  const float* all = dense.data<float>();
-  float* sums = band.data<float>() + x * band.size(1);
-  parallel_for(h, 8, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t row = begin; row < end; ++row) {
-      const float* __restrict from = all + row * length;
-      float* __restrict to = sums + row * step;
-#pragma omp simd
-      for (std::int64_t i = 0; i < length; ++i) to[i] += from[i];
-    }
-  });
+/// Part of a channels-last map [1, K, h, w].
+Tensor window(const Tensor& map, std::int64_t y, std::int64_t x, std::int64_t h, std::int64_t w) {
+  const std::int64_t k = map.size(1), width = map.size(3);
+  return map.alias({1, k, h, w}, {map.numel(), 1, width * k, k}, (y * width + x) * k);
 }
 
-/// The classes of the band's first rows, which are complete. Every pixel has been covered by the same number of tiles for all its classes,
-/// so sums decide as averages do.
-void decide(const Tensor& band, std::int64_t rows, std::uint8_t* ids) {
-  const Tensor best = ops::argmax(ops::slice(band, 2, 0, rows), 1);
-  const std::int64_t* from = best.data<std::int64_t>();
-  std::transform(from, from + best.numel(), ids, [](std::int64_t id) { return static_cast<std::uint8_t>(id); });
-}
-
-/// The band's rows from `done` on become the first; the others start from zero.
-void move_up(const Tensor& band, std::int64_t done) {
-  const std::int64_t length = band.size(3) * band.size(1);
-  float* first = band.data<float>();
-  float* end = first + band.numel();
-  std::fill(std::copy(first + done * length, end, first), end, 0.0F);
-}
-
-datasets::Mask predict_tiles(const ForwardFn& network, const datasets::Image& image, const InferenceOptions& options) {
+/// Every pixel has been covered by the same number of tiles for all its classes, so sums decide as averages do.
+Tensor predict_tiles(const ForwardFn& network, const datasets::Image& image, const InferenceOptions& options) {
+  const NoGradGuard off;
   const std::int64_t th = std::min(options.tile_h, image.h), tw = std::min(options.tile_w, image.w);
   const auto rows = tile_starts(image.h, th, options.overlap), columns = tile_starts(image.w, tw, options.overlap);
-  datasets::Mask mask(image.h, image.w);
+  Tensor ids;
   Tensor band;  // scores of the picture's rows [rows[i], rows[i] + th)
   for (std::size_t i = 0; i < rows.size(); ++i) {
     for (const std::int64_t x : columns) {
       const Tensor scores = predict_scores(network, cut(image, rows[i], x, th, tw), options);
+      LIMBECK_CHECK(scores.size(1) <= 255, "predict", "{} classes, a mask holds at most 255", scores.size(1));
       if (!band.defined()) {
-        LIMBECK_CHECK(scores.size(1) <= 255, "predict", "{} classes, a mask holds at most 255", scores.size(1));
-        band = Tensor::zeros({1, scores.size(1), th, image.w});
+        band = Tensor::zeros({1, scores.size(1), th, image.w}, DType::kF32, scores.device());
+        ids = Tensor::empty({1, image.h, image.w}, DType::kU8, scores.device());
       }
-      add_tile(scores, x, band);
+      ops::add_(window(band, 0, x, th, tw), scores);
     }
     // Rows above the next tiles are complete.
     const std::int64_t next = i + 1 < rows.size() ? rows[i + 1] : image.h;
     const std::int64_t done = next - rows[i];
-    decide(band, done, mask.ids.data() + rows[i] * image.w);
-    move_up(band, done);
+    ids.alias({1, done, image.w}, {ids.numel(), image.w, 1}, rows[i] * image.w)
+        .copy_(ops::argmax(window(band, 0, 0, done, image.w), 1));
+    if (next == image.h) break;
+    const Tensor below = Tensor::zeros(band.shape(), DType::kF32, band.device());
+    if (done < th) window(below, 0, 0, th - done, image.w).copy_(window(band, done, 0, th - done, image.w));
+    band = below;
   }
-  return mask;
+  return ids;
+}
+
+/// The picture as network input, on the device of the network.
+Tensor input_of(const datasets::Image& image, const InferenceOptions& options) {
+  if (options.device.is_cpu()) return datasets::to_tensor(image, options.normalisation);
+  return datasets::normalise(datasets::to_bytes(image, options.normalisation).to(options.device), options.normalisation,
+                             DType::kF32);
 }
 
 }  // namespace
@@ -147,14 +139,14 @@ std::vector<std::int64_t> tile_starts(std::int64_t size, std::int64_t tile, std:
 Tensor predict_scores(const ForwardFn& network, const datasets::Image& image, const InferenceOptions& options) {
   const NoGradGuard off;
   const AutocastGuard precision(options.precision == Precision::kBF16);
-  const Tensor x = datasets::to_tensor(image, options.normalisation);
+  const Tensor x = input_of(image, options);
   const double h = static_cast<double>(options.resize_h > 0 ? options.resize_h : image.h);
   const double w = static_cast<double>(options.resize_h > 0 ? options.resize_w : image.w);
   const auto scores_of = [&](const Tensor& input, bool mirror) {
     Tensor logits = ops::cast(network(mirror ? mirrored(input) : input), DType::kF32);
     LIMBECK_CHECK(logits.ndim() == 4, "predict", "the network gives {}, expected a score per class and pixel",
                   logits.shape());
-    if (mirror) logits = mirrored(logits.to(kCpu));
+    if (mirror) logits = mirrored(logits);
     return ops::resize_bilinear(logits, {image.h, image.w}, options.align_corners);
   };
   Tensor sum;
@@ -165,7 +157,7 @@ Tensor predict_scores(const ForwardFn& network, const datasets::Image& image, co
       if (mirror && !options.flip) continue;
       const Tensor scores = scores_of(input, mirror);
       if (single(options)) return scores;
-      const Tensor probabilities = ops::softmax(scores).to(kCpu);
+      const Tensor probabilities = ops::softmax(scores);
       if (sum.defined()) {
         ops::add_(sum, probabilities);
       } else {
@@ -183,7 +175,7 @@ Tensor predict_ids(const ForwardFn& network, const datasets::Image& image, const
                       options.resize_h, options.resize_w);
   }
   if (options.tile_h > 0 && (options.tile_h < image.h || options.tile_w < image.w))
-    return datasets::to_tensor(predict_tiles(network, image, options));
+    return predict_tiles(network, image, options);
   return ops::argmax(predict_scores(network, image, options), 1);
 }
 
@@ -207,8 +199,9 @@ ForwardFn frozen_int8(models::Model& model, const nn::Calibration& ranges) {
 }
 
 datasets::Mask predict_mask(models::Model& model, const datasets::Image& image, const InferenceOptions& options) {
-  const Device device = device_of(model);
-  return predict_mask([&](const Tensor& x) { return model.forward(x.to(device)).logits; }, image, options);
+  InferenceOptions there = options;
+  there.device = device_of(model);
+  return predict_mask([&](const Tensor& x) { return model.forward(x).logits; }, image, there);
 }
 
 }  // namespace limbeck::apps

@@ -45,6 +45,7 @@ struct InferenceOptions {
   bool flip = false;                    ///< mirrored as well
   std::int64_t tile_h = 0, tile_w = 0;  ///< sliding window; 0: whole picture
   std::int64_t overlap = 0;             ///< pixels that neighbouring tiles share, at least
+  Device device = kCpu;  ///< of the network: pictures go there as bytes, everything behind them happens there
 };
 
 /// "whole image, own size, single scale, no flip"
@@ -62,8 +63,7 @@ using ForwardFn = std::function<Tensor(const Tensor&)>;
 /// Throws: ranges of another network, a network that is no graph or not on the CPU.
 [[nodiscard]] ForwardFn frozen_int8(models::Model& model, const nn::Calibration& ranges);
 
-/// The class of every pixel of a picture of any size, on the device that has computed it: the network's with one scale, no
-/// flip and no tiles, else the CPU.
+/// The class of every pixel of a picture of any size, on the device of the network.
 /// Shapes:  returns u8 or i64 [1, h, w]
 /// Throws: ConfigError for tiles together with an input size.
 [[nodiscard]] Tensor predict_ids(const ForwardFn& network, const datasets::Image& image,

@@ -52,6 +52,7 @@ ScoredModel score_model(const std::filesystem::path& model, const DataSettings& 
   InferenceOptions options = evaluation_options(data, loaded.card.align_corners);
   options.normalisation = parse_normalisation(loaded.card.normalisation);
   options.precision = precision;
+  options.device = device_of(*loaded.model);
   read_protocol(protocol_args, options);
   const std::string protocol = fmt::format("{} {}, {}", data.val.kind, data.val.split, protocol_of(options));
   if (dataset->target() == datasets::Target::kImage) {

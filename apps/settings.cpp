@@ -164,6 +164,7 @@ TrainSettings read_train(const Config& section, const TrainSettings& defaults) {
   t.accumulate = count("accumulate", t.accumulate, 1, 4096);
   t.precision = section.choice("precision", t.precision, {"f32", "bf16"});
   t.cuda_graph = section.choice("cuda_graph", t.cuda_graph, {"auto", "on", "off"});
+  t.deterministic = section.get<bool>("deterministic", t.deterministic);
   t.optimizer = section.choice("optimizer", t.optimizer, {"sgd", "adamw"});
   t.lr = number("lr", t.lr, 0, 1e3);
   t.momentum = number("momentum", t.momentum, 0, 1);
@@ -295,6 +296,9 @@ DataSettings read_data(const Config& config) {
   if (data.choice("eval_absent", "skip", {"skip", "zero"}) == "zero") d.eval_absent = datasets::AbsentClasses::kZero;
   d.workers = data.get_in_range<std::int64_t>("workers", std::int64_t{2}, std::int64_t{0}, std::int64_t{256});
   d.keep_in_memory = data.get<bool>("keep_in_memory", d.keep_in_memory);
+  d.bytes = data.choice("bytes", d.bytes, {"auto", "on", "off"});
+  if (d.bytes == "on" && d.transform.pad_zero)
+    data.reject("bytes", "no byte becomes the network's zero that `pad: zero` asks for");
   return d;
 }
 

@@ -48,6 +48,7 @@ struct DataSettings {
   datasets::AbsentClasses eval_absent = datasets::AbsentClasses::kSkip;  ///< in the mIoU
   std::int64_t workers = 2;
   bool keep_in_memory = false;  ///< the training split, 4 bytes per pixel
+  std::string bytes = "auto";   ///< auto | on | off: training pictures as bytes until they are where the network is
 };
 
 /// `train:`.
@@ -58,6 +59,7 @@ struct TrainSettings {
   std::int64_t accumulate = 1;      ///< batches per optimizer step
   std::string precision = "f32";    ///< f32 | bf16
   std::string cuda_graph = "auto";  ///< auto | on | off: see step_recorder.h
+  bool deterministic = false;       ///< on a GPU: nothing is chosen by timing (core/choices.h)
   std::string optimizer = "sgd";    ///< sgd | adamw
   double lr = 0.01;
   double momentum = 0.9;

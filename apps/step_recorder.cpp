@@ -27,16 +27,11 @@ Tensor on_device(const Tensor& host, Device device) {
 
 }  // namespace
 
-StepRecorder::StepRecorder(Device device, std::string mode, const std::string& obstacle)
-    : device_(device), mode_(std::move(mode)) {
+StepRecorder::StepRecorder(Device device, std::string mode) : device_(device), mode_(std::move(mode)) {
   if (mode_ == "off" || (mode_ == "auto" && !device.is_cuda())) return;
   recording_ = true;
   const std::string impossible = StepGraph::obstacle(device);
-  if (!impossible.empty()) {
-    give_up(impossible);
-  } else if (!obstacle.empty()) {
-    give_up(obstacle);
-  }
+  if (!impossible.empty()) give_up(impossible);
 }
 
 void StepRecorder::give_up(const std::string& why) {

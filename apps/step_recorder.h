@@ -46,9 +46,9 @@ class StepRecorder {
   /// Takes its inputs from a source that gives them on the device, one batch after the other.
   using Work = std::function<StepOutputs(const Source& inputs)>;
 
-  /// `mode`: auto, on or off (train.cuda_graph). `obstacle`: a known reason not to record; empty for none.
+  /// `mode`: auto, on or off (train.cuda_graph).
   /// Throws: ConfigError if it is on and cannot be.
-  StepRecorder(Device device, std::string mode, const std::string& obstacle);
+  StepRecorder(Device device, std::string mode);
 
   /// Does one step of `batches` batches, which `next` gives on the host.
   [[nodiscard]] StepOutputs run(std::int64_t step, const std::string& phase, std::int64_t batches, const Source& next,

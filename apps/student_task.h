@@ -29,7 +29,6 @@ class StudentTask : public Task {
   [[nodiscard]] double weight_of(std::size_t id, std::int64_t step, std::int64_t total) const override {
     return distiller_->weight_of(id, step, total);
   }
-  [[nodiscard]] std::string work_of_host() const override { return distiller_->work_of_host(); }
   void set_steps_per_epoch(double steps) override { distiller_->set_steps_per_epoch(steps); }
   void after_step(std::int64_t step, std::int64_t total) override { distiller_->after_step(step, total); }
   [[nodiscard]] std::string score_name() const override { return "miou"; }

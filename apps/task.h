@@ -42,18 +42,16 @@ class Task {
   /// The objective for one batch at optimizer step `step` of `total`.
   [[nodiscard]] virtual distill::Objective forward(const Tensor& images, const Tensor& labels, std::int64_t step,
                                                    std::int64_t total) = 0;
-  /// Steps of equal phase do the same work, with other numbers; the next three are for recordings (core/step_graph.h).
+  /// Steps of equal phase do the same work, with other numbers; these two are for recordings (core/step_graph.h).
   [[nodiscard]] virtual std::string phase(std::int64_t /*step*/, std::int64_t /*total*/) const { return {}; }
   /// The weight at any step of an objective's term, named by TermValue::id.
   [[nodiscard]] virtual double weight_of(std::size_t /*id*/, std::int64_t /*step*/, std::int64_t /*total*/) const {
     return 1.0;
   }
-  /// Why steps cannot be recorded; empty if nothing is known that forbids it.
-  [[nodiscard]] virtual std::string work_of_host() const { return {}; }
 
   /// Optimizer steps in one pass over the data; told once, before training.
   virtual void set_steps_per_epoch(double /*steps*/) {}
-  /// Called after every optimizer step.
+  /// Called after every optimizer step, and recorded with it.
   virtual void after_step(std::int64_t /*step*/, std::int64_t /*total*/) {}
 
   /// "miou": the key of the score in run.json and metrics.jsonl, behind best_, last_ and val_.

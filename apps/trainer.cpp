@@ -9,6 +9,7 @@
 #include "apps/signals.h"
 #include "apps/statistics.h"
 #include "core/autocast.h"
+#include "core/choices.h"
 #include "core/cuda.h"
 #include "core/file_io.h"
 #include "core/log.h"
@@ -16,6 +17,7 @@
 #include "core/profile.h"
 #include "core/rng.h"
 #include "core/step_graph.h"
+#include "datasets/normalise.h"
 #include "nn/checkpoint.h"
 #include "nn/clip.h"
 #include "nn/layers.h"
@@ -29,10 +31,12 @@ namespace fs = std::filesystem;
 
 // Streams of the run's seed; the weights use stream 0 (verb_train.cpp), the loader its own.
 constexpr std::uint64_t kDropoutStream = 0xD0;
-constexpr std::size_t kMostInFlight = 4;  // steps on a GPU whose losses have not been read
+constexpr const char* kChoices = "choices";  // name of core/choices.h in checkpoints
+constexpr std::size_t kMostInFlight = 4;     // steps on a GPU whose losses have not been read
 
-datasets::LoaderOptions loader_options(const Settings& s) {
+datasets::LoaderOptions loader_options(const Settings& s, Device device) {
   datasets::LoaderOptions o;
+  o.bytes = s.data.bytes == "on" || (s.data.bytes == "auto" && device.is_cuda() && !s.data.transform.pad_zero);
   o.batch = s.train.batch;
   o.workers = static_cast<int>(s.data.workers);
   o.seed = s.seed;
@@ -99,13 +103,14 @@ Trainer::Trainer(fs::path run, Settings settings, std::shared_ptr<Task> task,
       task_(std::move(task)),
       train_(std::move(train)),
       config_text_(std::move(config_text)),
-      loader_(train_, loader_options(settings_)),
       optimizer_(build_optimizer(settings_.train, task_->trained())),
-      device_(optimizer_->parameters().front().device()) {
+      device_(optimizer_->parameters().front().device()),
+      loader_(train_, loader_options(settings_, device_)) {
   const auto& t = settings_.train;
+  choices::set_ranked(t.deterministic);
   total_ = t.steps > 0 ? t.steps : std::max<std::int64_t>(1, t.epochs * loader_.batches_per_epoch() / t.accumulate);
   task_->set_steps_per_epoch(static_cast<double>(loader_.batches_per_epoch()) / static_cast<double>(t.accumulate));
-  recorder_ = std::make_unique<StepRecorder>(device_, t.cuda_graph, task_->work_of_host());
+  recorder_ = std::make_unique<StepRecorder>(device_, t.cuda_graph);
   if (t.ema > 0) ema_ = std::make_unique<nn::Ema>(task_->result(), nn::EmaOptions{.decay = t.ema});
 }
 
@@ -125,6 +130,8 @@ std::int64_t Trainer::resume() {
     }
     ema_->load_state_dict(average->second);
   }
+  const auto chosen = c.texts.find(kChoices);
+  if (chosen != c.texts.end()) choices::adopt(chosen->second);
   best_score_ = c.numbers.at("best_" + task_->score_name());
   last_score_ = c.numbers.at("last_" + task_->score_name());
   first_step_ = c.step;
@@ -156,8 +163,6 @@ void Trainer::train_step(std::int64_t step) {
   if (result.terms.empty()) name_terms(out, result);
   flight.numbers = std::move(out.counts);
   flight.norm = out.norm;
-  task_->after_step(step, total_);
-  if (ema_) ema_->update();
   flight.values = Readback(out.numbers);
   result.end_seconds = monotonic_seconds();
   in_flight_.push_back(std::move(flight));
@@ -171,7 +176,7 @@ void Trainer::name_terms(const StepOutputs& out, StepResult& result) {
   }
 }
 
-/// Everything of a step that a recording repeats: forward, backward, update.
+/// Everything of a step that a recording repeats: forward, backward, update, what follows an update.
 StepOutputs Trainer::work(std::int64_t step, const StepRecorder::Source& inputs, StepResult& result) {
   const auto& t = settings_.train;
   const auto stream = [](std::int64_t at) { return mix_stream(kDropoutStream, static_cast<std::uint64_t>(at)); };
@@ -186,8 +191,13 @@ StepOutputs Trainer::work(std::int64_t step, const StepRecorder::Source& inputs,
     const StepInputs batch = inputs();
     distill::Objective objective;
     {
-      const AutocastGuard precision(t.precision == "bf16");
-      objective = task_->forward(batch.images, batch.labels, step, total_);
+      const bool low = t.precision == "bf16";
+      const AutocastGuard precision(low);
+      const Tensor images = batch.images.dtype() == DType::kU8
+                                ? datasets::normalise(batch.images, settings_.data.transform.normalisation,
+                                                      low ? DType::kBF16 : DType::kF32)
+                                : batch.images;
+      objective = task_->forward(images, batch.labels, step, total_);
       if (t.accumulate > 1) objective.total = ops::mul_scalar(objective.total, share);
     }
     std::vector<Tensor> losses{objective.total};
@@ -215,6 +225,8 @@ StepOutputs Trainer::work(std::int64_t step, const StepRecorder::Source& inputs,
     }
   }
   optimizer_->step(result.lr);
+  task_->after_step(step, total_);
+  if (ema_) ema_->update();
   return out;
 }
 
@@ -310,6 +322,8 @@ void Trainer::save(const fs::path& folder, std::int64_t step) {
   c.numbers["best_" + task_->score_name()] = best_score_;
   c.numbers["last_" + task_->score_name()] = last_score_;
   c.texts["config"] = config_text_;
+  const std::string chosen = choices::to_text();
+  if (!chosen.empty()) c.texts[kChoices] = chosen;
   nn::save_checkpoint(folder, c);
   nn::prune_checkpoints(run_, static_cast<std::size_t>(settings_.train.keep));
 }

@@ -96,11 +96,11 @@ class Trainer {
   std::shared_ptr<const datasets::Dataset> train_;
   std::string config_text_;
 
-  datasets::Loader loader_;
   std::unique_ptr<nn::Optimizer> optimizer_;
+  Device device_;  // of what is trained
+  datasets::Loader loader_;
   std::unique_ptr<nn::Ema> ema_;
   std::unique_ptr<StepRecorder> recorder_;
-  Device device_;  // of what is trained
   std::deque<InFlight> in_flight_;
   static constexpr double kNoScore = -std::numeric_limits<double>::infinity();
   std::unique_ptr<RunLog> log_;  // made when training starts

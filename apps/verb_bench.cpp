@@ -122,6 +122,7 @@ int run_bench(const BenchArgs& args) {
   };
   for (int k = 0; k < args.warmup; ++k) step(k);
   if (args.cuda_graph) graph = record_step(device, work);
+  device.is_cuda() ? cuda::reset_peak(device) : CpuAllocator::get().reset_peak();  // of choosing algorithms
   const auto memory = [&] { return device.is_cuda() ? cuda::memory_stats(device) : CpuAllocator::get().stats(); };
   const auto before = memory();
   std::vector<double> ms;

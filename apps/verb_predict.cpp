@@ -185,6 +185,7 @@ int run_predict(const PredictArgs& args) {
   options.normalisation = datasets::Normalisation::parse(loaded.card.normalisation);
   options.align_corners = loaded.card.align_corners;
   options.precision = precision_of(args);
+  options.device = device_of(*loaded.model);
   read_protocol(args.protocol, options);
   const ForwardFn network = network_of(loaded, options.precision);
   std::error_code error;

@@ -81,7 +81,7 @@ class StepGraph {
   [[nodiscard]] Tensor number(const NumberAt& at);
   /// Several of them, one after the other. [n] f32
   [[nodiscard]] Tensor numbers(const std::vector<NumberAt>& at);
-  /// Names the stream (core/rng.h) that random numbers of the step come from.
+  /// Names a stream (core/rng.h) that random numbers of the step come from; more than once makes no difference.
   void random_stream(const StreamAt& at);
   /// Where a replay finds the stream that is `now` in this step; null in a rehearsal. Throws if it was not named.
   [[nodiscard]] const std::uint64_t* find_stream(std::uint64_t now);

@@ -23,6 +23,17 @@ Tensor to_tensor(const Image& image, const Normalisation& normalisation, std::in
   return out;
 }
 
+Tensor to_bytes(const Image& image, const Normalisation& normalisation) {
+  LIMBECK_CHECK(image.h > 0 && image.w > 0, "to_bytes", "picture {}x{}", image.w, image.h);
+  Tensor out = Tensor::empty({1, 3, image.h, image.w}, DType::kU8);
+  auto* p = out.data<std::uint8_t>();
+  std::copy(image.rgb.begin(), image.rgb.end(), p);
+  if (normalisation.bgr) {
+    for (std::int64_t i = 0; i < out.numel(); i += 3) std::swap(p[i], p[i + 2]);
+  }
+  return out;
+}
+
 Image to_image(const Tensor& images, std::int64_t n, const Normalisation& normalisation) {
   LIMBECK_CHECK(images.ndim() == 4 && images.size(1) == 3 && n >= 0 && n < images.size(0), "to_image",
                 "entry {} of {}, expected [N,3,H,W]", n, images.describe());

@@ -15,6 +15,10 @@ namespace limbeck::datasets {
 [[nodiscard]] Tensor to_tensor(const Image& image, const Normalisation& normalisation, std::int64_t multiple = 1,
                                Rgb pad_colour = {124, 116, 104});
 
+/// A picture as bytes in the order of the network's channels, for normalise() (normalise.h).
+/// Shapes:  returns u8 [1,3,h,w]
+[[nodiscard]] Tensor to_bytes(const Image& image, const Normalisation& normalisation);
+
 /// Entry `n` of a batch of network inputs as a picture again; values are clamped.
 /// Shapes:  images f32 or bf16 [N,3,H,W].
 [[nodiscard]] Image to_image(const Tensor& images, std::int64_t n, const Normalisation& normalisation);

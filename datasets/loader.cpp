@@ -55,6 +55,8 @@ void check_options(const LoaderOptions& o, const std::shared_ptr<const Dataset>&
     fail<ConfigError>("loader", "rank {} of {} processes", o.rank, o.world);
   }
   datasets::check_options(o.transform);
+  if (o.bytes && o.transform.pad_zero)
+    fail<ConfigError>("loader", "pictures of bytes cannot be padded with the network's zero");
 }
 
 }  // namespace
@@ -133,7 +135,7 @@ struct Loader::Impl {
         const std::lock_guard lock(mutex);
         s.sizes[item] = size;
         if (!s.images.defined()) {
-          s.images = Tensor::empty({n, 3, size[0], size[1]});
+          s.images = Tensor::empty({n, 3, size[0], size[1]}, options.bytes ? DType::kU8 : DType::kF32);
           s.labels = dataset->target() == Target::kImage ? Tensor::empty({n}, DType::kI64)
                                                          : Tensor::empty({n, size[0], size[1]}, DType::kU8);
         }
@@ -148,9 +150,13 @@ struct Loader::Impl {
       } else {
         mask = labels.data<std::uint8_t>() + static_cast<std::int64_t>(item) * pixels;
       }
-      transform_sample(sample, options.transform,
-                       augmentation_stream(options.seed, static_cast<std::uint64_t>(s.epoch), index),
-                       images.data<float>() + static_cast<std::int64_t>(item) * pixels * 3, mask);
+      const Generator random = augmentation_stream(options.seed, static_cast<std::uint64_t>(s.epoch), index);
+      const std::int64_t place = static_cast<std::int64_t>(item) * pixels * 3;
+      if (options.bytes) {
+        transform_sample(sample, options.transform, random, images.data<std::uint8_t>() + place, mask);
+      } else {
+        transform_sample(sample, options.transform, random, images.data<float>() + place, mask);
+      }
     } catch (...) {
       s.errors[item] = named_exception(name, index);  // each item has its own entry: no lock needed
     }

@@ -29,10 +29,11 @@ struct LoaderOptions {
   bool endless = true;     ///< false: next() ends with the epoch that start() named
   std::uint64_t seed = 0;
   int rank = 0, world = 1;  ///< this process and the number of processes
+  bool bytes = false;       ///< pictures as bytes, for normalise()
   TransformOptions transform;
 };
 
-/// Shapes:  images f32 [N,3,H,W] (channels-last), labels u8 [N,H,W] with kIgnoreId; i64 [N] where whole pictures have a
+/// Shapes:  images f32, or u8 where LoaderOptions::bytes says so, [N,3,H,W] (channels-last), labels u8 [N,H,W] with kIgnoreId; i64 [N] where whole pictures have a
 ///          class.
 /// Units:   normalised colours; train ids.
 struct Batch {

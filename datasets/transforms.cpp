@@ -190,24 +190,25 @@ double largest_share(const std::uint8_t* labels, std::int64_t count) {
   return static_cast<double>(*std::max_element(histogram.begin(), histogram.end())) / static_cast<double>(labelled);
 }
 
-/// Bytes -> network input over the whole output. Pixels outside the block become the padding.
-void finish(const PixelBlock& b, const TransformOptions& o, float* image, std::int64_t h, std::int64_t w) {
-  std::array<float, 3> pad{};
-  if (!o.pad_zero) o.normalisation.apply(o.pad_colour.data(), pad.data());
-  const std::int64_t first = (b.pixels - image) / 3 % w;  // 0, or the padding on the left after a flip
+/// The whole output from a block inside a buffer of that size: `inside` writes a pixel of it, outside lies `pad`.
+template <class T, class Inside>
+void finish(const PixelBlock& b, const float* buffer, std::int64_t h, std::int64_t w, const std::array<T, 3>& pad,
+            T* out, const Inside& inside) {
+  const std::int64_t first = (b.pixels - buffer) / 3 % w;  // 0, or the padding on the left after a flip
   for (std::int64_t y = 0; y < h; ++y) {
-    float* row = image + y * w * 3;
     for (std::int64_t x = 0; x < w; ++x) {
-      float* p = row + 3 * x;
+      const std::int64_t at = 3 * (y * w + x);
       if (y < b.rows && x >= first && x < first + b.columns) {
-        const std::array<float, 3> rgb{p[0], p[1], p[2]};
-        o.normalisation.apply(rgb.data(), p);
+        const std::array<float, 3> rgb{buffer[at], buffer[at + 1], buffer[at + 2]};  // `out` may be the buffer
+        inside(rgb, out + at);
       } else {
-        std::copy(pad.begin(), pad.end(), p);
+        std::copy(pad.begin(), pad.end(), out + at);
       }
     }
   }
 }
+
+std::uint8_t nearest_byte(float v) { return static_cast<std::uint8_t>(std::clamp(v + 0.5F, 0.0F, 255.0F)); }
 
 void mirror(const PixelBlock& b) {
   for (std::int64_t y = 0; y < b.rows; ++y) {
@@ -237,10 +238,8 @@ Generator side_stream(const Generator& g, std::uint64_t use) {
   return Generator(g.seed(), mix_stream(g.stream(), use));
 }
 
-}  // namespace
-
-void transform_sample(const Sample& sample, const TransformOptions& o, Generator g, float* image,
-                      std::uint8_t* labels) {
+/// Everything but the last step: colours 0..255 in a block of a buffer as large as the output.
+PixelBlock augment(const Sample& sample, const TransformOptions& o, Generator g, float* image, std::uint8_t* labels) {
   const auto [h, w] = output_size(o, sample.image.h, sample.image.w);
   const bool masked = sample.label < 0;
   LIMBECK_CHECK(!masked || (sample.image.h == sample.mask.h && sample.image.w == sample.mask.w), "transform",
@@ -274,7 +273,34 @@ void transform_sample(const Sample& sample, const TransformOptions& o, Generator
   if (o.photometric) PhotometricDistortion::draw(side_stream(start, 2)).apply(block);
   if (o.brightness > 0 || o.contrast > 0 || o.saturation > 0) jitter(block, brightness, contrast, saturation);
   if (blurred) blur(block, sigma);
-  finish(block, o, image, h, w);
+  return block;
+}
+
+}  // namespace
+
+void transform_sample(const Sample& sample, const TransformOptions& o, Generator g, float* image,
+                      std::uint8_t* labels) {
+  const auto [h, w] = output_size(o, sample.image.h, sample.image.w);
+  const PixelBlock block = augment(sample, o, g, image, labels);
+  std::array<float, 3> pad{};
+  if (!o.pad_zero) o.normalisation.apply(o.pad_colour.data(), pad.data());
+  finish(block, image, h, w, pad, image,
+         [&](const std::array<float, 3>& rgb, float* to) { o.normalisation.apply(rgb.data(), to); });
+}
+
+void transform_sample(const Sample& sample, const TransformOptions& o, Generator g, std::uint8_t* image,
+                      std::uint8_t* labels) {
+  LIMBECK_CHECK(!o.pad_zero, "transform", "pictures of bytes cannot be padded with the network's zero");
+  const auto [h, w] = output_size(o, sample.image.h, sample.image.w);
+  static thread_local std::vector<float> buffer;  // of a worker, for all of its samples
+  buffer.resize(static_cast<std::size_t>(3 * h * w));
+  const PixelBlock block = augment(sample, o, g, buffer.data(), labels);
+  const auto channel = [&](std::size_t c) { return o.normalisation.bgr ? 2 - c : c; };
+  std::array<std::uint8_t, 3> pad{};
+  for (std::size_t c = 0; c < 3; ++c) pad[c] = o.pad_colour[channel(c)];
+  finish(block, buffer.data(), h, w, pad, image, [&](const std::array<float, 3>& rgb, std::uint8_t* to) {
+    for (std::size_t c = 0; c < 3; ++c) to[c] = nearest_byte(rgb[channel(c)]);
+  });
 }
 
 }  // namespace limbeck::datasets

@@ -14,6 +14,7 @@
 #pragma once
 
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <string>
 
@@ -29,10 +30,10 @@ struct Normalisation {
   std::array<float, 3> shift{};
   bool bgr = false;  ///< the network's first channel is blue
 
-  /// Writes the network input of one RGB pixel. The two must not overlap.
+  /// Writes the network input of one RGB pixel, rounded once. The two must not overlap.
   template <class T>
   void apply(const T* rgb, float* out) const noexcept {
-    for (std::size_t c = 0; c < 3; ++c) out[c] = static_cast<float>(rgb[bgr ? 2 - c : c]) * scale[c] + shift[c];
+    for (std::size_t c = 0; c < 3; ++c) out[c] = std::fma(static_cast<float>(rgb[bgr ? 2 - c : c]), scale[c], shift[c]);
   }
   /// y = (x / 255 - mean) / stddev with the ImageNet statistics; what torchvision's weights expect.
   [[nodiscard]] static Normalisation imagenet();
@@ -95,6 +96,13 @@ void check_options(const TransformOptions& options);
 ///          `labels` is not touched for a sample with one class for the whole picture and may be null then.
 /// Units:   normalised colours; train ids with kIgnoreId.
 void transform_sample(const Sample& sample, const TransformOptions& options, Generator generator, float* image,
+                      std::uint8_t* labels);
+
+/// The same with the picture as bytes, for normalise() (normalise.h): colours are rounded to whole levels, as they are in
+/// training code that augments pictures of bytes.
+/// Shapes:  as above with image u8 [h, w, 3], in the order of the network's channels
+/// Throws:  pad_zero: no byte is 0 behind the normalisation
+void transform_sample(const Sample& sample, const TransformOptions& options, Generator generator, std::uint8_t* image,
                       std::uint8_t* labels);
 
 }  // namespace limbeck::datasets

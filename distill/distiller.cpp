@@ -266,14 +266,6 @@ double Distiller::weight_of(std::size_t id, std::int64_t step, std::int64_t tota
   return weight_at(options_.ce_weight, step, total_steps) * (id == kAux ? options_.aux_weight : 1.0);
 }
 
-std::string Distiller::work_of_host() const {
-  for (const Term& term : terms_) {
-    const std::string what = term.loss->work_of_host();
-    if (!what.empty()) return fmt::format("term '{}' {}", term.name, what);
-  }
-  return {};
-}
-
 Tensor Distiller::weighted(const Tensor& raw, std::size_t id, std::int64_t step, std::int64_t total_steps) const {
   const WeightSchedule& schedule = id >= kFirstTerm ? terms_[id - kFirstTerm].weight : options_.ce_weight;
   StepGraph* graph = schedule.is_constant() ? nullptr : StepGraph::current();

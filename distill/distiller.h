@@ -112,8 +112,6 @@ class Distiller final : public nn::Module {
   [[nodiscard]] std::string phase(std::int64_t step, std::int64_t total_steps) const;
   /// The weight of an Objective's term at any step.
   [[nodiscard]] double weight_of(std::size_t id, std::int64_t step, std::int64_t total_steps) const;
-  /// Why steps cannot be recorded (core/step_graph.h); empty if nothing is known that forbids it.
-  [[nodiscard]] std::string work_of_host() const;
 
   /// To be called once after every optimizer step: lets losses train their own parts (see Loss::after_step).
   void after_step(std::int64_t step, std::int64_t total_steps);

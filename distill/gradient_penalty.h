@@ -29,7 +29,7 @@ class GradientSwitch {
 };
 
 /// Adds `weight` times the gradient of the penalty to the gradients of the parameters that require one; returns the
-/// penalty. Formula:  P = 1/N sum_n (||g_n||_2 - 1)^2, g = d(sum of all scores)/dx
+/// penalty, a scalar on the device. Formula:  P = 1/N sum_n (||g_n||_2 - 1)^2, g = d(sum of all scores)/dx
 ///           dP/dtheta = d/dtheta <grad_x, v> with v_n = 2/N (1 - 1/||g_n||) g_n held fixed: exact, no differences
 /// Shapes:   x [N,K,H,W] as the discriminator takes it
 /// Types:    f32/f64
@@ -40,6 +40,6 @@ class GradientSwitch {
 /// sums of
 ///           four strided convolutions, as for the discriminator's own gradient).
 /// Source:   Gulrajani et al., "Improved Training of Wasserstein GANs", NeurIPS 2017, algorithm 1.
-double add_gradient_penalty(models::Discriminator& discriminator, const Tensor& x, double weight);
+Tensor add_gradient_penalty(models::Discriminator& discriminator, const Tensor& x, double weight);
 
 }  // namespace limbeck::distill

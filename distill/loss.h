@@ -71,9 +71,6 @@ class Loss : public nn::Module {
   /// (a discriminator). Everything random in it must be a function of the step, everything it remembers a buffer, so that
   /// a resumed run repeats bit for bit.
   virtual void after_step(std::int64_t /*step*/, std::int64_t /*total_steps*/) {}
-  /// What the loss does in every step that a recording of the step (core/step_graph.h) would not repeat; empty: nothing.
-  /// Copies from and to the device need not be named here: they are noticed.
-  [[nodiscard]] virtual std::string work_of_host() const { return {}; }
   /// Name and options in force, e.g. "channel_kd tau=4 (sum/(N*C) * tau^2)"; for logs and run.json.
   [[nodiscard]] virtual std::string describe() const = 0;
 };

@@ -7,6 +7,8 @@
 
 #include "core/log.h"
 #include "core/rng.h"
+#include "core/step_graph.h"
+#include "distill/draws.h"
 #include "distill/feature_mse.h"
 #include "distill/loss_makers.h"
 #include "models/connectors.h"
@@ -131,10 +133,10 @@ class MgdLoss final : public FeatureLoss {
 
  private:
   [[nodiscard]] Tensor mask_of(const Tensor& like, std::int64_t step) const {
-    Generator generator(seed_, mix_stream(kMaskStream, static_cast<std::uint64_t>(step)));
-    std::vector<float> keep(static_cast<std::size_t>(like.size(0) * like.size(2) * like.size(3)));
-    for (float& k : keep) k = generator.uniform() <= 1 - masked_ ? 1.0F : 0.0F;
-    return Tensor::from(keep, {like.size(0), 1, like.size(2), like.size(3)}).copy_as(like.dtype()).to(like.device());
+    const auto stream = [](std::int64_t at) { return mix_stream(kMaskStream, static_cast<std::uint64_t>(at)); };
+    if (StepGraph* graph = StepGraph::current()) graph->random_stream(stream);
+    return draw_mask({like.size(0), 1, like.size(2), like.size(3)}, 1 - masked_, Generator(seed_, stream(step)),
+                     like.dtype(), like.device());
   }
 
   static constexpr std::uint64_t kMaskStream = 0x4D;  // stream 0 fills the weights

@@ -20,7 +20,9 @@
 
 #include "core/log.h"
 #include "core/rng.h"
+#include "core/step_graph.h"
 #include "distill/check_pair.h"
+#include "distill/draws.h"
 #include "distill/gradient_penalty.h"
 #include "distill/loss_makers.h"
 #include "models/discriminator.h"
@@ -82,12 +84,15 @@ class HolisticLoss final : public Loss {
           s.shape(), kSmallestMap);
     }
     // Several batches may be accumulated into one step.
-    if (is_training()) maps_.push_back({s.detach(), resized(teacher)});
+    if (is_training()) {
+      maps_.push_back({s.detach(), resized(teacher)});
+      if (StepGraph* graph = StepGraph::current()) {
+        graph->on_replay([this](std::int64_t times) {
+          if (times < 0) maps_.clear();  // of a recording that failed
+        });
+      }
+    }
     return ops::neg(ops::mean((*discriminator_)(s)));
-  }
-
-  [[nodiscard]] std::string work_of_host() const override {
-    return "keeps the maps of the step and trains its discriminator on them afterwards";
   }
 
   void after_step(std::int64_t step, std::int64_t total_steps) override {
@@ -102,10 +107,13 @@ class HolisticLoss final : public Loss {
       ops::mul_scalar(discriminator_loss(t, s), share).backward();
       if (options_.wgan) add_gradient_penalty(*discriminator_, mixed(t, s, step, i), share * options_.penalty);
     }
-    const double progress = static_cast<double>(step) / static_cast<double>(std::max<std::int64_t>(total_steps, 1));
-    optimizer_->step(options_.lr * std::pow(std::max(0.0, 1 - progress), options_.power));
+    const auto rate_at = [this, total_steps](std::int64_t at) { return rate(at, total_steps); };
+    optimizer_->set_rate_of_steps(rate_at);
+    optimizer_->step(rate_at(step));
     optimizer_->zero_grad();
-    *steps_.data<std::int64_t>() = optimizer_->steps();
+    const auto count = [this](std::int64_t) { *steps_.data<std::int64_t>() = optimizer_->steps(); };
+    count(1);
+    if (StepGraph* graph = StepGraph::current()) graph->on_replay(count);
     maps_.clear();
   }
 
@@ -128,6 +136,11 @@ class HolisticLoss final : public Loss {
     Tensor student, teacher;
   };
 
+  [[nodiscard]] double rate(std::int64_t step, std::int64_t total_steps) const {
+    const double progress = static_cast<double>(step) / static_cast<double>(std::max<std::int64_t>(total_steps, 1));
+    return options_.lr * std::pow(std::max(0.0, 1 - progress), options_.power);
+  }
+
   [[nodiscard]] Tensor resized(const Tensor& x) const {
     return options_.size > 0 ? ops::resize_bilinear(x, {options_.size, options_.size}, false) : x;
   }
@@ -142,10 +155,11 @@ class HolisticLoss final : public Loss {
 
   /// a T + (1 - a) S, one a per sample.
   [[nodiscard]] Tensor mixed(const Tensor& teacher, const Tensor& student, std::int64_t step, std::size_t batch) const {
-    Generator generator(seed_, mix_stream(kMixStream, static_cast<std::uint64_t>(step), batch));
-    std::vector<float> shares;
-    for (std::int64_t n = 0; n < teacher.size(0); ++n) shares.push_back(static_cast<float>(generator.uniform()));
-    const Tensor share = Tensor::from(shares, {teacher.size(0), 1, 1, 1}).to(teacher.device());
+    const auto stream = [batch](std::int64_t at) {
+      return mix_stream(kMixStream, static_cast<std::uint64_t>(at), batch);
+    };
+    if (StepGraph* graph = StepGraph::current()) graph->random_stream(stream);
+    const Tensor share = draw_uniform({teacher.size(0), 1, 1, 1}, Generator(seed_, stream(step)), teacher.device());
     return ops::add(student, ops::mul(ops::sub(teacher, student), share));
   }
 

@@ -3,6 +3,7 @@
 #include "distill/batch_similarity_kd_kernels.h"
 #include "distill/channel_kd_kernels.h"
 #include "distill/csd_kd_kernels.h"
+#include "distill/draws.h"
 #include "distill/feature_mse_kernels.h"
 #include "distill/ifvd_kernels.h"
 #include "distill/inter_channel_kd_kernels.h"
@@ -27,6 +28,7 @@ using Views = const std::vector<TensorView>&;
 
 }  // namespace
 
+void draw_cuda(const Generator&, bool, double, View) { missing("draw"); }
 void pixel_kd_cuda(View, View, View, View, View, const PixelKdOptions&) { missing("pixel_kd"); }
 void channel_kd_cuda(View, View, View, View, const ChannelKdOptions&) { missing("channel_kd"); }
 void feature_mse_cuda(View, View, View, View, double) { missing("feature_mse"); }

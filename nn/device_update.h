@@ -52,8 +52,12 @@ struct AdamWRule {
 void sgd_update_cuda(const DeviceUpdates& updates, const SgdRule& rule, const float* recorded);
 /// Shapes: those of the updates
 void adamw_update_cuda(const DeviceUpdates& updates, const AdamWRule& rule, const float* recorded);
-/// param = keep * param + take * grad: running averages of weights (nn/ema.h).
+/// param = keep * param + take * grad: running averages of weights (nn/ema.h). Both are the step's numbers.
+/// Shapes: none
+struct AverageRule {
+  float keep, take;
+};
 /// Shapes: those of the updates
-void average_cuda(const DeviceUpdates& updates, float keep, float take);
+void average_cuda(const DeviceUpdates& updates, const AverageRule& rule, const float* recorded);
 
 }  // namespace limbeck::nn

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "core/cuda.h"
+#include "core/step_graph.h"
 #include "nn/device_update.h"
 
 namespace limbeck::nn {
@@ -21,17 +22,17 @@ Ema::Ema(Module& model, EmaOptions options) : options_(options) {
   for (const NamedTensor& t : model.named_buffers()) add(t);
 }
 
-double Ema::decay() const noexcept {
+double Ema::decay_at(std::int64_t updates) const noexcept {
   if (!options_.ramp) return options_.decay;
-  const auto t = static_cast<double>(updates_);
+  const auto t = static_cast<double>(updates);
   return std::min(options_.decay, (1.0 + t) / (10.0 + t));
 }
 
 void Ema::update() {
   const double d = decay();
+  ++updates_;
   if (!live_.empty() && live_.front().device().is_cuda()) {
-    update_on_device(d);
-    ++updates_;
+    update_on_device();
     return;
   }
   for_each_chunk(chunks_, [&](std::size_t, const Chunk& chunk) {
@@ -50,24 +51,38 @@ void Ema::update() {
     });
   });
   for (const Tensor& t : average_) t.bump_version();
-  ++updates_;
 }
 
-/// Weights are f32 there; what is not (a counter, and that on the host) is copied.
-void Ema::update_on_device(double d) {
+/// What is not floating, a counter, is on the host even there.
+void Ema::copy_counters() {
+  for (std::size_t i = 0; i < live_.size(); ++i) {
+    if (!is_floating(live_[i].dtype())) average_[i].copy_(live_[i]);
+  }
+}
+
+/// updates() already counts this one.
+void Ema::update_on_device() {
+  copy_counters();
   DeviceUpdates together;
   for (std::size_t i = 0; i < live_.size(); ++i) {
-    if (!is_floating(live_[i].dtype())) {
-      average_[i].copy_(live_[i]);
-      continue;
-    }
+    if (!is_floating(live_[i].dtype())) continue;
     together.param.push_back(average_[i].data<float>());
     together.grad.push_back(live_[i].data<float>());
     together.count.push_back(live_[i].numel());
     average_[i].bump_version();
   }
+  const auto keep = [this](std::int64_t) { return decay_at(updates_ - 1); };
+  const auto take = [this](std::int64_t) { return 1.0 - decay_at(updates_ - 1); };
+  const float* recorded = nullptr;
+  if (StepGraph* graph = StepGraph::current()) {
+    graph->on_replay([this](std::int64_t times) {
+      updates_ += times;
+      copy_counters();
+    });
+    recorded = graph->numbers({keep, take}).data<float>();
+  }
   cuda::activate(live_.front().device(), "ema");
-  average_cuda(together, static_cast<float>(d), static_cast<float>(1.0 - d));
+  average_cuda(together, {static_cast<float>(keep(0)), static_cast<float>(take(0))}, recorded);
 }
 
 void Ema::swap() {

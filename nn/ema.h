@@ -25,10 +25,11 @@ class Ema {
   /// Starts as a copy of the model. The model must outlive this object and must not be converted to another type.
   explicit Ema(Module& model, EmaOptions options = {});
 
+  /// A step that is recorded (core/step_graph.h) may do it: a replay takes the decay of its own step.
   void update();
   [[nodiscard]] std::int64_t updates() const noexcept { return updates_; }
   /// Decay that the next update will use.
-  [[nodiscard]] double decay() const noexcept;
+  [[nodiscard]] double decay() const noexcept { return decay_at(updates_); }
 
   /// The averages under the model's names, and "updates" (i64 [1]). Shares memory with this object.
   [[nodiscard]] StateDict state_dict() const;
@@ -39,8 +40,10 @@ class Ema {
 
  private:
   friend class EmaScope;
+  [[nodiscard]] double decay_at(std::int64_t updates) const noexcept;
   void swap();
-  void update_on_device(double decay);
+  void update_on_device();
+  void copy_counters();
 
   EmaOptions options_;
   std::vector<std::string> names_;

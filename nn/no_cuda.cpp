@@ -13,6 +13,6 @@ namespace {
 
 void sgd_update_cuda(const DeviceUpdates&, const SgdRule&, const float*) { missing(); }
 void adamw_update_cuda(const DeviceUpdates&, const AdamWRule&, const float*) { missing(); }
-void average_cuda(const DeviceUpdates&, float, float) { missing(); }
+void average_cuda(const DeviceUpdates&, const AverageRule&, const float*) { missing(); }
 
 }  // namespace limbeck::nn

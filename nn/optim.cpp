@@ -108,15 +108,18 @@ void Optimizer::step(double lr) {
 
 /// Of the parameters that are updated together with this one.
 StepNumbers Optimizer::numbers_of(std::size_t entry) const {
-  const auto now = [this, entry] {
+  const auto with_rate = [this, entry](double lr) {
     const ParameterGroup& group = groups_[entries_[entry].group];
-    return step_numbers(group, group.rate(rate_), entries_[entry].updates);
+    return step_numbers(group, group.rate(lr), entries_[entry].updates);
   };
-  StepNumbers numbers{now()};
+  StepNumbers numbers{with_rate(rate_)};
   if (StepGraph* graph = StepGraph::current()) {
     std::vector<StepGraph::NumberAt> at;
-    for (std::size_t i = 0; i < numbers.values.size(); ++i)
-      at.emplace_back([now, i](std::int64_t) { return now()[i]; });
+    for (std::size_t i = 0; i < numbers.values.size(); ++i) {
+      at.emplace_back([this, with_rate, i](std::int64_t step) {
+        return with_rate(rate_of_steps_ ? rate_of_steps_(step) : rate_)[i];
+      });
+    }
     numbers.recorded = graph->numbers(at).data<float>();
   }
   return numbers;

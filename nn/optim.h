@@ -57,6 +57,8 @@ class Optimizer {
   void step(double lr);
   /// The rate of the step that is about to be replayed (core/step_graph.h).
   void set_rate(double lr) noexcept { rate_ = lr; }
+  /// The same for optimizers that nobody tells it: `rate` knows the rate of every step.
+  void set_rate_of_steps(std::function<double(std::int64_t step)> rate) { rate_of_steps_ = std::move(rate); }
   /// Forgets all gradients (undefined, not zero).
   void zero_grad();
 
@@ -111,6 +113,7 @@ class Optimizer {
   std::vector<std::string> slot_names_;
   std::int64_t steps_ = 0;
   double rate_ = 0;  // of the step under way
+  std::function<double(std::int64_t step)> rate_of_steps_;
   // Reused by every step, so that a step allocates nothing.
   std::vector<Chunk> chunks_;
   std::vector<Tensor> grads_;

@@ -53,9 +53,12 @@ struct AdamW {
 };
 
 struct Average {
-  float keep, share;
-  __device__ void take(const float*) {}
-  __device__ void operator()(float& a, float w, float*, float*, unsigned) const { a = keep * a + share * w; }
+  AverageRule rule;
+  __device__ void take(const float* step) {
+    rule.keep = step[0];
+    rule.take = step[1];
+  }
+  __device__ void operator()(float& a, float w, float*, float*, unsigned) const { a = rule.keep * a + rule.take * w; }
 };
 
 /// `recorded`: the numbers of the step, where a replay finds them; null: the rule has them.
@@ -103,6 +106,8 @@ void sgd_update_cuda(const DeviceUpdates& updates, const SgdRule& rule, const fl
 void adamw_update_cuda(const DeviceUpdates& updates, const AdamWRule& rule, const float* recorded) {
   run(updates, AdamW{rule}, recorded);
 }
-void average_cuda(const DeviceUpdates& updates, float keep, float take) { run(updates, Average{keep, take}, nullptr); }
+void average_cuda(const DeviceUpdates& updates, const AverageRule& rule, const float* recorded) {
+  run(updates, Average{rule}, recorded);
+}
 
 }  // namespace limbeck::nn

@@ -1,8 +1,7 @@
 // What this is: nn/spectral_norm.h, composed from ordinary ops; the tape then knows the gradient through sigma.
 #include "nn/spectral_norm.h"
 
-#include <algorithm>
-#include <cmath>
+#include <limits>
 
 #include "core/autocast.h"
 #include "core/autograd.h"
@@ -17,8 +16,8 @@ constexpr int kFirstIterations = 15;
 
 /// x / max(|x|, eps)
 Tensor unit(const Tensor& x, double eps) {
-  const double norm = std::sqrt(ops::sum(ops::square(x)).item());
-  return ops::mul_scalar(x, 1.0 / std::max(norm, eps));
+  const Tensor norm = ops::sqrt(ops::sum(ops::square(x)));
+  return ops::div(x, ops::clamp(norm, eps, std::numeric_limits<double>::infinity()));
 }
 
 /// Iterations of v = unit(W^T u), u = unit(W v), written into u and v.

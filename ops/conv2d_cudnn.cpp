@@ -2,23 +2,24 @@
 // among those whose results repeat bit for bit, and kept with its descriptors.
 //
 // Note [ranked or timed]
-//   By default cuDNN's own ranking decides: the same on every run, so a training that is resumed gives the bits of one that
-//   was not. With LIMBECK_CUDNN=timed the best of the ranking are run and the fastest is taken. Two may be as fast as each other
-//   within what a clock sees; then another run may take the other, and end with other bits.
+//   The best of cuDNN's ranking are run once and the fastest is taken. Two may be as fast as each other within what a clock
+//   sees; then another process may take the other, and end with other bits. What was chosen therefore goes into
+//   checkpoints (core/choices.h): a run that is resumed gives the bits of one that was not. Where every run of the same
+//   configuration has to, train.deterministic or LIMBECK_CUDNN=ranked leaves the choice to the ranking.
 //
 // Weights are f32. For bf16 maps they are rounded first, and cuDNN returns their gradient rounded to bf16 too (it
 // accumulates in f32); it is stored as f32.
 #include <algorithm>
 #include <array>
-#include <cstdlib>
 #include <limits>
 #include <memory>
 #include <mutex>
 #include <span>
-#include <string_view>
 
+#include "core/choices.h"
 #include "core/cuda.h"
 #include "core/cuda/allocator.h"
+#include "core/cuda/clock.h"
 #include "core/cuda/cudnn.h"
 #include "core/cuda/runtime.h"
 #include "core/lru_cache.h"
@@ -30,6 +31,7 @@ namespace {
 using namespace cuda;
 
 constexpr std::size_t kWorkspaceLimit = std::size_t{1} << 30U;
+constexpr std::size_t kMostTimed = 4;
 
 constexpr float kOne = 1;
 constexpr float kZero = 0;
@@ -37,7 +39,7 @@ constexpr float kZero = 0;
 enum class Direction : std::int64_t { kForward, kData, kWeights };
 
 struct Key {
-  std::int64_t numbers[20];
+  std::array<std::int64_t, 20> numbers;
 };
 
 /// A problem: the maps x and y and the filter w between them, whichever of the three is computed.
@@ -50,8 +52,9 @@ struct Problem {
   [[nodiscard]] Key key() const {
     Key k{};
     std::size_t i = 0;
-    const auto put = [&](std::int64_t v) { k.numbers[i++] = v; };
+    const auto put = [&](std::int64_t v) { k.numbers.at(i++) = v; };
     put(current_device().index);
+    put(choices::ranked() ? 1 : 0);
     put(static_cast<std::int64_t>(direction) * 16 + static_cast<std::int64_t>(dtype));
     for (const Shape* s : {&x, &w}) std::for_each(s->begin(), s->end(), put);
     put(y[1]);
@@ -83,42 +86,6 @@ class ConvolutionDescriptor {
 
  private:
   cudnnConvolutionDescriptor_t descriptor_ = nullptr;
-};
-
-bool timing_wanted() {
-  const char* value = std::getenv("LIMBECK_CUDNN");
-  const std::string_view word = value != nullptr ? value : "ranked";
-  if (word != "ranked" && word != "timed")
-    fail<ConfigError>("LIMBECK_CUDNN", "is '{}', expected ranked or timed", word);
-  return word == "timed";
-}
-
-/// Of the device's stream.
-class Clock {
- public:
-  Clock() {
-    check(cudaEventCreate(&begin_), "cudaEventCreate");
-    check(cudaEventCreate(&end_), "cudaEventCreate");
-  }
-  Clock(const Clock&) = delete;
-  Clock& operator=(const Clock&) = delete;
-  ~Clock() {
-    static_cast<void>(cudaEventDestroy(begin_));
-    static_cast<void>(cudaEventDestroy(end_));
-  }
-  void start() const { check(cudaEventRecord(begin_, stream()), "cudaEventRecord"); }
-  /// Waits for the work since start() and returns its milliseconds.
-  [[nodiscard]] float stop() const {
-    float ms = 0;
-    check(cudaEventRecord(end_, stream()), "cudaEventRecord");
-    check(cudaEventSynchronize(end_), "cudaEventSynchronize");
-    check(cudaEventElapsedTime(&ms, begin_, end_), "cudaEventElapsedTime");
-    return ms;
-  }
-
- private:
-  cudaEvent_t begin_ = nullptr;
-  cudaEvent_t end_ = nullptr;
 };
 
 /// FMA_MATH keeps f32 in full precision; bf16 always uses the tensor cores.
@@ -201,19 +168,32 @@ struct Plan {
       fail(current_op(), "cuDNN offers no repeatable algorithm for x {}, w {}, {} ({})", p.x, p.w,
            p.options.to_string(), name_of(p.dtype));
     }
-    const Perf* best = &ranking[0];
-    if (timing_wanted() && ranking.size() > 1 && !capturing()) {
-      float least = std::numeric_limits<float>::infinity();
-      for (const Perf& candidate : ranking.first(std::min<std::size_t>(ranking.size(), 4))) {
-        use(p, candidate);
-        const float ms = milliseconds(p);
-        if (ms < least) {
-          least = ms;
-          best = &candidate;
-        }
-      }
+    use(p, choices::ranked() || ranking.size() == 1 ? ranking[0] : fastest(p, ranking));
+  }
+
+  /// Of the best of a ranking; as it was found before, perhaps by another process.
+  template <class Perf>
+  const Perf& fastest(const Problem& p, std::span<Perf> ranking) {
+    const Key key = p.key();
+    const std::string name = choice_key("convolution", std::span(key.numbers).subspan(2));
+    const auto number = [](const Perf& c) { return std::int64_t{c.algo} * 16 + std::int64_t{c.mathType}; };
+    if (const auto known = choices::find(name)) {
+      const auto found =
+          std::find_if(ranking.begin(), ranking.end(), [&](const Perf& c) { return number(c) == *known; });
+      if (found != ranking.end()) return *found;
     }
-    use(p, *best);
+    if (capturing()) return ranking[0];  // nothing can be timed
+    const Perf* best = nullptr;
+    float least = std::numeric_limits<float>::infinity();
+    for (const Perf& candidate : ranking.first(std::min<std::size_t>(ranking.size(), kMostTimed))) {
+      use(p, candidate);
+      const float ms = milliseconds(p);
+      if (best != nullptr && ms >= least) continue;
+      least = ms;
+      best = &candidate;
+    }
+    choices::remember(name, number(*best));
+    return *best;
   }
 
   template <class Perf>
@@ -225,22 +205,15 @@ struct Plan {
     }
   }
 
-  /// The shortest of three runs behind a first one, on maps of no particular contents.
+  /// On maps of no particular contents.
   [[nodiscard]] float milliseconds(const Problem& p) const {
     const auto bytes = [&](const Shape& s) { return static_cast<std::size_t>(s.numel()) * size_of(p.dtype); };
     const Scratch x_data(bytes(p.x));
     const Scratch w_data(bytes(p.w));
     const Scratch y_data(bytes(p.y));
     const Scratch space(workspace);
-    const Clock clock;
-    float least = std::numeric_limits<float>::infinity();
-    for (int i = 0; i < 4; ++i) {
-      clock.start();
-      run(x_data.as<void>(), w_data.as<void>(), y_data.as<void>(), space.as<void>(), &kZero);
-      const float ms = clock.stop();
-      if (i > 0) least = std::min(least, ms);
-    }
-    return least;
+    return Clock().milliseconds(
+        [&] { run(x_data.as<void>(), w_data.as<void>(), y_data.as<void>(), space.as<void>(), &kZero); });
   }
 
   Direction direction_;

@@ -1,9 +1,11 @@
 // The convolution of ops/device_conv2d.h: by a fused plan of cuDNN, chosen once per problem; where there is none, by the
 // convolution of the training step and two passes over its result.
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <mutex>
 
+#include "core/choices.h"
 #include "core/cuda/allocator.h"
 #include "core/cuda/cudnn_graph.h"
 #include "core/cuda/runtime.h"
@@ -18,19 +20,15 @@ namespace {
 using namespace cuda;
 
 struct Key {
-  std::int64_t numbers[20];
+  std::array<std::int64_t, 20> numbers;
 };
 
 Key key_of(const FusedProblem& p) {
   Key k{};
-  std::size_t i = 0;
-  const auto put = [&](std::int64_t v) { k.numbers[i++] = v; };
-  put(current_device().index);
-  put(static_cast<std::int64_t>(p.dtype));
-  put((p.residual ? 2 : 0) + (p.relu ? 1 : 0));
-  put(static_cast<std::int64_t>(p.most));
-  for (const Shape* s : {&p.x, &p.w}) std::for_each(s->begin(), s->end(), put);
-  for (const auto* pair : {&p.stride, &p.padding, &p.dilation}) std::for_each(pair->begin(), pair->end(), put);
+  k.numbers[0] = current_device().index;
+  k.numbers[1] = choices::ranked() ? 1 : 0;
+  const auto numbers = p.numbers();
+  std::copy(numbers.begin(), numbers.end(), k.numbers.begin() + 2);
   return k;
 }
 

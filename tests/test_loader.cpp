@@ -9,6 +9,7 @@
 
 #include "core/memory.h"
 #include "datasets/loader.h"
+#include "datasets/normalise.h"
 #include "tests/dataset_files.h"
 
 using namespace limbeck;
@@ -113,6 +114,40 @@ TEST_CASE("loader: shapes and content") {
   CHECK(batch->images.view().at<float>(1, 2, 3, 4) ==
         doctest::Approx((second.image.at(3, 4)[2] / 255.0 - 0.406) / 0.225).epsilon(1e-4));
   CHECK(batch->labels.view().at<std::uint8_t>(1, 3, 4) == second.mask.at(3, 4));
+}
+
+TEST_CASE("loader: pictures of bytes are the same pictures, rounded to whole levels before the normalisation") {
+  for (const bool rounded : {false, true}) {
+    for (const auto& normalisation : {Normalisation::imagenet(), Normalisation::bgr_mean()}) {
+      LoaderOptions o = options_for(1);
+      o.transform.normalisation = normalisation;
+      o.transform.crop_h = o.transform.crop_w = 16;  // larger than the pictures: padding
+      if (!rounded) {
+        o.transform.scale_min = o.transform.scale_max = 1;
+        o.transform.brightness = o.transform.contrast = o.transform.saturation = o.transform.blur = 0;
+      }
+      const auto set = std::make_shared<FakeDataset>(17);
+      const Batch floats = *Loader(set, o).next();
+      o.bytes = true;
+      const Batch bytes = *Loader(set, o).next();
+      CHECK(bytes.images.dtype() == DType::kU8);
+      CHECK(bytes.labels.to_vector<std::uint8_t>() == floats.labels.to_vector<std::uint8_t>());
+      const auto expected = floats.images.to_vector<float>();
+      const auto got = normalise(bytes.images, normalisation, DType::kF32).to_vector<float>();
+      REQUIRE(got.size() == expected.size());
+      std::size_t other = 0;
+      float worst = 0;
+      for (std::size_t i = 0; i < got.size(); ++i) {
+        other += got[i] != expected[i] ? 1 : 0;
+        worst = std::max(worst, std::abs(got[i] - expected[i]));
+      }
+      CHECK((other > 0) == rounded);
+      CHECK(worst <= 0.5001F * *std::max_element(normalisation.scale.begin(), normalisation.scale.end()));
+    }
+  }
+  LoaderOptions o = options_for(0);
+  o.bytes = o.transform.pad_zero = true;
+  CHECK_CONTAINS(error_of<ConfigError>([&] { Loader(std::make_shared<FakeDataset>(17), o); }), "network's zero");
 }
 
 TEST_CASE("loader: each epoch is another permutation") {

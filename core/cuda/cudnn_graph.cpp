@@ -1,9 +1,14 @@
 #include "core/cuda/cudnn_graph.h"
 
 #include <algorithm>
+#include <optional>
 #include <span>
+#include <string>
 #include <utility>
 
+#include "core/choices.h"
+#include "core/cuda/allocator.h"
+#include "core/cuda/clock.h"
 #include "core/cuda/cudnn.h"
 #include "core/cuda/runtime.h"
 
@@ -12,6 +17,7 @@ namespace {
 
 constexpr std::size_t kWorkspaceLimit = std::size_t{1} << 28U;
 constexpr std::int64_t kMostConfigurations = 16;
+constexpr int kMostTimed = 4;
 
 /// Names of the tensors within a graph.
 enum Id : std::int64_t { kX = 1, kW, kBias, kResidual, kY, kProduct, kSum, kShifted };
@@ -189,6 +195,18 @@ cudnnStatus_t BackendDescriptor::try_finalize() {
 }
 void BackendDescriptor::finalize() { check_cudnn(try_finalize(), "cudnnBackendFinalize"); }
 
+std::array<std::int64_t, 17> FusedProblem::numbers() const {
+  std::array<std::int64_t, 17> out{};
+  std::size_t i = 0;
+  const auto put = [&](std::int64_t v) { out.at(i++) = v; };
+  put(static_cast<std::int64_t>(dtype));
+  put((residual ? 2 : 0) + (relu ? 1 : 0));
+  put(static_cast<std::int64_t>(most));
+  for (const Shape* s : {&x, &w}) std::for_each(s->begin(), s->end(), put);
+  for (const auto* pair : {&stride, &padding, &dilation}) std::for_each(pair->begin(), pair->end(), put);
+  return out;
+}
+
 std::unique_ptr<FusedPlan> FusedPlan::make(const FusedProblem& problem) {
   Builder builder(problem);
   if (builder.graph() == nullptr) return nullptr;
@@ -206,25 +224,52 @@ std::unique_ptr<FusedPlan> FusedPlan::make(const FusedProblem& problem) {
   std::int64_t count = 0;
   LIMBECK_CUDNN(cudnnBackendGetAttribute, heuristics.get(), CUDNN_ATTR_ENGINEHEUR_RESULTS,
                 CUDNN_TYPE_BACKEND_DESCRIPTOR, kMostConfigurations, &count, raw.data());
-  for (std::size_t i = 0; i < static_cast<std::size_t>(std::min(count, kMostConfigurations)); ++i) {
-    if (!suits(configurations[i], problem)) continue;
+  const auto graph = std::make_shared<const std::vector<BackendDescriptor>>(builder.release());
+  const auto numbers = problem.numbers();
+  const std::string name = choice_key("fused convolution", numbers);
+  const bool ranked = choices::ranked();
+  const auto known = ranked ? std::nullopt : choices::find(name);
+  std::unique_ptr<FusedPlan> best;
+  std::int64_t number_of_best = 0;
+  float least = 0;
+  int timed = 0;
+  for (std::int64_t i = 0; i < std::min(count, kMostConfigurations) && timed < kMostTimed; ++i) {
+    BackendDescriptor& configuration = configurations[static_cast<std::size_t>(i)];
+    if ((known && *known != i) || !suits(configuration, problem)) continue;
     BackendDescriptor plan(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
     set_one(plan, kPlanHandle, CUDNN_TYPE_HANDLE, cudnn_handle());
-    set_descriptor(plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, configurations[i].get());
+    set_descriptor(plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, configuration.get());
     if (plan.try_finalize() != CUDNN_STATUS_SUCCESS) continue;
     std::int64_t workspace = 0;
     std::int64_t read = 0;
     LIMBECK_CUDNN(cudnnBackendGetAttribute, plan.get(), CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1,
                   &read, &workspace);
     if (workspace < 0 || static_cast<std::size_t>(workspace) > kWorkspaceLimit) continue;
-    std::unique_ptr<FusedPlan> made(new FusedPlan(problem.residual));
-    made->workspace_ = static_cast<std::size_t>(workspace);
-    made->parts_ = builder.release();
-    made->parts_.push_back(std::move(configurations[i]));
-    made->parts_.push_back(std::move(plan));
-    return made;
+    std::unique_ptr<FusedPlan> made(new FusedPlan(graph, std::move(configuration), std::move(plan),
+                                                  static_cast<std::size_t>(workspace), problem.residual));
+    if (ranked || known || capturing()) return made;
+    const float ms = made->milliseconds(problem);
+    ++timed;
+    if (best && ms >= least) continue;
+    least = ms;
+    number_of_best = i;
+    best = std::move(made);
   }
-  return nullptr;
+  if (best) choices::remember(name, number_of_best);
+  return best;
+}
+
+/// On maps of no particular contents.
+float FusedPlan::milliseconds(const FusedProblem& p) const {
+  const auto bytes = [&](const Shape& s) { return static_cast<std::size_t>(s.numel()) * size_of(p.dtype); };
+  const Scratch x(bytes(p.x));
+  const Scratch w(bytes(p.w));
+  const Scratch bias(static_cast<std::size_t>(p.y[1]) * sizeof(float));
+  const Scratch residual(p.residual ? bytes(p.y) : 0);
+  const Scratch y(bytes(p.y));
+  const Scratch space(workspace_);
+  return Clock().milliseconds(
+      [&] { run(x.as<void>(), w.as<void>(), bias.as<void>(), residual.as<void>(), y.as<void>(), space.as<void>()); });
 }
 
 void FusedPlan::run(const void* x, const void* w, const void* bias, const void* residual, void* y,
@@ -237,7 +282,7 @@ void FusedPlan::run(const void* x, const void* w, const void* bias, const void* 
   pack.set(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, count, pointers.data());
   set_one(pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, workspace);
   pack.finalize();
-  LIMBECK_CUDNN(cudnnBackendExecute, cudnn_handle(), parts_.back().get(), pack.get());
+  LIMBECK_CUDNN(cudnnBackendExecute, cudnn_handle(), plan_.get(), pack.get());
 }
 
 }  // namespace limbeck::cuda

@@ -1,5 +1,5 @@
 // What this is: a convolution with bias, residual and activation in one kernel, by cuDNN's graph API: the operations are
-//   described as a small graph, cuDNN proposes engines for it, the first that suits becomes a plan.
+//   described as a small graph, cuDNN proposes engines for it, the fastest of the first that suit becomes a plan.
 // What it is not: the layers of a training step (ops/conv2d_cudnn.cpp), whose calls cuDNN fuses with nothing.
 // Read next: ops/device_conv2d.h.
 #pragma once
@@ -9,6 +9,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "core/tensor.h"
@@ -23,6 +24,9 @@ struct FusedProblem {
   bool residual = false;
   bool relu = false;  // negative results become 0
   double most = 0;    // with relu: results above become this; 0: no limit
+
+  /// What makes it another problem than the next.
+  [[nodiscard]] std::array<std::int64_t, 17> numbers() const;
 };
 
 /// A descriptor of cuDNN's backend; frees itself.
@@ -45,16 +49,28 @@ class BackendDescriptor {
 /// The chosen way for one problem.
 class FusedPlan {
  public:
-  /// Null if cuDNN has no engine for the problem that repeats bit for bit and, in f32, does not round its factors.
+  /// Null if cuDNN has no engine for the problem that repeats bit for bit and, in f32, does not round its factors. How one
+  /// is chosen: Note [ranked or timed] in ops/conv2d_cudnn.cpp.
   [[nodiscard]] static std::unique_ptr<FusedPlan> make(const FusedProblem& problem);
 
   [[nodiscard]] std::size_t workspace() const noexcept { return workspace_; }
   void run(const void* x, const void* w, const void* bias, const void* residual, void* y, void* workspace) const;
 
  private:
-  explicit FusedPlan(bool residual) : residual_(residual) {}
-  std::vector<BackendDescriptor> parts_;  // what the plan was made from; the plan is the last of them
-  std::size_t workspace_ = 0;
+  /// `graph`: what the operations were described by; all plans of a problem keep it.
+  FusedPlan(std::shared_ptr<const std::vector<BackendDescriptor>> graph, BackendDescriptor configuration,
+            BackendDescriptor plan, std::size_t workspace, bool residual)
+      : graph_(std::move(graph)),
+        configuration_(std::move(configuration)),
+        plan_(std::move(plan)),
+        workspace_(workspace),
+        residual_(residual) {}
+  [[nodiscard]] float milliseconds(const FusedProblem& problem) const;
+
+  std::shared_ptr<const std::vector<BackendDescriptor>> graph_;
+  BackendDescriptor configuration_;
+  BackendDescriptor plan_;
+  std::size_t workspace_;
   bool residual_;
 };
 

@@ -20,7 +20,7 @@
 namespace limbeck {
 namespace {
 
-constexpr std::size_t kStreams = 8;
+constexpr std::size_t kStreams = 32;
 constexpr std::size_t kNumbers = 1024;
 constexpr std::size_t kHead = kStreams * sizeof(std::uint64_t);  // the streams lie in front of the numbers
 constexpr std::size_t kBytes = kHead + kNumbers * sizeof(float);
@@ -228,6 +228,9 @@ Tensor StepGraph::numbers(const std::vector<NumberAt>& at) {
 Tensor StepGraph::number(const NumberAt& at) { return numbers({at}).alias({}, {}); }
 
 void StepGraph::random_stream(const StreamAt& at) {
+  const std::uint64_t now = at(impl_->step);
+  const auto same = [&](const StreamAt& known) { return known(impl_->step) == now; };
+  if (std::any_of(impl_->streams.begin(), impl_->streams.end(), same)) return;
   LIMBECK_CHECK(impl_->streams.size() < kStreams, "step graph", "more than {} streams of random numbers", kStreams);
   impl_->streams.push_back(at);
 }

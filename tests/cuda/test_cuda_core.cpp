@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include "core/autograd.h"
+#include "core/choices.h"
 #include "core/cuda.h"
 #include "core/input_lane.h"
 #include "core/readback.h"
@@ -172,6 +173,18 @@ TEST_CASE("numbers read late are those of the moment when they were asked for") 
   CHECK(Readback(scalars).wait() == std::vector<double>{2.5, 5});
   const std::vector<Tensor> wrong{Tensor::zeros({2}, DType::kF32, kGpu)};
   CHECK_THROWS_WITH_AS(Readback{wrong}, doctest::Contains("expected one f32 number"), Error);
+}
+
+TEST_CASE("what was chosen by timing is kept as text, and what is there stays") {
+  choices::remember("test | a card | 1 2 3", 17);
+  CHECK(choices::find("test | a card | 1 2 3") == 17);
+  CHECK(choices::to_text().find("test | a card | 1 2 3\t17\n") != std::string::npos);
+  choices::adopt("test | a card | 1 2 3\t4\ntest | another | 5\t-6\n");
+  CHECK(choices::find("test | a card | 1 2 3") == 17);
+  CHECK(choices::find("test | another | 5") == -6);
+  CHECK(!choices::find("test | a third").has_value());
+  for (const char* text : {"no number", "a key\t", "a key\tx", "a key\t3 "})
+    CHECK_THROWS_WITH_AS(choices::adopt(text), doctest::Contains("expected a key, a tab and a number"), DataError);
 }
 
 TEST_CASE("tensors on a device that is not there") {

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <deque>
 #include <limits>
+#include <numeric>
 #include <set>
 
 #include "core/autocast.h"
@@ -13,7 +14,9 @@
 #include "core/cuda.h"
 #include "core/readback.h"
 #include "core/step_graph.h"
+#include "datasets/normalise.h"
 #include "distill/distiller.h"
+#include "distill/draws.h"
 #include "models/zoo.h"
 #include "nn/adamw.h"
 #include "nn/clip.h"
@@ -134,7 +137,7 @@ Outcome train(Device device, bool bf16, int steps, double noise = 0) {
   return out;
 }
 
-/// Twenty steps in which everything changes that may: rate, weights of terms, random numbers, inputs. `recorded`: the first two
+/// Twenty steps in which everything changes that may: rate, weights of terms, random numbers, masks, inputs, the average. `recorded`: the first two
 /// are launched, the third is rehearsed, the fourth recorded.
 Outcome train_with_everything(bool adamw, bool recorded) {
   constexpr int kSteps = 20;
@@ -145,7 +148,9 @@ Outcome train_with_everything(bool adamw, bool recorded) {
   spec.name = "mobilenet_v2_seg";
   spec.classes = 5;
   spec.width = 0.1;
-  std::vector<distill::Term> terms(2);
+  std::vector<distill::Term> terms(3);
+  terms[2].loss = distill::make_loss(Config::parse("{loss: mgd}", "test"));
+  terms[2].name = "mgd";
   terms[0].loss = distill::make_loss(Config::parse("{loss: channel_kd, tau: 4}", "test"));
   terms[0].weight = distill::WeightSchedule::linear(0.5, 3);
   terms[1].loss = distill::make_loss(Config::parse("{loss: pixel_kd, reduction: per_pixel}", "test"));
@@ -158,6 +163,7 @@ Outcome train_with_everything(bool adamw, bool recorded) {
   nn::assign_parameters(groups, objective, [](const nn::NamedTensor& p) { return nn::is_vector_parameter(p) ? 1 : 0; });
   const auto optimizer = nn::make_optimizer({.name = adamw ? "adamw" : "sgd"}, std::move(groups));
   objective.train();
+  nn::Ema average(objective, {.decay = 0.8});
 
   Generator data(2);
   const Tensor images = Tensor::empty({2, 3, 32, 32}, DType::kF32, kGpu);
@@ -173,6 +179,7 @@ Outcome train_with_everything(bool adamw, bool recorded) {
     o.total.backward();
     numbers = {o.total.detach(), nn::clip_grad_norm_on_device_(optimizer->parameters(), 5.0)};
     optimizer->step(1e-3 / (1 + step));
+    average.update();
   };
   StepGraph graph(std::make_shared<GraphMemory>(kGpu));
   std::deque<Readback> late;
@@ -199,7 +206,7 @@ Outcome train_with_everything(bool adamw, bool recorded) {
     if (late.size() > 4) read();
   }
   while (!late.empty()) read();
-  for (const auto& state : {objective.state_dict(), optimizer->state_dict()}) {
+  for (const auto& state : {objective.state_dict(), optimizer->state_dict(), average.state_dict()}) {
     for (const auto& [name, tensor] : state) {
       const auto values = tensor.to_vector<double>();
       out.weights.insert(out.weights.end(), values.begin(), values.end());
@@ -320,6 +327,54 @@ TEST_CASE("twenty steps recorded and replayed are those launched one by one, bit
   }
 }
 
+TEST_CASE("a discriminator trained within a recorded step is that of steps launched one by one") {
+  if (no_device()) return;
+  std::vector<std::vector<double>> results;
+  for (const bool recorded : {false, true}) {
+    const nn::ParameterDevice on(kGpu);
+    const auto loss = distill::make_loss(Config::parse("{loss: holistic, form: wgan_gp}", "test"));
+    distill::LossContext context;
+    context.student = context.teacher = {"logits", 2, 8};
+    context.classes = 2;
+    context.seed = 7;
+    loss->connect(context);
+    loss->train();
+    Generator data(2);
+    const Tensor student = test::random_normal(data, {1, 2, 64, 64}).copy_as(DType::kF32).to(kGpu);
+    const Tensor teacher = test::random_normal(data, {1, 2, 64, 64}).copy_as(DType::kF32).to(kGpu);
+    student.set_requires_grad(true);
+    Tensor value;
+    const auto work = [&](std::int64_t step) {
+      student.set_grad({});
+      const Tensor term = loss->forward(student, teacher, {});
+      term.backward();
+      value = term.detach();
+      loss->after_step(step, 3);
+    };
+    std::vector<double> all;
+    StepGraph graph(std::make_shared<GraphMemory>(kGpu));
+    for (std::int64_t step = 0; step < 3; ++step) {
+      if (!recorded) {
+        work(step);
+      } else if (step == 0) {
+        CHECK(graph.rehearse(step, [&] { work(step); }) == "");
+      } else if (step == 1) {
+        CHECK(graph.record(step, [&] { work(step); }) == "");
+      } else {
+        graph.replay(step);
+      }
+      all.push_back(value.item());
+    }
+    for (const auto& [name, tensor] : loss->state_dict()) {
+      const auto values = tensor.to_vector<double>();
+      all.insert(all.end(), values.begin(), values.end());
+    }
+    results.push_back(std::move(all));
+  }
+  CHECK(results[0] == results[1]);
+  CHECK(std::set<double>(results[0].begin(), results[0].begin() + 3).size() == 3);
+}
+
 TEST_CASE("a recording that is impossible is noticed in its rehearsal, and leaves no trace") {
   if (no_device()) return;
   StepGraph graph(std::make_shared<GraphMemory>(kGpu));
@@ -367,6 +422,38 @@ TEST_CASE("what a graph uses is nobody else's, and is given back with it") {
   CHECK(y.to_vector<float>() == std::vector<float>(300000, 6.0F));
   y = Tensor();
   CHECK(in_use() == before + 300000 * sizeof(float) / 512 * 512 + 512);
+}
+
+TEST_CASE("numbers drawn on the device are those of the CPU") {
+  if (no_device()) return;
+  Generator random(11, 5);
+  random.set_offset(3);
+  const Shape shape{3, 1, 17, 9};
+  CHECK(distill::draw_uniform(shape, random, kGpu).to_vector<float>() ==
+        distill::draw_uniform(shape, random, kCpu).to_vector<float>());
+  for (const double keep : {0.0, 0.25, 1.0}) {
+    const auto mask = distill::draw_mask(shape, keep, random, DType::kBF16, kGpu).to_vector<float>();
+    CHECK(mask == distill::draw_mask(shape, keep, random, DType::kF32, kCpu).to_vector<float>());
+    CHECK(std::accumulate(mask.begin(), mask.end(), 0.0) / static_cast<double>(mask.size()) ==
+          doctest::Approx(keep).epsilon(0.2));
+  }
+}
+
+TEST_CASE("pictures of bytes become the same numbers on the device and on the CPU") {
+  if (no_device()) return;
+  for (const auto& n : {datasets::Normalisation::imagenet(), datasets::Normalisation::bgr_mean()}) {
+    for (const Shape& shape : {Shape{2, 3, 16, 24}, Shape{1, 3, 5, 7}, Shape{1, 3, 1, 1}, Shape{0, 3, 4, 4}}) {
+      Generator random(4);
+      std::vector<std::int64_t> levels(static_cast<std::size_t>(shape.numel()));
+      for (auto& v : levels) v = static_cast<std::int64_t>(random.below(256));
+      const Tensor bytes = Tensor::from(levels, shape).copy_as(DType::kU8);
+      for (const DType dtype : {DType::kF32, DType::kBF16}) {
+        const Tensor there = datasets::normalise(bytes.to(kGpu), n, dtype);
+        CHECK(there.device() == kGpu);
+        CHECK(there.to_vector<float>() == datasets::normalise(bytes, n, dtype).to_vector<float>());
+      }
+    }
+  }
 }
 
 TEST_CASE("averages of weights on the device") {

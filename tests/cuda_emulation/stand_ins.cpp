@@ -1,4 +1,4 @@
-// What this is: the reference loops in place of the kernels that call cuDNN and cuBLASLt, which cannot be emulated. They
+// What this is: the CPU in place of the kernels that call cuDNN (its fast kernels) and cuBLASLt (reference loops), which cannot be emulated. They
 // let whole networks run on the emulated device; they say nothing about those libraries. And a profiler.
 #include "core/cuda/runtime.h"
 #include "core/profile.h"
@@ -37,15 +37,15 @@ struct Wide {
   [[nodiscard]] TensorView view() const { return tensor.view(); }
 };
 
-/// Runs `reference` on f32 tensors and stores the result in its type.
-template <class Reference>
-void run(const TensorView& result, const Reference& reference) {
+/// Runs a kernel of the CPU on f32 tensors and stores the result in its type.
+template <class Kernel>
+void run(const TensorView& result, const Kernel& kernel) {
   const Tensor wide = Tensor::empty(result.shape, DType::kF32);
-  reference(wide.view());
+  kernel(wide.view());
   copy_view(wide.view(), result);
 }
 
-/// The reference loops as work of the stream: like the kernels of those libraries they can wait, and be captured.
+/// These kernels as work of the stream: like the kernels of those libraries they can wait, and be captured.
 template <class Work>
 void on_stream(const Work& work) {
   cuda::check(emulation::enqueue(cuda::stream(),
@@ -69,7 +69,7 @@ void conv2d_forward_cuda(const TensorView& x, const TensorView& w, const TensorV
                          const TensorView& y) {
   on_stream([=] {
     run(y, [&](const TensorView& out) {
-      conv2d_forward_ref(Wide(x).view(), rounded(w, x.dtype).view(), Wide(bias).view(), options, out);
+      conv2d_forward_cpu(Wide(x).view(), rounded(w, x.dtype).view(), Wide(bias).view(), options, out);
     });
   });
 }
@@ -78,7 +78,7 @@ void device_conv2d_cuda(const TensorView& x, const TensorView& w, const TensorVi
                         Activation act, const Conv2dOptions& options, const TensorView& y) {
   on_stream([=] {
     run(y, [&](const TensorView& out) {
-      conv2d_forward_ref(Wide(x).view(), Wide(w).view(), Wide(bias).view(), options, out);
+      conv2d_forward_cpu(Wide(x).view(), Wide(w).view(), Wide(bias).view(), options, out);
       const Wide add(residual);
       for (std::int64_t i = 0; i < out.numel(); ++i) {
         float& value = out.ptr<float>()[i];
@@ -92,7 +92,7 @@ void conv2d_backward_data_cuda(const TensorView& gy, const TensorView& w, const 
                                const Conv2dOptions& options, const TensorView& gx) {
   on_stream([=] {
     run(gx, [&](const TensorView& out) {
-      conv2d_backward_data_ref(Wide(gy).view(), rounded(w, gy.dtype).view(), Wide(bias).view(), options, out);
+      conv2d_backward_data_cpu(Wide(gy).view(), rounded(w, gy.dtype).view(), Wide(bias).view(), options, out);
     });
   });
 }
@@ -100,7 +100,7 @@ void conv2d_backward_data_cuda(const TensorView& gy, const TensorView& w, const 
 void conv2d_backward_weights_cuda(const TensorView& x, const TensorView& gy, const Conv2dOptions& options,
                                   const TensorView& gw) {
   on_stream([=] {
-    run(gw, [&](const TensorView& out) { conv2d_backward_weights_ref(Wide(x).view(), Wide(gy).view(), options, out); });
+    run(gw, [&](const TensorView& out) { conv2d_backward_weights_cpu(Wide(x).view(), Wide(gy).view(), options, out); });
   });
 }
 
