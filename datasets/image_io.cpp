@@ -1,8 +1,14 @@
 // JPEG by stb_image and stb_image_write, PNG by png_codec.cpp. The two stb headers are compiled here and nowhere else.
 #include "datasets/image_io.h"
 
+#include <cstdlib>
+
 #define STBI_ONLY_JPEG
 #define STBI_NO_STDIO
+// It decodes with tables and coefficients that a damaged file never defines: these must be zeros, not what was in memory.
+#define STBI_MALLOC(bytes) std::calloc(1, bytes)
+#define STBI_REALLOC(p, bytes) std::realloc(p, bytes)
+#define STBI_FREE(p) std::free(p)
 #define STB_IMAGE_STATIC
 #define STB_IMAGE_IMPLEMENTATION
 #define STBI_WRITE_NO_STDIO
@@ -15,6 +21,7 @@
 #pragma GCC diagnostic pop
 
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <climits>
 #include <memory>
@@ -37,18 +44,38 @@ bool is_jpeg(std::span<const std::uint8_t> f) noexcept { return f.size() >= 3 &&
 
 /// What the markers of a JPEG file say before anything is decoded.
 struct JpegMarkers {
-  bool complete = false;   ///< the marker "end of image" follows compressed data
-  bool tables_fit = true;  ///< so that stb_image, which trusts their counts, does not write beyond its own
+  bool complete = false;     ///< the marker "end of image" follows compressed data
+  bool tables_fit = true;    ///< so that stb_image, which trusts their counts, does not write beyond its own
+  bool tables_there = true;  ///< every scan finds its Huffman tables in front of it
   std::size_t scans = 0;
 };
 
+/// Which Huffman tables there are: a bit per place, for DC and AC.
+using HuffmanPlaces = std::array<unsigned, 2>;
+
 /// The Huffman tables of one segment: class and place, 16 counts, as many values; a table has at most 256.
-bool huffman_tables_fit(std::span<const std::uint8_t> segment) noexcept {
+bool huffman_tables_fit(std::span<const std::uint8_t> segment, HuffmanPlaces& places) noexcept {
   while (!segment.empty()) {
     if (segment.size() < 17) return false;
     const std::size_t values = std::accumulate(segment.begin() + 1, segment.begin() + 17, std::size_t{0});
     if (values > 256 || values > segment.size() - 17) return false;
+    places[segment[0] >> 4U & 1U] |= 1U << (segment[0] & 3U);
     segment = segment.subspan(17 + values);
+  }
+  return true;
+}
+
+/// The header of a scan: its components with the places of their tables, first and last coefficient, bits. A progressive scan holds
+/// either DC or AC coefficients, and finer bits of DC are not compressed.
+bool scan_finds_tables(std::span<const std::uint8_t> header, bool progressive, const HuffmanPlaces& places) noexcept {
+  const std::size_t components = header.empty() ? 0 : header[0];
+  if (header.size() < 4 + 2 * components) return false;
+  const bool from_dc = header[1 + 2 * components] == 0, finer = header[3 + 2 * components] >> 4U != 0;
+  const bool dc = !progressive || (from_dc && !finer), ac = !progressive || !from_dc;
+  for (std::size_t k = 0; k < components; ++k) {
+    const unsigned tables = header[2 + 2 * k];
+    if (dc && (places[0] >> (tables >> 4U & 3U) & 1U) == 0) return false;
+    if (ac && (places[1] >> (tables & 3U) & 1U) == 0) return false;
   }
   return true;
 }
@@ -57,6 +84,8 @@ bool huffman_tables_fit(std::span<const std::uint8_t> segment) noexcept {
 /// their length: an embedded thumbnail has an end marker of its own. Compressed data holds no marker but restarts.
 JpegMarkers jpeg_markers(std::span<const std::uint8_t> f) noexcept {
   JpegMarkers found;
+  HuffmanPlaces places{};
+  bool progressive = false;
   std::size_t i = 2;
   while (i + 1 < f.size()) {
     const std::uint8_t marker = f[i + 1];
@@ -73,11 +102,14 @@ JpegMarkers jpeg_markers(std::span<const std::uint8_t> f) noexcept {
     }
     if (i + 4 > f.size()) return found;
     const std::size_t length = (static_cast<std::size_t>(f[i + 2]) << 8U) | f[i + 3];
-    if (marker == 0xDA) ++found.scans;
-    if (marker == 0xC4) {
-      if (length < 2 || length > f.size() - i - 2 || !huffman_tables_fit(f.subspan(i + 4, length - 2)))
-        found.tables_fit = false;
+    const bool whole = length >= 2 && length <= f.size() - i - 2;
+    const auto segment = whole ? f.subspan(i + 4, length - 2) : std::span<const std::uint8_t>{};
+    if (marker == 0xC2) progressive = true;
+    if (marker == 0xDA) {
+      ++found.scans;
+      found.tables_there = found.tables_there && scan_finds_tables(segment, progressive, places);
     }
+    if (marker == 0xC4 && (!whole || !huffman_tables_fit(segment, places))) found.tables_fit = false;
     i += 2 + length;
   }
   return found;
@@ -108,6 +140,9 @@ Image decode_jpeg(std::span<const std::uint8_t> file, const std::string& where) 
     fail<DataError>("jpeg", "{}: the file is damaged ({}); re-save it", where, stbi_failure_reason());
   }
   check_picture_size("jpeg", where, w, h, kMostPixelsPerByte, file.size());
+  if (!markers.tables_there) {
+    fail<DataError>("jpeg", "{}: the file is damaged (a scan without its Huffman tables); re-save it", where);
+  }
   const std::unique_ptr<stbi_uc, decltype(&stbi_image_free)> pixels(
       stbi_load_from_memory(file.data(), static_cast<int>(file.size()), &w, &h, &channels, 3), stbi_image_free);
   if (!pixels) fail<DataError>("jpeg", "{}: the file is damaged ({}); re-save it", where, stbi_failure_reason());

@@ -283,6 +283,7 @@ TEST_CASE("pictures: headers that promise what the file cannot hold, bombs, endl
   check_picture(jpeg_header(10000, 10000, 1), {"bad.file", "10000x10000 pixels", "cannot be in a file of"});
   check_picture(jpeg_header(64, 64, 101), {"bad.file", "101 scans"});
   check_picture(jpeg_header(64, 64, 0), {"bad.file", "ends too early"});
+  check_picture(jpeg_header(8, 8, 1), {"bad.file", "a scan without its Huffman tables"});
   // A Huffman table of 257 values, one more than decoders have room for, and one that is cut off.
   const std::string table = "\0"s + std::string(14, '\0') + "\xFF\x02" + std::string(257, 'v');
   check_picture("\xFF\xD8\xFF\xC4\x01\x14" + table + jpeg_header(8, 8, 1).substr(2), {"bad.file", "Huffman"});
