@@ -55,6 +55,7 @@ struct CalibrateArgs : CommonArgs {
   std::string model;                ///< run folder, step folder or .safetensors file
   std::vector<std::string> images;  ///< files or folders; none: the training split of the configuration
   std::int64_t count = 64;          ///< pictures that the ranges are found on
+  bool pack = false;                ///< weights in 8 bits, too
   std::string split;                ///< scored; overrides data.val_split
 };
 

@@ -24,6 +24,7 @@
 #include "datasets/transforms.h"
 #include "models/model.h"
 #include "nn/calibration.h"
+#include "nn/int8_weights.h"
 
 namespace limbeck::apps {
 
@@ -59,9 +60,10 @@ using ForwardFn = std::function<Tensor(const Tensor&)>;
 /// A model in eval mode for many pictures, as a frozen plan where possible (models/frozen_model.h). Keeps a reference to it; not
 /// for use by two threads at once.
 [[nodiscard]] ForwardFn frozen(models::Model& model);
-/// The same in 8 bits (nn/int8_plan.h). Keeps the weights, not the model.
-/// Throws: ranges of another network, a network that is no graph or not on the CPU.
-[[nodiscard]] ForwardFn frozen_int8(models::Model& model, const nn::Calibration& ranges);
+/// The same in 8 bits (nn/int8_plan.h), with `weights` in place of the model's rounded ones if given. Keeps the weights, not the model.
+/// Throws: ranges or weights of another network, a network that is no graph or not on the CPU.
+[[nodiscard]] ForwardFn frozen_int8(models::Model& model, const nn::Calibration& ranges,
+                                    const nn::Int8Weights* weights = nullptr);
 
 /// The class of every pixel of a picture of any size, on the device of the network.
 /// Shapes:  returns u8 or i64 [1, h, w]

@@ -149,6 +149,8 @@ int run(int argc, char** argv) {
   calibrate_verb->add_option("--count", calibrate.count, "pictures to find ranges on")
       ->capture_default_str()
       ->check(CLI::Range(1, 100000));
+  calibrate_verb->add_flag("--pack", calibrate.pack,
+                           "weights in 8 bits, too: a file of a third of the size, for inference only");
   calibrate_verb->add_option("--split", calibrate.split, "part of the data set that is scored, e.g. val, test");
   verbs.emplace_back(calibrate_verb, [&] { return run_calibrate(calibrate); });
 

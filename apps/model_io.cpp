@@ -1,13 +1,17 @@
 #include "apps/model_io.h"
 
+#include <cmath>
 #include <cstdlib>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "apps/run_dir.h"
+#include "core/autograd.h"
 #include "core/json.h"
 #include "core/log.h"
 #include "core/safetensors.h"
 #include "core/torch_file.h"
+#include "models/weights.h"
 
 namespace limbeck::apps {
 
@@ -105,42 +109,89 @@ std::shared_ptr<models::Model> make_described(const models::ModelSpec& spec, con
 
 }  // namespace
 
+namespace {
+
+nn::Graph graph_of(models::Model& model) {
+  return nn::capture([&](const Tensor& x) { return model.forward(x).logits; });
+}
+
+/// The network of a file with weights in 8 bits. Its convolutions are compared with the file before there is memory for them.
+std::shared_ptr<models::Model> make_from_bytes(const models::ModelSpec& spec, const nn::Int8Weights& bytes) {
+  const NoGradGuard off;
+  Generator unused;
+  {
+    const nn::ParameterDevice nowhere(kMeta);
+    const auto described = models::make_model(spec, unused);
+    described->eval();
+    nn::check_fit(graph_of(*described), bytes);
+  }
+  auto model = models::make_model(spec, unused);
+  model->eval();
+  for (const auto& p : model->named_parameters()) p.tensor.fill_(std::numeric_limits<double>::quiet_NaN());
+  nn::restore(graph_of(*model), bytes);
+  for (const auto& p : model->named_parameters()) {
+    if (std::isnan(p.tensor.to_vector<float>().front()))
+      fail<WeightsError>("weights", "the network has '{}', which weights in 8 bits do not hold", p.name);
+  }
+  return model;
+}
+
+}  // namespace
+
 LoadedModel load_model(const std::filesystem::path& path) {
   LoadedModel loaded;
   loaded.file = find_weights(path);
+  const std::string name = loaded.file.string();
   if (is_torch_file(loaded.file)) {
     fail<WeightsError>(
         "weights",
         "{} is a PyTorch file, which does not say what network it is for; make a complete one of it with "
         "`limbeck import {} --model NETWORK -o FILE.safetensors`",
-        loaded.file.string(), loaded.file.string());
+        name, name);
   }
   const SafetensorsFile file = load_safetensors(loaded.file);
-  loaded.card = from_metadata(file.metadata, loaded.file.string());
-  loaded.model = make_described(loaded.card.spec, file, loaded.file.string());
+  loaded.card = from_metadata(file.metadata, name);
   nn::StateDict state;
   for (const auto& entry : file.entries) state.emplace(entry.name, entry.tensor);
+  const bool in_bytes = models::has_int8_weights(file.metadata);
+  if (!in_bytes) loaded.model = make_described(loaded.card.spec, file, name);
   try {
-    loaded.model->load_state_dict(state);
-  } catch (const WeightsError& e) {
-    fail<WeightsError>("weights", "{}: {}", loaded.file.string(), e.what());
+    if (in_bytes) {
+      loaded.bytes = nn::from_state(state);
+      loaded.model = make_from_bytes(loaded.card.spec, *loaded.bytes);
+    } else {
+      loaded.model->load_state_dict(state);
+    }
+  } catch (const Error& e) {
+    fail<WeightsError>("weights", "{}: {}", name, e.what());
   }
   loaded.model->eval();
   if (const auto origin = file.metadata.find("imported_from"); origin != file.metadata.end())
     loaded.imported_from = origin->second;
-  loaded.ranges = ranges_of(file.metadata, loaded.file.string());
+  loaded.ranges = ranges_of(file.metadata, name);
   return loaded;
 }
 
+void save_int8(models::Model& model, const std::filesystem::path& path, std::map<std::string, std::string> metadata) {
+  metadata["weights"] = "int8";
+  std::vector<NamedTensor> tensors;
+  for (auto& [name, tensor] : nn::to_state(nn::int8_weights(graph_of(model)))) tensors.push_back({name, tensor});
+  save_safetensors(path, tensors, metadata);
+}
+
 ForwardFn network_of(const LoadedModel& loaded, Precision precision) {
-  if (precision != Precision::kInt8) return frozen(*loaded.model);
+  if (precision != Precision::kInt8) {
+    if (loaded.bytes)
+      log_info("{}: weights in 8 bits; {} computes with what they stand for", loaded.file.string(), name_of(precision));
+    return frozen(*loaded.model);
+  }
   if (!loaded.ranges) {
     fail<WeightsError>("int8",
                        "{} has no ranges for 8 bits; `limbeck calibrate {} -o FILE.safetensors` writes a file that has",
                        loaded.file.string(), loaded.file.string());
   }
   try {
-    return frozen_int8(*loaded.model, *loaded.ranges);
+    return frozen_int8(*loaded.model, *loaded.ranges, loaded.bytes ? &*loaded.bytes : nullptr);
   } catch (const ConfigError&) {
     throw;
   } catch (const Error& e) {

@@ -42,6 +42,8 @@ struct LoadedModel {
   std::filesystem::path file;
   std::string imported_from;              ///< name of the file that `import` made it of; empty: none
   std::optional<nn::Calibration> ranges;  ///< for int8, of a file that `calibrate` wrote
+  std::optional<nn::Int8Weights>
+      bytes;  ///< of a file that holds its weights in 8 bits; the model has what they stand for
 };
 
 /// Builds the network that a run folder, step folder or .safetensors file describes and loads it strictly.
@@ -50,6 +52,10 @@ struct LoadedModel {
 /// Its fast way in that precision, in eval mode; see frozen(). Keeps a reference to the model.
 /// Throws WeightsError for int8 without ranges, naming the command that finds them.
 [[nodiscard]] ForwardFn network_of(const LoadedModel& loaded, Precision precision);
+
+/// Writes a network with its weights in 8 bits, see nn/int8_weights.h. `metadata` must hold the card and the ranges.
+/// Throws: Error for a network that has weights outside of convolutions.
+void save_int8(models::Model& model, const std::filesystem::path& path, std::map<std::string, std::string> metadata);
 
 /// The metadata entry "int8": one JSON object with version, pictures, graph (checksum), and scale and zero of every value.
 [[nodiscard]] std::string to_json(const nn::Calibration& ranges);

@@ -132,10 +132,16 @@ int run_calibrate(const CalibrateArgs& args) {
   const Sources sources = sources_of(args, loaded);
   auto metadata = to_metadata(loaded.card);
   metadata["int8"] = to_json(find_ranges(*loaded.model, sources.ranges, sources.options));
-  models::save_weights(*loaded.model, args.out, metadata);
+  if (args.pack) {
+    metadata["aux"] = "false";  // its weights are not in the file
+    save_int8(*loaded.model, args.out, metadata);
+  } else {
+    models::save_weights(*loaded.model, args.out, metadata);
+  }
 
-  // What counts is what the file gives.
-  const LoadedModel written = load_model(args.out);
+  // What counts is what the file gives in 8 bits, against what the network gives without.
+  LoadedModel written = load_model(args.out);
+  written.model = loaded.model;
   const auto scores = compare_precisions(written, sources.scored, sources.options);
   const auto worst =
       worst_of(layer_errors(*written.model, *written.ranges, spread(sources.ranges, kLayerPictures), sources.options));

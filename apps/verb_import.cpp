@@ -92,6 +92,8 @@ int run_import(const ImportArgs& args) {
   } else {
     SafetensorsFile safe = load_safetensors(args.file);
     metadata = std::move(safe.metadata);
+    if (models::has_int8_weights(metadata))
+      fail<WeightsError>("import", "{}: its weights are in 8 bits; there is nothing to import", args.file);
     for (SafetensorsEntry& e : safe.entries) file.emplace(e.name, std::move(e.tensor));
   }
   ModelCard card = make_card(args, metadata);

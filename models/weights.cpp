@@ -231,10 +231,20 @@ WeightsReport load_weights(Model& model, const fs::path& path_in, const WeightsO
     return load_weights(model, dict, path.string(), options);
   }
   SafetensorsFile file = load_safetensors(path);
+  if (has_int8_weights(file.metadata)) {
+    fail<WeightsError>("weights",
+                       "{}: its weights are in 8 bits, for inference; start from the network that was calibrated",
+                       path.string());
+  }
   for (SafetensorsEntry& e : file.entries) dict.emplace(e.name, std::move(e.tensor));
   WeightsReport report = load_weights(model, dict, path.string(), options);
   for (auto& [key, value] : file.metadata) report.metadata.insert_or_assign(key, std::move(value));
   return report;
+}
+
+bool has_int8_weights(const std::map<std::string, std::string>& metadata) {
+  const auto entry = metadata.find("weights");
+  return entry != metadata.end() && entry->second == "int8";
 }
 
 void save_weights(const Model& model, const fs::path& path, const std::map<std::string, std::string>& extra) {

@@ -60,6 +60,10 @@ WeightsReport load_weights(Model& model, const std::filesystem::path& path, cons
 WeightsReport load_weights(Model& model, const nn::StateDict& file, const std::string& source,
                            const WeightsOptions& options = {});
 
+/// True for the metadata of a file that holds weights in 8 bits (nn/int8_weights.h), which cannot be loaded here.
+/// Shapes: none
+[[nodiscard]] bool has_int8_weights(const std::map<std::string, std::string>& metadata);
+
 /// Writes parameters and buffers with spec_to_metadata() and `metadata` as safetensors.
 /// Shapes: those of the network
 /// Throws: Error naming path and reason.

@@ -32,10 +32,11 @@ struct ByteRunner {
 
 }  // namespace
 
-Int8Plan::Int8Plan(const Graph& graph, const Calibration& ranges)
+Int8Plan::Int8Plan(const Graph& graph, const Calibration& ranges, const Int8Weights* weights)
     : graph_(inference_graph(graph)), ranges_(ranges.values), packed_(graph_.nodes.size()) {
   LIMBECK_CHECK(graph_.taps.empty(), kName, "the graph has {} taps, expected none", graph_.taps.size());
   ranges.check(graph_);
+  if (weights != nullptr) check_fit(graph_, *weights);
   bytes_ = byte_values(graph_);
   bytes_[static_cast<std::size_t>(graph_.output)] = false;
   last_reader_.assign(graph_.nodes.size() + 1, 0);
@@ -46,10 +47,10 @@ Int8Plan::Int8Plan(const Graph& graph, const Calibration& ranges)
     const auto* conv = std::get_if<ConvStep>(&node.step);
     if (conv == nullptr) continue;
     const auto range_of = [&](std::size_t input) { return ranges_[static_cast<std::size_t>(node.inputs[input])]; };
-    packed_[k] = ops::PackedConv2dI8(
-        conv->weight.copy_as(DType::kF32), conv->bias.defined() ? conv->bias.copy_as(DType::kF32) : Tensor(),
-        conv->options, conv->act, range_of(0), bytes_[k + 1] ? std::optional(ranges_[k + 1]) : std::nullopt,
-        node.inputs.size() > 1 ? range_of(1) : ops::Quantisation{});
+    packed_[k] =
+        ops::PackedConv2dI8(weights != nullptr ? weights->at(node.name) : filters_of(*conv), conv->options, conv->act,
+                            range_of(0), bytes_[k + 1] ? std::optional(ranges_[k + 1]) : std::nullopt,
+                            node.inputs.size() > 1 ? range_of(1) : ops::Quantisation{});
   }
   last_reader_[static_cast<std::size_t>(graph_.output)] = graph_.nodes.size();
 }

@@ -15,6 +15,7 @@
 
 #include "nn/calibration.h"
 #include "nn/graph.h"
+#include "nn/int8_weights.h"
 #include "ops/packed_conv2d_i8.h"
 
 namespace limbeck::nn {
@@ -23,10 +24,11 @@ namespace limbeck::nn {
 /// Shapes: input [N, C, H, W], any
 /// Types:  takes f32, gives f32 (class ids: i64)
 /// Error:  that of 8 bits; `limbeck calibrate` measures it. The same bits for any number of threads.
-/// Throws: as run() of nn/graph.h; ranges of another network; taps.
+/// Throws: as run() of nn/graph.h; ranges or weights of another network; taps.
 class Int8Plan {
  public:
-  Int8Plan(const Graph& graph, const Calibration& ranges);
+  /// With `weights`, these are used in place of the graph's rounded ones: to the bit the same if they were made of them.
+  Int8Plan(const Graph& graph, const Calibration& ranges, const Int8Weights* weights = nullptr);
 
   /// Called after every node with its value and what is kept of it; a byte value's `how` is not null.
   using Observer = std::function<void(std::size_t value, const Tensor& kept, const ops::Quantisation* how)>;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <span>
 
 #include "core/dispatch.h"
 #include "ops/conv2d_i8_kernels.h"
@@ -12,54 +13,84 @@ namespace limbeck::ops {
 namespace {
 
 constexpr const char* kName = "packed_conv2d_i8";
+constexpr float kSmallest = 1e-30F;  // of the largest weight of a filter; a smaller one is a filter of zeros
 constexpr std::int64_t kMostProducts = std::numeric_limits<std::int32_t>::max() / (255 * 127);
 
-void check_finite(const char* what, const Tensor& t) {
-  const auto* values = t.data<float>();
-  const auto* bad = std::find_if(values, values + t.numel(), [](float v) { return !std::isfinite(v); });
-  LIMBECK_CHECK(bad == values + t.numel(), kName, "the {} holds {}, expected finite numbers", what, *bad);
+void check_finite(const char* what, std::span<const float> values) {
+  const auto bad = std::find_if(values.begin(), values.end(), [](float v) { return !std::isfinite(v); });
+  LIMBECK_CHECK(bad == values.end(), kName, "the {} holds {}, expected finite numbers", what, *bad);
+}
+
+std::span<const float> floats_of(const Tensor& t) { return {t.data<float>(), static_cast<std::size_t>(t.numel())}; }
+
+void check(const FiltersI8& f) {
+  const auto filters = static_cast<std::size_t>(f.shape.size() == 4 ? f.shape[0] : 0);
+  LIMBECK_CHECK(filters > 0 && f.values.size() == static_cast<std::size_t>(f.shape.numel()) &&
+                    f.scale.size() == filters && f.bias.size() == filters,
+                kName, "{} values, {} scales and {} numbers of bias for filters {}", f.values.size(), f.scale.size(),
+                f.bias.size(), f.shape);
+  LIMBECK_CHECK(std::find(f.values.begin(), f.values.end(), std::int8_t{-128}) == f.values.end(), kName,
+                "the weight holds -128, expected -127 to 127");
+  for (const float scale : f.scale)
+    LIMBECK_CHECK(std::isfinite(scale) && scale > 0, kName, "a filter has scale {}, expected more than 0", scale);
+  check_finite("bias", f.bias);
 }
 
 }  // namespace
 
-PackedConv2dI8::PackedConv2dI8(const Tensor& w, const Tensor& b, const Conv2dOptions& options, Activation act,
-                               Quantisation x, std::optional<Quantisation> y, Quantisation residual)
-    : options_(options), act_(act), x_(x), residual_(residual), y_(y) {
-  LIMBECK_CHECK(w.defined() && w.ndim() == 4 && options.groups >= 1 && w.size(0) % options.groups == 0 && w.numel() > 0,
-                kName, "got a weight of {} with {} groups, expected [O,I/groups,KH,KW]",
-                w.defined() ? w.shape().to_string() : "nothing", options.groups);
+FiltersI8 filters_i8(const Tensor& w, const Tensor& b) {
+  LIMBECK_CHECK(w.defined() && w.ndim() == 4 && w.numel() > 0, kName, "got a weight of {}, expected [O,I/groups,KH,KW]",
+                w.defined() ? w.shape().to_string() : "nothing");
   LIMBECK_CHECK(w.dtype() == DType::kF32 && (!b.defined() || b.dtype() == DType::kF32), kName,
                 "weight is {}, expected f32 (bias too)", name_of(w.dtype()));
   LIMBECK_CHECK(!b.defined() || b.shape() == Shape({w.size(0)}), kName,
                 "bias has shape {}, expected [{}] for weight {}", b.shape(), w.size(0), w.shape());
-  const std::int64_t products = w.numel() / w.size(0);
+  const Tensor dense = w.detach().dense();
+  check_finite("weight", floats_of(dense));
+  const auto filters = static_cast<std::size_t>(w.size(0));
+  const std::size_t size = static_cast<std::size_t>(w.numel()) / filters;
+  FiltersI8 f{w.shape(), std::vector<std::int8_t>(filters * size), {}, std::vector<float>(filters, 0.0F)};
+  for (std::size_t o = 0; o < filters; ++o) {
+    const float* row = dense.data<float>() + o * size;
+    float most = 0.0F;
+    for (std::size_t i = 0; i < size; ++i) most = std::max(most, std::abs(row[i]));
+    // Below that, rounding to the smallest floats would make the scale zero or the quotients too large.
+    const float scale = most > kSmallest ? most / 127.0F : 1.0F;
+    for (std::size_t i = 0; i < size; ++i) {
+      f.values[o * size + i] =
+          static_cast<std::int8_t>(std::lrint(static_cast<double>(row[i]) / static_cast<double>(scale)));
+    }
+    f.scale.push_back(scale);
+  }
+  if (b.defined()) {
+    const Tensor bias = b.detach().dense();
+    std::copy_n(bias.data<float>(), filters, f.bias.begin());
+    check_finite("bias", f.bias);
+  }
+  return f;
+}
+
+PackedConv2dI8::PackedConv2dI8(const Tensor& w, const Tensor& b, const Conv2dOptions& options, Activation act,
+                               Quantisation x, std::optional<Quantisation> y, Quantisation residual)
+    : PackedConv2dI8(filters_i8(w, b), options, act, x, y, residual) {}
+
+PackedConv2dI8::PackedConv2dI8(const FiltersI8& filters, const Conv2dOptions& options, Activation act, Quantisation x,
+                               std::optional<Quantisation> y, Quantisation residual)
+    : shape_(filters.shape), options_(options), act_(act), x_(x), residual_(residual), y_(y), weights_(filters.values) {
+  check(filters);
+  LIMBECK_CHECK(options.groups >= 1 && shape_[0] % options.groups == 0, kName,
+                "got a weight of {} with {} groups, expected [O,I/groups,KH,KW]", shape_, options.groups);
+  const std::int64_t products = shape_.numel() / shape_[0];
   LIMBECK_CHECK(products <= kMostProducts, kName, "a result is the sum of {} products, 32 bits hold {}", products,
                 kMostProducts);
   check_quantisation(kName, x);
   check_quantisation(kName, residual);
   if (y) check_quantisation(kName, *y);
-  shape_ = w.shape();
-  set_scales(w.detach().dense(), b.defined() ? b.detach().dense() : Tensor());
-}
-
-/// Weights in 8 bits, and the numbers that the results are computed with.
-void PackedConv2dI8::set_scales(const Tensor& w, const Tensor& b) {
-  check_finite("weight", w);
-  if (b.defined()) check_finite("bias", b);
-  const auto filters = static_cast<std::size_t>(shape_[0]);
-  const auto size = static_cast<std::size_t>(w.numel()) / filters;
   const double y_scale = y_ ? static_cast<double>(y_->scale) : 1.0;
-  weights_.resize(static_cast<std::size_t>(w.numel()));
-  for (std::size_t o = 0; o < filters; ++o) {
-    const float* row = w.data<float>() + o * size;
-    float most = 0.0F;
-    for (std::size_t i = 0; i < size; ++i) most = std::max(most, std::abs(row[i]));
-    const double scale = most > 0 ? static_cast<double>(most) / 127 : 1.0;
-    for (std::size_t i = 0; i < size; ++i) {
-      weights_[o * size + i] = static_cast<std::int8_t>(std::lrint(static_cast<double>(row[i]) / scale));
-    }
-    multiplier_.push_back(static_cast<float>(static_cast<double>(x_.scale) * scale / y_scale));
-    bias_.push_back(b.defined() ? static_cast<float>(static_cast<double>(b.data<float>()[o]) / y_scale) : 0.0F);
+  for (std::size_t o = 0; o < filters.scale.size(); ++o) {
+    const double scale = static_cast<double>(x_.scale) * static_cast<double>(filters.scale[o]);
+    multiplier_.push_back(static_cast<float>(scale / y_scale));
+    bias_.push_back(static_cast<float>(static_cast<double>(filters.bias[o]) / y_scale));
   }
 }
 

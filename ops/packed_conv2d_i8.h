@@ -23,8 +23,25 @@
 
 namespace limbeck::ops {
 
+/// The filters of a convolution in 8 bits: what floats are rounded to, and what a file may hold in their place.
+/// Formula:  w[o] = s_w[o] q[o]
+/// Shapes:   w [O,I/G,KH,KW]
+struct FiltersI8 {
+  Shape shape;
+  std::vector<std::int8_t> values;  ///< q, [O][KH][KW][I/G], -127..127
+  std::vector<float> scale;         ///< s_w, [O], above 0
+  std::vector<float> bias;          ///< [O], in f32
+};
+
+/// Filters rounded to 8 bits.
+/// Formula:  s_w[o] = max |w[o]| / 127 (1 for a filter of zeros, or smaller than 1e-30), q[o] = round(w[o] / s_w[o])
+/// Shapes:   w [O,I/G,KH,KW]; b [O] or undefined, which is zero
+/// Types:    f32
+/// Throws:   another type or shape; numbers that are not finite.
+[[nodiscard]] FiltersI8 filters_i8(const Tensor& w, const Tensor& b);
+
 /// Convolution for inference in integers of 8 bits.
-/// Formula:  y = act(conv2d(x, w') + b + residual), w' = s_w[o] round(w / s_w[o]), s_w[o] = max |w[o]| / 127; see Note [int8 arithmetic]
+/// Formula:  y = act(conv2d(x, w') + b + residual), w' = s_w q; see filters_i8() and Note [int8 arithmetic]
 /// Shapes:   w [O,I/G,KH,KW]; b [O] or undefined
 /// Types:    w and b f32. Maps are u8; without `y` the result is f32.
 /// Error:    none against the reference: the same bits
@@ -34,6 +51,10 @@ class PackedConv2dI8 {
  public:
   PackedConv2dI8() = default;
   PackedConv2dI8(const Tensor& w, const Tensor& b, const Conv2dOptions& options, Activation act, Quantisation x,
+                 std::optional<Quantisation> y, Quantisation residual = {});
+  /// The same from filters that are rounded already.
+  /// Throws:   filters that are not as FiltersI8 says.
+  PackedConv2dI8(const FiltersI8& filters, const Conv2dOptions& options, Activation act, Quantisation x,
                  std::optional<Quantisation> y, Quantisation residual = {});
 
   /// Shapes:   x u8 [N,I,H,W]; residual u8 [N,O,OH,OW] or undefined; returns [N,O,OH,OW], u8 or f32
@@ -47,7 +68,6 @@ class PackedConv2dI8 {
 
  private:
   [[nodiscard]] bool depthwise() const noexcept;
-  void set_scales(const Tensor& w, const Tensor& b);
 
   Shape shape_;
   Conv2dOptions options_;

@@ -81,6 +81,61 @@ TEST_CASE("ranges survive being written, and a file with them computes in 8 bits
   CHECK_NOTHROW(models::load_weights(*fresh, path));
 }
 
+TEST_CASE("a file with weights in 8 bits: a third of the size, the same masks, in C too; training refuses it") {
+  const test::TempDir dir;
+  const auto model = test::random_network(eleven());
+  const nn::Calibration ranges = apps::find_ranges(*model, scenes(2), scaled());
+  const std::string plain = saved(dir, *model, apps::to_json(ranges));
+  auto metadata = apps::to_metadata(card_of(*model));
+  metadata["int8"] = apps::to_json(ranges);
+  const std::string path = (dir / "bytes.safetensors").string();
+  apps::save_int8(*model, path, metadata);
+  CHECK(std::filesystem::file_size(path) < 0.4 * static_cast<double>(std::filesystem::file_size(plain)));
+
+  const apps::LoadedModel loaded = apps::load_model(path);
+  REQUIRE(loaded.bytes.has_value());
+  const datasets::Image image = scenes(1).load(0).image;
+  const auto mask = apps::predict_mask(apps::network_of(loaded, apps::Precision::kInt8), image, scaled());
+  CHECK(mask == apps::predict_mask(apps::network_of(apps::load_model(plain), apps::Precision::kInt8), image, scaled()));
+  limbeck_model* handle = nullptr;
+  REQUIRE(limbeck_load(path.c_str(), &handle) == LIMBECK_OK);
+  std::vector<std::uint8_t> ids(48 * 56);
+  CHECK(limbeck_segment(handle, image.rgb.data(), image.rgb.size(), 48, 56, ids.data(), ids.size()) == LIMBECK_OK);
+  CHECK(ids == mask.ids);
+  limbeck_free(handle);
+  // In f32 it computes with what the bytes stand for.
+  const auto fresh = test::random_network(eleven(), 8);
+  nn::restore(test::capture(*fresh), *loaded.bytes);
+  CHECK(apps::predict_mask(apps::network_of(loaded, apps::Precision::kF32), image, scaled()) ==
+        apps::predict_mask(apps::frozen(*fresh), image, scaled()));
+  CHECK(contains(message_of([&] { static_cast<void>(models::load_weights(*fresh, path)); }),
+                 "bytes.safetensors: its weights are in 8 bits"));
+
+  // Metadata that describe another network, and damaged tensors: one error that names file and tensor.
+  const auto refused = [&](const std::map<std::string, std::string>& entries, const auto& damage) {
+    SafetensorsFile file = load_safetensors(path);
+    std::vector<NamedTensor> tensors;
+    for (auto& e : file.entries) tensors.push_back({e.name, e.tensor});
+    damage(tensors);
+    const std::string bad = (dir / "bad.safetensors").string();
+    for (const auto& [key, value] : entries) file.metadata[key] = value;
+    save_safetensors(bad, tensors, file.metadata);
+    CHECK_THROWS_AS(static_cast<void>(apps::load_model(bad)), WeightsError);
+    const std::string text = message_of([&] { static_cast<void>(apps::load_model(bad)); });
+    CHECK(contains(text, "bad.safetensors"));
+    return text;
+  };
+  const auto nothing = [](std::vector<NamedTensor>&) {};
+  CHECK(contains(refused({{"width", "64"}}, nothing), "'backbone.features.0.0.weight' has shape [16, 3, 3, 3]"));
+  CHECK(contains(refused({{"model", "deeplabv3_resnet101"}, {"width", "1"}, {"width_divisor", "8"}}, nothing),
+                 "missing"));
+  CHECK(contains(refused({}, [](auto& t) { t.erase(t.begin()); }), "is missing"));
+  CHECK(contains(refused({}, [](auto& t) { t.push_back({"more", Tensor::zeros({1})}); }), "'more' is unexpected"));
+  // A network with weights besides convolutions does not become bytes.
+  const auto classifier = test::random_network("resnet18");
+  CHECK(contains(message_of([&] { apps::save_int8(*classifier, dir / "x.safetensors", {}); }), "weights of its own"));
+}
+
 TEST_CASE("without ranges, with damaged ones or those of another network: one error that names the file") {
   const test::TempDir dir;
   const auto model = test::random_network(eleven());

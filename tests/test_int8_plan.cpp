@@ -61,7 +61,7 @@ Tensor rounded_weights(const Tensor& w) {
     float* row = y.data<float>() + o * size;
     double most = 0;
     for (std::int64_t i = 0; i < size; ++i) most = std::max(most, std::abs(static_cast<double>(row[i])));
-    const double scale = most > 0 ? most / 127 : 1;
+    const double scale = most > 0 ? static_cast<double>(static_cast<float>(most) / 127.0F) : 1;
     for (std::int64_t i = 0; i < size; ++i)
       row[i] = static_cast<float>(std::nearbyint(static_cast<double>(row[i]) / scale) * scale);
   }

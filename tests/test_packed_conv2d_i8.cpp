@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <string>
 #include <vector>
@@ -247,6 +248,16 @@ TEST_CASE("what does not fit is refused by name") {
   CHECK(contains(make(w, Tensor::full({4}, std::numeric_limits<double>::quiet_NaN())), "nan"));
   CHECK(contains(make(w, {}, {-1.0F, 0}), "scale -1"));
   CHECK(contains(make(Tensor::full({1, 8192, 3, 3}, 1), {}), "66311"));
+  const auto packed = [&](const std::function<void(ops::FiltersI8&)>& damage) {
+    ops::FiltersI8 filters = ops::filters_i8(w, {});
+    damage(filters);
+    return message_of([&] { PackedConv2dI8(filters, {}, Activation::kNone, {}, Quantisation{}); });
+  };
+  CHECK(contains(packed([](auto& f) { f.values[3] = -128; }), "holds -128"));
+  CHECK(contains(packed([](auto& f) { f.values.pop_back(); }), "11 values"));
+  CHECK(contains(packed([](auto& f) { f.scale[1] = 0; }), "scale 0"));
+  CHECK(contains(packed([](auto& f) { f.bias.clear(); }), "0 numbers of bias"));
+  CHECK(contains(packed([](auto& f) { f.shape = {4, 3}; }), "[4, 3]"));
   const PackedConv2dI8 conv(w, {}, {}, Activation::kNone, {}, Quantisation{});
   CHECK(contains(message_of([&] { static_cast<void>(conv(Tensor::full({1, 3, 2, 2}, 1.0))); }), "expected u8"));
   const Tensor x = Tensor::full({1, 3, 2, 2}, 1, DType::kU8);

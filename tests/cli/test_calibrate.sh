@@ -24,6 +24,16 @@ expect 0 "no flip, bf16" "$limbeck" eval "$file" -c "$config" eval.precision=bf1
 "$limbeck" predict -m "$file" -o "$work/masks1" --precision int8 -j 1 "$picture"
 same "$work/masks/val_000.png" "$work/masks1/val_000.png"
 
+# Weights in 8 bits give the same table from a smaller file.
+packed=$work/packed.safetensors
+expect 0 "on 4 pictures of scenes val" "$limbeck" calibrate "$run" -o "$packed" --count 5 --pack
+expect 0 "int8 $(sed -n 's/^int8 *//p' "$work/output" | cut -c1-20)" sh -c "'$limbeck' calibrate '$run' -o '$file' --count 5 | sed 's/^int8 */int8 /'"
+[ $(($(stat -c %s "$packed") * 2)) -lt "$(stat -c %s "$file")" ] || { failures=$((failures + 1)); echo "FAILED: $(ls -l "$packed" "$file")"; }
+expect 0 "mIoU $score" "$limbeck" eval "$packed" -c "$config" --precision int8
+expect 0 "no flip, f32" "$limbeck" eval "$packed" -c "$config"
+expect 4 "weights are in 8 bits" "$limbeck" train -c "$config" -o "$work/x" "model.init=$packed"
+expect 4 "weights are in 8 bits" "$limbeck" import "$packed" --model mobilenet_v2_seg -o "$work/x.safetensors"
+
 expect 4 "limbeck calibrate" "$limbeck" eval "$run" --precision int8
 expect 4 "limbeck calibrate" "$limbeck" predict -m "$run" -o "$work/x" --precision int8 "$picture"
 expect 2 "is 'int4', expected f32, bf16 or int8" "$limbeck" eval "$run" --precision int4
