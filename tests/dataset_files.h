@@ -3,9 +3,7 @@
 #pragma once
 
 #include <doctest/doctest.h>
-#include <unistd.h>
 
-#include <atomic>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -19,33 +17,20 @@
 #include "datasets/dataset.h"
 #include "datasets/image_io.h"
 #include "datasets/mask_io.h"
+#include "tests/harness/errors.h"
+#include "tests/harness/temp_dir.h"
 
 namespace limbeck::test {
 
 /// A folder that is removed at the end of the test.
-class TempFolder {
+class TempFolder : public TempDir {
  public:
-  TempFolder() {
-    static std::atomic<int> counter{0};
-    path_ = std::filesystem::temp_directory_path() / fmt::format("limbeck_test_{}_{}", ::getpid(), counter++);
-    std::filesystem::create_directories(path_);
-  }
-  TempFolder(const TempFolder&) = delete;
-  TempFolder& operator=(const TempFolder&) = delete;
-  ~TempFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  [[nodiscard]] const std::filesystem::path& path() const noexcept { return path_; }
   /// A path inside; its folders are created.
   [[nodiscard]] std::filesystem::path operator/(const std::string& name) const {
-    const auto p = path_ / name;
+    const auto p = path() / name;
     std::filesystem::create_directories(p.parent_path());
     return p;
   }
-
- private:
-  std::filesystem::path path_;
 };
 
 inline void write_text(const std::filesystem::path& path, const std::string& text) {
@@ -89,29 +74,11 @@ inline datasets::DatasetSpec spec_of(const char* kind, const std::filesystem::pa
   return spec;
 }
 
-/// The text of the E that `f` throws; fails the test and returns "" when it throws nothing or something else.
+/// message_of() for readers of data, whose errors are DataErrors unless said otherwise.
 template <class E = DataError, class F>
 std::string error_of(F&& f) {
-  try {
-    f();
-  } catch (const E& e) {
-    return e.what();
-  } catch (const std::exception& e) {
-    FAIL_CHECK("another exception: ", e.what());
-    return "";
-  }
-  FAIL_CHECK("nothing was thrown");
-  return "";
+  return message_of<E>(std::forward<F>(f));
 }
-
-inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
-// doctest evaluates the message of CHECK_MESSAGE a second time, under its lock; hence the copy.
-#define CHECK_CONTAINS(text, part)                                            \
-  do {                                                                        \
-    const std::string found_text = (text);                                    \
-    CHECK_MESSAGE(::limbeck::test::contains(found_text, (part)), found_text); \
-  } while (false)
 
 /// A folder of the real data, or nothing with a printed reason.
 inline std::optional<std::filesystem::path> real_data(const std::string& name) {

@@ -11,21 +11,16 @@
 #include "ops/elementwise.h"
 #include "ops/reduce.h"
 #include "tests/harness/op_case.h"
+#include "tests/harness/random_input.h"
 #include "tests/harness/temp_dir.h"
 
 using namespace limbeck;
 using models::Autoencoder;
 using models::AutoencoderOptions;
 using test::check_throws;
+using test::random_input;
 
 namespace {
-
-Tensor noise(const Shape& shape, std::uint64_t seed = 1) {
-  const Tensor t = Tensor::empty(shape);
-  Generator g(seed);
-  fill_normal_(t, g, 0.0, 1.0);
-  return t;
-}
 
 bool same_bits(const Tensor& a, const Tensor& b) {
   return a.shape() == b.shape() && a.to_vector<float>() == b.to_vector<float>();
@@ -91,7 +86,7 @@ TEST_CASE("the released form: torchdistill's widths, biases, LeakyReLU at both e
   CHECK(ae.decoder().parameter_count() == conv(10, 10) + conv(10, 21) + conv(21, 21));
   for (const bool training : {true, false}) {
     ae.train(training);
-    const Autoencoder::Result r = ae.forward(noise({2, 21, 9, 7}));
+    const Autoencoder::Result r = ae.forward(random_input({2, 21, 9, 7}));
     CHECK(r.code.shape() == Shape{2, 10, 9, 7});
     for (const Tensor& t : {r.code, r.map}) {
       double low = 0;
@@ -109,7 +104,7 @@ TEST_CASE("the released form: torchdistill's widths, biases, LeakyReLU at both e
 TEST_CASE("the paper's form: a code that is not negative, a linear reconstruction") {
   Generator g(6);
   Autoencoder ae({.channels = 8, .strides = {2, 1, 1}}, g);
-  const Autoencoder::Result r = ae.forward(noise({2, 8, 17, 12}));
+  const Autoencoder::Result r = ae.forward(random_input({2, 8, 17, 12}));
   CHECK(r.code.shape() == Shape{2, 4, 9, 6});
   double lowest_code = 1;
   double lowest_map = 1;
@@ -121,9 +116,9 @@ TEST_CASE("the paper's form: a code that is not negative, a linear reconstructio
   Tensor last = ae.state_dict().at("decoder.2.0.bias");
   ae.eval();
   const NoGradGuard off;
-  const Tensor before = ae.forward(noise({1, 8, 5, 5})).map;
+  const Tensor before = ae.forward(random_input({1, 8, 5, 5})).map;
   last.copy_(ops::add_scalar(last, 3.0));
-  const Tensor after = ae.forward(noise({1, 8, 5, 5})).map;
+  const Tensor after = ae.forward(random_input({1, 8, 5, 5})).map;
   CHECK(test::relative_error(after, ops::add_scalar(before, 3.0)) < 1e-5);
 }
 
@@ -138,7 +133,7 @@ TEST_CASE("the decoder restores every size, even and odd") {
       for (const std::int64_t w : {h, std::int64_t{37}}) {
         CAPTURE(h);
         CAPTURE(w);
-        const Tensor x = noise({1, 4, h, w});
+        const Tensor x = random_input({1, 4, h, w});
         const Tensor code = ae.encode(x);
         CHECK(code.shape() == Shape{1, 2, divided(h, strides), divided(w, strides)});
         const Tensor map = ae.decode(code, {h, w});
@@ -164,7 +159,7 @@ TEST_CASE("an autoencoder learns: the reconstruction error falls, every paramete
                     .strides = released ? std::array<std::int64_t, 3>{1, 1, 1} : std::array<std::int64_t, 3>{2, 1, 1},
                     .released_code = released},
                    g);
-    const Tensor x = noise({4, 6, 9, 9}, 4);
+    const Tensor x = random_input({4, 6, 9, 9}, 4);
     std::vector<nn::ParameterGroup> groups(1);
     groups[0].params = ae.named_parameters();
     const auto sgd = nn::make_optimizer({.name = "sgd", .momentum = 0.9}, std::move(groups));
@@ -188,9 +183,9 @@ TEST_CASE("an autoencoder learns: the reconstruction error falls, every paramete
 TEST_CASE("eval is deterministic, folded and recorded passes agree") {
   Generator g(7);
   Autoencoder ae({.channels = 8, .strides = {2, 2, 1}}, g);
-  static_cast<void>(ae.forward(noise({2, 8, 13, 11}, 8)));  // running statistics that are not 0 and 1
+  static_cast<void>(ae.forward(random_input({2, 8, 13, 11}, 8)));  // running statistics that are not 0 and 1
   ae.eval();
-  const Tensor x = noise({1, 8, 13, 11}, 9);
+  const Tensor x = random_input({1, 8, 13, 11}, 9);
   const Tensor recorded = ae.forward(x).map;
   const NoGradGuard off;
   const Tensor a = ae.forward(x).map;
@@ -202,7 +197,7 @@ TEST_CASE("a file carries the options; encoder alone or both come back bit for b
   const test::TempDir dir;
   Generator g(11);
   Autoencoder ae({.channels = 6, .code = 5, .strides = {2, 2, 1}, .bn = {.eps = 1e-3, .momentum = 0.25}}, g);
-  static_cast<void>(ae.forward(noise({2, 6, 9, 9})));
+  static_cast<void>(ae.forward(random_input({2, 6, 9, 9})));
   ae.eval();
   const auto path = dir / "ae.safetensors";
   models::save_autoencoder(ae, path, {{"teacher", "deeplabv3_resnet50"}, {"channels", "a caller cannot break this"}});
@@ -218,7 +213,7 @@ TEST_CASE("a file carries the options; encoder alone or both come back bit for b
   both->eval();
   encoder->eval();
   const NoGradGuard off;
-  const Tensor x = noise({1, 6, 11, 8}, 5);
+  const Tensor x = random_input({1, 6, 11, 8}, 5);
   CHECK(same_bits(both->forward(x).map, ae.forward(x).map));
   CHECK(same_bits((*encoder)(x), ae.encode(x)));
 
@@ -274,7 +269,7 @@ TEST_CASE("impossible autoencoders and sizes are errors") {
 
 TEST_CASE("connectors: values, shapes, gradients, errors") {
   Generator g(4);
-  const Tensor x = noise({2, 3, 5, 7});
+  const Tensor x = random_input({2, 3, 5, 7});
   for (const models::ConnectorArgs& args : {models::ConnectorArgs{.in = 3, .out = 4},
                                             {.in = 3, .out = 4, .kernel = 3, .bias = true},
                                             models::ka_feature_adapter(3, 4),
@@ -286,13 +281,13 @@ TEST_CASE("connectors: values, shapes, gradients, errors") {
     bool negative = false;
     for (const float v : y.to_vector<float>()) negative = negative || v < 0;
     CHECK(negative != args.relu);
-    backward(y, noise(y.shape(), 3));
+    backward(y, random_input(y.shape(), 3));
     check_all_gradients(c);
   }
   models::ChannelMlp mlp({.in = 3, .out = 4, .hidden = 6, .kernel = 3}, g);
   const Tensor y = mlp(x);
   CHECK(y.shape() == Shape{2, 4, 5, 7});
-  backward(y, noise(y.shape(), 3));
+  backward(y, random_input(y.shape(), 3));
   check_all_gradients(mlp);
   check_throws<ConfigError>([&] { models::Connector({.in = 3, .out = 4, .kernel = 2}, g); }, {"kernel 2"});
   check_throws<ConfigError>([&] { models::Connector({.in = 3, .out = 4, .batch_norm = true, .bias = true}, g); },

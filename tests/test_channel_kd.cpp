@@ -104,12 +104,11 @@ TEST_CASE("channel_kd: as a term of a configuration") {
         "channel_kd tau=4 (sum/(N*student's C) * tau^2) adapter=conv1x1");
   CHECK(term("{loss: channel_kd, norm: spatial, tau: 2}")->forward(s, noise({2, 4, 5, 6}, 3, 2), {}).item() ==
         channel_kd(s, noise({2, 4, 5, 6}, 3, 2), {.tau = 2, .norm = ChannelKdNorm::kSpatial}).item());
-  const auto refused = [&](const std::string& text) { return error_text([&] { return term(text); }); };
-  CHECK(contains_text(refused("{loss: channel_kd, norm: none, cross_entropy_form: true}"), "only norm channel"));
-  CHECK(contains_text(refused("{loss: channel_kd, norm: spatial, adapter: conv, divide_by: student}"),
-                      "only norm channel"));
-  CHECK(contains_text(refused("{loss: channel_kd, divide_by: student}"), "without an adapter"));
-  CHECK(contains_text(refused("{loss: channel_kd, norm: position}"), "channel_mean"));
+  const auto refused = [&](const std::string& text) { return message_of([&] { return term(text); }); };
+  CHECK(contains(refused("{loss: channel_kd, norm: none, cross_entropy_form: true}"), "only norm channel"));
+  CHECK(contains(refused("{loss: channel_kd, norm: spatial, adapter: conv, divide_by: student}"), "only norm channel"));
+  CHECK(contains(refused("{loss: channel_kd, divide_by: student}"), "without an adapter"));
+  CHECK(contains(refused("{loss: channel_kd, norm: position}"), "channel_mean"));
 }
 
 TEST_CASE("channel_kd: value and gradient of the composite of generic ops, in f64") {
@@ -243,23 +242,23 @@ TEST_CASE("channel_kd: does not depend on the number of threads") {
 
 TEST_CASE("channel_kd: wrong arguments are named") {
   const Tensor s = Tensor::zeros({2, 3, 4, 5});
-  const auto shapes = error_text([&] { return channel_kd(s, Tensor::zeros({2, 19, 4, 5})); });
-  CHECK(contains_text(shapes, "[2, 19, 4, 5]"));
-  CHECK(contains_text(shapes, "[2, 3, 4, 5]"));
-  CHECK(contains_text(error_text([&] { return channel_kd(s, s, {.tau = 0}); }), "tau = 0"));
-  CHECK(contains_text(error_text([&] { return channel_kd(s, s, {.tau = -2}); }), "tau = -2"));
-  CHECK(contains_text(
-      error_text([&] { return channel_kd(s, s, {.cross_entropy_form = true, .norm = ChannelKdNorm::kNone}); }),
-      "norm none together with the cross-entropy form"));
-  CHECK(contains_text(
-      error_text([&] { return channel_kd(s, s, {.norm = ChannelKdNorm::kSpatial, .divide_by_channels = 2}); }),
-      "norm spatial together with a number of channels"));
+  const auto shapes = message_of([&] { return channel_kd(s, Tensor::zeros({2, 19, 4, 5})); });
+  CHECK(contains(shapes, "[2, 19, 4, 5]"));
+  CHECK(contains(shapes, "[2, 3, 4, 5]"));
+  CHECK(contains(message_of([&] { return channel_kd(s, s, {.tau = 0}); }), "tau = 0"));
+  CHECK(contains(message_of([&] { return channel_kd(s, s, {.tau = -2}); }), "tau = -2"));
+  CHECK(
+      contains(message_of([&] { return channel_kd(s, s, {.cross_entropy_form = true, .norm = ChannelKdNorm::kNone}); }),
+               "norm none together with the cross-entropy form"));
+  CHECK(
+      contains(message_of([&] { return channel_kd(s, s, {.norm = ChannelKdNorm::kSpatial, .divide_by_channels = 2}); }),
+               "norm spatial together with a number of channels"));
   const Tensor trained = Tensor::zeros({2, 3, 4, 5});
   trained.set_requires_grad(true);
-  CHECK(contains_text(error_text([&] { return channel_kd(s, trained); }), "teacher requires grad"));
-  CHECK(contains_text(error_text([&] { return channel_kd(Tensor::zeros({2, 3}), Tensor::zeros({2, 3})); }), "[2, 3]"));
-  CHECK(contains_text(error_text([&] {
-                        return channel_kd(Tensor::zeros({0, 3, 1, 1}), Tensor::zeros({0, 3, 1, 1}));
-                      }),
-                      "empty"));
+  CHECK(contains(message_of([&] { return channel_kd(s, trained); }), "teacher requires grad"));
+  CHECK(contains(message_of([&] { return channel_kd(Tensor::zeros({2, 3}), Tensor::zeros({2, 3})); }), "[2, 3]"));
+  CHECK(contains(message_of([&] {
+                   return channel_kd(Tensor::zeros({0, 3, 1, 1}), Tensor::zeros({0, 3, 1, 1}));
+                 }),
+                 "empty"));
 }

@@ -10,20 +10,15 @@
 #include "nn/tracer.h"
 #include "ops/elementwise.h"
 #include "tests/harness/op_case.h"
+#include "tests/harness/random_input.h"
 #include "tests/harness/temp_dir.h"
 
 using namespace limbeck;
 using models::Discriminator;
 using test::check_throws;
+using test::random_input;
 
 namespace {
-
-Tensor noise(const Shape& shape, std::uint64_t seed = 1) {
-  const Tensor t = Tensor::empty(shape);
-  Generator g(seed);
-  fill_normal_(t, g, 0.0, 1.0);
-  return t;
-}
 
 /// The largest singular value, by many iterations in plain loops.
 double largest_singular_value(const Tensor& weight) {
@@ -59,8 +54,8 @@ TEST_SUITE_BEGIN("discriminator");
 TEST_CASE("spectral norm brings the largest singular value to 1 and keeps it there in eval mode") {
   Generator g(3);
   nn::SpectralNormConv2d conv({.in = 6, .out = 8, .kernel = 3}, g);
-  conv.weight().detach().copy_(noise(conv.weight().shape(), 7));  // far from what u and v were made for
-  const Tensor x = noise({1, 6, 5, 5});
+  conv.weight().detach().copy_(random_input(conv.weight().shape(), 7));  // far from what u and v were made for
+  const Tensor x = random_input({1, 6, 5, 5});
   conv.train();
   for (int i = 0; i < 200; ++i) static_cast<void>(conv(x));
   const NoGradGuard off;
@@ -72,7 +67,7 @@ TEST_CASE("spectral norm brings the largest singular value to 1 and keeps it the
   CHECK(conv.u().to_vector<float>() == u);
   CHECK(conv(x).to_vector<float>() == a.to_vector<float>());
   conv.train();
-  conv.weight().detach().copy_(noise(conv.weight().shape(), 8));
+  conv.weight().detach().copy_(random_input(conv.weight().shape(), 8));
   static_cast<void>(conv(x));
   CHECK(conv.u().to_vector<float>() != u);
 }
@@ -88,19 +83,19 @@ TEST_CASE("a fresh layer is already near norm 1, without training") {
 TEST_CASE("two passes before one backward: each keeps its own singular vectors") {
   Generator g(5);
   nn::SpectralNormConv2d conv({.in = 3, .out = 4, .kernel = 3}, g);
-  conv.weight().detach().copy_(noise(conv.weight().shape(), 7));
+  conv.weight().detach().copy_(random_input(conv.weight().shape(), 7));
   const Tensor u0 = conv.u().copy();
   const Tensor v0 = conv.v().copy();
-  const Tensor x = noise({1, 3, 5, 5});
+  const Tensor x = random_input({1, 3, 5, 5});
   const Tensor first = conv(x);
-  const Tensor second = conv(noise({1, 3, 5, 5}, 2));
-  backward(first, noise(first.shape(), 9));
+  const Tensor second = conv(random_input({1, 3, 5, 5}, 2));
+  backward(first, random_input(first.shape(), 9));
   const Tensor together = conv.weight().grad();
   conv.zero_grad();
   conv.u().copy_(u0);
   conv.v().copy_(v0);
   const Tensor alone = conv(x);
-  backward(alone, noise(first.shape(), 9));
+  backward(alone, random_input(first.shape(), 9));
   CHECK(conv.weight().grad().to_vector<float>() == together.to_vector<float>());
   CHECK(second.requires_grad());
 }
@@ -110,13 +105,13 @@ TEST_CASE("the weight is normalised in f32 under autocast") {
   nn::SpectralNormConv2d conv({.in = 3, .out = 4, .kernel = 3}, g);
   const AutocastGuard low;
   CHECK(nn::spectral_normalize(conv.weight(), conv.u(), conv.v(), 1).dtype() == DType::kF32);
-  CHECK(conv(noise({1, 3, 5, 5})).dtype() == DType::kBF16);
+  CHECK(conv(random_input({1, 3, 5, 5})).dtype() == DType::kBF16);
 }
 
 TEST_CASE("self-attention starts as the identity and mixes positions afterwards") {
   Generator g(7);
   models::SelfAttention block(16, g);
-  const Tensor x = noise({2, 16, 3, 4});
+  const Tensor x = random_input({2, 16, 3, 4});
   CHECK(block(x).to_vector<float>() == x.to_vector<float>());
   block.state_dict().at("gamma").fill_(0.5);
   const Tensor y = block(x);
@@ -160,10 +155,10 @@ TEST_CASE("every parameter of the discriminator gets a gradient; eval repeats an
   Discriminator d(4, g);
   d.state_dict().at("attn1.gamma").fill_(0.1);
   d.state_dict().at("attn2.gamma").fill_(0.1);
-  const Tensor x = noise({2, 4, 65, 65});
+  const Tensor x = random_input({2, 4, 65, 65});
   x.set_requires_grad(true);
   const Tensor y = d(x);
-  backward(y, noise(y.shape()));
+  backward(y, random_input(y.shape()));
   REQUIRE(x.grad().defined());
   for (const auto& p : d.named_parameters()) {
     CAPTURE(p.name);
@@ -187,8 +182,8 @@ TEST_CASE("the tangent of the scores is their derivative along a direction, in b
   for (const auto& [name, p] : d.named_parameters()) {
     if (name.ends_with("gamma")) p.detach().fill_(0.7);
   }
-  const Tensor x = noise({2, 4, 64, 64}, 5).copy_as(DType::kF64);
-  const Tensor v = noise({2, 4, 64, 64}, 6).copy_as(DType::kF64);
+  const Tensor x = random_input({2, 4, 64, 64}, 5).copy_as(DType::kF64);
+  const Tensor v = random_input({2, 4, 64, 64}, 6).copy_as(DType::kF64);
   const NoGradGuard off;
   const auto scores_at = [&](double h) {
     // The power iteration of a training pass would change the network between the two points.
@@ -209,7 +204,7 @@ TEST_CASE("the tangent of the scores is their derivative along a direction, in b
   }
   check_throws<Error>(
       [&] {
-        static_cast<void>(d.tangent(x, noise({1, 4, 64, 64})));
+        static_cast<void>(d.tangent(x, random_input({1, 4, 64, 64})));
       },
       {"[2, 4, 64, 64]", "[1, 4, 64, 64]"});
 }

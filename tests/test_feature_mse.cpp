@@ -38,8 +38,8 @@ TEST_CASE("feature_mse: oracles") {
                {60 * 4.01780944951, 60 * 0.365960355299, 60 * -0.00805458560537});
   check_oracle([](const Tensor& s) { return feature_mse(s, teacher_as(s), kPerPosition); },
                {3 * 4.01780944951, 3 * 0.365960355299, 3 * -0.00805458560537});
-  CHECK(contains_text(error_text([] { return feature_mse(Tensor::zeros({4}), Tensor::zeros({4}), kPerPosition); }),
-                      "[4] have no positions"));
+  CHECK(contains(message_of([] { return feature_mse(Tensor::zeros({4}), Tensor::zeros({4}), kPerPosition); }),
+                 "[4] have no positions"));
   // Of the autoencoder study: the same sum over another pair.
   const Tensor r = wave_map(0.31, 0.4, 1.0, 0.2, {2, 3, 4, 5});
   CHECK(feature_mse(r, oracle_teacher(), kMean).item() == doctest::Approx(2.35313984373).epsilon(1e-9));

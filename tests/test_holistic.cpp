@@ -13,10 +13,12 @@
 #include "ops/reduce.h"
 #include "tests/harness/oracle_maps.h"
 #include "tests/harness/temp_dir.h"
+#include "tests/harness/toy_model.h"
 
 using namespace limbeck;
 using namespace limbeck::distill;
 using limbeck::test::check_throws;
+using limbeck::test::ToyModel;
 
 TEST_SUITE_BEGIN("holistic");
 
@@ -30,32 +32,6 @@ Tensor noise(const Shape& shape, std::uint64_t seed, double mean = 0) {
   fill_normal_(t, g, mean, 1);
   return t;
 }
-
-/// One 3x3 convolution to "features" (8 channels), one 1x1 to the scores; at the size of the image.
-class Toy final : public models::Model {
- public:
-  explicit Toy(std::uint64_t seed) : generator_(seed) {
-    register_module("conv", conv_);
-    register_module("head", head_);
-    models::ModelSpec spec;
-    spec.classes = kClasses;
-    set_spec(spec);
-  }
-  models::Output forward(const Tensor& x, std::span<const std::string> taps) override {
-    models::Output out;
-    const Tensor f = ops::relu(conv_(x));
-    for (const auto& tap : taps) out.taps[tap] = f;
-    out.logits = head_(f);
-    return out;
-  }
-  [[nodiscard]] std::vector<std::string> tap_names() const override { return {"features"}; }
-  [[nodiscard]] std::vector<models::TapInfo> tap_infos() const override { return {{"features", 8, 1}}; }
-
- private:
-  Generator generator_;
-  nn::Conv2d conv_{{.in = 3, .out = 8, .kernel = 3, .padding = 1}, generator_};
-  nn::Conv2d head_{{.in = 8, .out = kClasses}, generator_};
-};
 
 std::shared_ptr<Loss> connected(const std::string& yaml, std::uint64_t seed = 7) {
   const Config config = Config::parse(yaml, "test");
@@ -224,7 +200,7 @@ TEST_CASE("structured knowledge distillation is three terms; its discriminator i
     terms.push_back(std::move(term));
   }
   config.check_all_used();
-  Distiller d(std::make_shared<Toy>(1), std::make_shared<Toy>(2), std::move(terms));
+  Distiller d(std::make_shared<ToyModel>(1), std::make_shared<ToyModel>(2), std::move(terms));
   std::vector<nn::ParameterGroup> groups(1);
   nn::assign_parameters(groups, d, [](const nn::NamedTensor&) { return 0; });
   CHECK(groups[0].params.size() == 4);  // the student's alone

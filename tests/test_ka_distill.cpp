@@ -19,11 +19,13 @@
 #include "ops/interpolate.h"
 #include "tests/harness/oracle_maps.h"
 #include "tests/harness/temp_dir.h"
+#include "tests/harness/toy_model.h"
 
 using namespace limbeck;
 using namespace limbeck::distill;
 using limbeck::test::check_throws;
 using limbeck::test::largest_magnitude;
+using limbeck::test::ToyModel;
 
 TEST_SUITE_BEGIN("ka_distill");
 
@@ -33,37 +35,6 @@ std::shared_ptr<models::Model> network(std::uint64_t seed) {
   Generator g(seed);
   return models::make_model({.name = "deeplabv3_mobilenet_v2", .classes = 3, .width = 0.25}, g);
 }
-
-/// conv - ReLU ("features") - 1x1 conv to 3 classes.
-class Toy final : public models::Model {
- public:
-  Toy(std::uint64_t seed, std::int64_t stride, std::int64_t width)
-      : generator_(seed),
-        width_(width),
-        stride_(stride),
-        conv_({.in = 3, .out = width, .kernel = 3, .stride = stride, .padding = 1}, generator_),
-        head_({.in = width, .out = 3}, generator_) {
-    register_module("conv", conv_);
-    register_module("head", head_);
-    models::ModelSpec spec;
-    spec.classes = 3;
-    set_spec(spec);
-  }
-  models::Output forward(const Tensor& x, std::span<const std::string> taps) override {
-    models::Output out;
-    const Tensor f = ops::relu(conv_(x));
-    for (const auto& tap : taps) out.taps[tap] = f;
-    out.logits = head_(f);
-    return out;
-  }
-  [[nodiscard]] std::vector<std::string> tap_names() const override { return {"features"}; }
-  [[nodiscard]] std::vector<models::TapInfo> tap_infos() const override { return {{"features", width_, stride_}}; }
-
- private:
-  Generator generator_;
-  std::int64_t width_, stride_;
-  nn::Conv2d conv_, head_;
-};
 
 Term make_term(const std::string& yaml, const char* teacher_tap) {
   const Config config = Config::parse(yaml, "test");
@@ -78,8 +49,8 @@ Term make_term(const std::string& yaml, const char* teacher_tap) {
 
 /// A student of 4 channels at stride 4, a teacher of 6 at stride 2, and an autoencoder with a code of 5 at the student's size.
 struct Set {
-  std::shared_ptr<Toy> student = std::make_shared<Toy>(1, 4, 4);
-  std::shared_ptr<Toy> teacher = std::make_shared<Toy>(2, 2, 6);
+  std::shared_ptr<ToyModel> student = std::make_shared<ToyModel>(1, 4, 4);
+  std::shared_ptr<ToyModel> teacher = std::make_shared<ToyModel>(2, 2, 6);
   test::TempDir folder;
   Tensor images = Tensor::empty({2, 3, 16, 24});
   Tensor labels = Tensor::zeros({2, 16, 24}, DType::kU8);
@@ -100,7 +71,7 @@ struct Set {
     o.teacher_code = load_teacher_code(folder / "ae.safetensors", *teacher);
     return o;
   }
-  [[nodiscard]] Tensor feature(Toy& net) const {
+  [[nodiscard]] Tensor feature(ToyModel& net) const {
     const NoGradGuard off;
     const std::vector<std::string> taps{"features"};
     return net.forward(images, taps).taps.at("features");
@@ -245,7 +216,7 @@ TEST_CASE("the encoder stays as it is while the student trains") {
 TEST_CASE("an autoencoder of another teacher, or of none, is refused") {
   Set set;
   const auto file = set.folder / "ae.safetensors";
-  Toy other(7, 2, 6);
+  ToyModel other(7, 2, 6);
   check_throws<WeightsError>([&] { static_cast<void>(load_teacher_code(file, other)); },
                              {"ae.safetensors is from another teacher", teacher_fingerprint(*set.teacher),
                               teacher_fingerprint(other), "train the autoencoder on this teacher"});

@@ -6,21 +6,12 @@
 #include "core/autocast.h"
 #include "nn/layers.h"
 #include "ops/reduce.h"
+#include "tests/harness/random_input.h"
 #include "tests/harness/temp_dir.h"
 
 using namespace limbeck;
 using test::check_throws;
-
-namespace {
-
-Tensor noise(const Shape& shape, std::uint64_t seed = 1) {
-  const Tensor t = Tensor::empty(shape);
-  Generator g(seed);
-  fill_normal_(t, g, 0.0, 1.0);
-  return t;
-}
-
-}  // namespace
+using test::random_input;
 
 TEST_SUITE_BEGIN("layers");
 
@@ -39,7 +30,7 @@ TEST_CASE("output shapes, types and multiply-adds") {
   nn::Conv2d conv({.in = 8, .out = 12, .kernel = 3, .stride = 2, .padding = 2, .dilation = 2, .groups = 4}, g);
   CHECK(conv.weight().shape() == Shape{12, 2, 3, 3});
   CHECK(conv.type() == "Conv2d 3x3 s2 d2 g4");
-  const Tensor x = noise({2, 8, 9, 11});
+  const Tensor x = random_input({2, 8, 9, 11});
   const Tensor y = conv(x);
   CHECK(y.shape() == Shape{2, 12, 5, 6});
   CHECK(conv.macs(x.shape(), y.shape()) == 2 * 12 * 5 * 6 * 2 * 9);
@@ -51,20 +42,20 @@ TEST_CASE("output shapes, types and multiply-adds") {
   CHECK(deconv.macs(x.shape(), z.shape()) == 2 * 8 * 9 * 11 * 4 * 9);
 
   nn::Linear linear({.in = 6, .out = 5}, g);
-  CHECK(linear(noise({3, 6})).shape() == Shape{3, 5});
+  CHECK(linear(random_input({3, 6})).shape() == Shape{3, 5});
   CHECK(linear.macs({3, 6}, {3, 5}) == 90);
 
   nn::MaxPool2d max({.kernel = 3, .stride = 2, .padding = 1});
-  CHECK(max(noise({1, 2, 257, 129})).shape() == Shape{1, 2, 129, 65});
+  CHECK(max(random_input({1, 2, 257, 129})).shape() == Shape{1, 2, 129, 65});
   nn::MaxPool2d ceil({.kernel = 3, .stride = 2, .padding = 1, .ceil_mode = true});
-  CHECK(ceil(noise({1, 1, 256, 256})).shape() == Shape{1, 1, 129, 129});
-  CHECK(max(noise({1, 1, 256, 256})).shape() == Shape{1, 1, 128, 128});
+  CHECK(ceil(random_input({1, 1, 256, 256})).shape() == Shape{1, 1, 129, 129});
+  CHECK(max(random_input({1, 1, 256, 256})).shape() == Shape{1, 1, 128, 128});
   nn::AvgPool2d avg({.kernel = 2});
   CHECK(avg(Tensor::full({1, 1, 4, 6}, 3.0)).to_vector<float>() == std::vector<float>(6, 3.0F));
   nn::Upsample up({.scale = 2});
-  CHECK(up(noise({1, 2, 3, 4})).shape() == Shape{1, 2, 6, 8});
+  CHECK(up(random_input({1, 2, 3, 4})).shape() == Shape{1, 2, 6, 8});
   nn::Upsample sized({.size = {5, 7}, .bilinear = false});
-  CHECK(sized(noise({1, 2, 3, 4})).shape() == Shape{1, 2, 5, 7});
+  CHECK(sized(random_input({1, 2, 3, 4})).shape() == Shape{1, 2, 5, 7});
 }
 
 TEST_CASE("activations") {
@@ -94,11 +85,15 @@ TEST_CASE("batch norm keeps running statistics and counts batches while training
 
 TEST_CASE("batch norm refuses to train on a single value per channel and says what to do") {
   nn::BatchNorm2d bn(4);
-  check_throws<Error>([&] { static_cast<void>(bn(noise({1, 4, 1, 1}))); }, {"[1, 4, 1, 1]", "at least 2", "ASPP"});
+  check_throws<Error>(
+      [&] {
+        static_cast<void>(bn(random_input({1, 4, 1, 1})));
+      },
+      {"[1, 4, 1, 1]", "at least 2", "ASPP"});
   CHECK(bn.state_dict().at("num_batches_tracked").item() == 0);
-  CHECK(bn(noise({2, 4, 1, 1})).shape() == Shape{2, 4, 1, 1});
+  CHECK(bn(random_input({2, 4, 1, 1})).shape() == Shape{2, 4, 1, 1});
   bn.eval();
-  CHECK(bn(noise({1, 4, 1, 1})).shape() == Shape{1, 4, 1, 1});
+  CHECK(bn(random_input({1, 4, 1, 1})).shape() == Shape{1, 4, 1, 1});
 }
 
 TEST_CASE("dropout draws from the generator in scope, and does nothing in eval mode") {
@@ -152,7 +147,7 @@ TEST_CASE("a Sequential runs in order and names its children by number") {
   net.add_named<nn::Conv2d>("head", nn::ConvArgs{.in = 4, .out = 2}, g);
   CHECK(net.size() == 3);
   CHECK(net.named_parameters()[2].name == "head.weight");
-  const Tensor x = noise({1, 3, 6, 6});
+  const Tensor x = random_input({1, 3, 6, 6});
   const Tensor expected = net[2](net[1](net[0](x)));
   CHECK(net(x).to_vector<float>() == expected.to_vector<float>());
 }
@@ -161,7 +156,7 @@ TEST_CASE("errors carry the layer's path") {
   Generator g(1);
   nn::Sequential net;
   net.add<nn::BatchNorm2d>(3);
-  check_throws<Error>([&] { static_cast<void>(net(noise({1, 3, 1, 1}))); }, {"in 0 has a single value"});
+  check_throws<Error>([&] { static_cast<void>(net(random_input({1, 3, 1, 1}))); }, {"in 0 has a single value"});
 }
 
 TEST_CASE("impossible sizes are refused at construction") {

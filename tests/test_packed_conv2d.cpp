@@ -13,6 +13,7 @@
 #include "core/dispatch.h"
 #include "core/memory.h"
 #include "ops/conv2d_engine.h"
+#include "tests/harness/conv_problem.h"
 #include "tests/harness/errors.h"
 #include "tests/harness/op_case.h"
 
@@ -26,19 +27,14 @@ namespace {
 using ops::Activation;
 using ops::Conv2dOptions;
 using ops::PackedConv2d;
+using test::ConvProblem;
 using test::random_normal;
 using test::relative_error;
 
 // Where a processor has no matrix units, the last one stands for the tiles.
 constexpr ops::ConvEngine kEngines[] = {ops::ConvEngine::kTiles, ops::ConvEngine::kOneDnn, ops::ConvEngine::kAmx};
 
-struct Problem {
-  const char* label;
-  Shape x, w;
-  Conv2dOptions options;
-};
-
-const Problem kProblems[] = {
+const ConvProblem kProblems[] = {
     {"1x1", {2, 64, 9, 7}, {40, 64, 1, 1}, {}},
     {"1x1 stride 2", {1, 33, 9, 8}, {21, 33, 1, 1}, {.stride = {2, 2}}},
     {"first layer", {2, 3, 20, 22}, {16, 3, 7, 7}, {.stride = {2, 2}, .padding = {3, 3}}},
@@ -58,7 +54,7 @@ const Problem kProblems[] = {
 };
 
 /// act(conv + bias + residual) in f64, from inputs rounded to bf16 so that all types see the same numbers.
-Tensor expected(const Tensor& x, const Tensor& w, const Tensor& b, const Tensor& residual, const Problem& p,
+Tensor expected(const Tensor& x, const Tensor& w, const Tensor& b, const Tensor& residual, const ConvProblem& p,
                 Activation act) {
   Tensor y = ops::conv2d(x, w, b, p.options);
   auto* values = y.data<double>();
@@ -118,7 +114,7 @@ TEST_CASE("equals the composition") {
 
 TEST_CASE("f32 is f32: inputs and weights that no bf16 number holds") {
   Generator g(6);
-  for (const Problem& p : {kProblems[0], kProblems[2], kProblems[3], kProblems[12]}) {
+  for (const ConvProblem& p : {kProblems[0], kProblems[2], kProblems[3], kProblems[12]}) {
     CAPTURE(p.label);
     const Tensor x = random_normal(g, p.x).copy_as(DType::kF32);
     const Tensor w = random_normal(g, p.w).copy_as(DType::kF32);
@@ -137,7 +133,7 @@ TEST_CASE("without a bias, and with an input of another type or layout") {
   Generator g(2);
   const Tensor x = rounded(g, {1, 16, 5, 6});
   const Tensor w = rounded_weights(g, {24, 16, 3, 3});
-  const Problem p{"", {}, {}, {.padding = {1, 1}}};
+  const ConvProblem p{"", {}, {}, {.padding = {1, 1}}};
   const Tensor truth = expected(x, w, {}, {}, p, Activation::kRelu);
   const PackedConv2d packed(w.copy_as(DType::kF32), {}, p.options, Activation::kRelu, DType::kBF16);
   CHECK(relative_error(packed(x.copy_as(DType::kF32)), truth) < 2e-2);
@@ -159,7 +155,7 @@ TEST_CASE("a NaN in the input reaches the output through ReLU") {
 TEST_CASE("one object serves several input sizes") {
   Generator g(3);
   const Tensor w = rounded_weights(g, {32, 32, 3, 3});
-  const Problem p{"", {}, {}, {.padding = {1, 1}}};
+  const ConvProblem p{"", {}, {}, {.padding = {1, 1}}};
   for (const auto engine : kEngines) {
     const ops::ConvEngineGuard guard(engine);
     const PackedConv2d packed(w.copy_as(DType::kF32), {}, p.options, Activation::kNone, DType::kF32,
@@ -186,7 +182,7 @@ TEST_CASE("the reference guard gives the plain loops") {
   Generator g(5);
   const Tensor x = rounded(g, {1, 8, 6, 6});
   const Tensor w = rounded_weights(g, {8, 8, 3, 3});
-  const Problem p{"", {}, {}, {.padding = {1, 1}}};
+  const ConvProblem p{"", {}, {}, {.padding = {1, 1}}};
   const ReferenceGuard guard;
   const PackedConv2d packed(w.copy_as(DType::kF32), {}, p.options, Activation::kNone, DType::kF32);
   CHECK(relative_error(packed(x.copy_as(DType::kF32)), expected(x, w, {}, {}, p, Activation::kNone)) < 1e-6);

@@ -14,6 +14,7 @@
 #include "core/parallel.h"
 #include "ops/conv2d_engine.h"
 #include "ops/conv2d_i8_kernels.h"
+#include "tests/harness/conv_problem.h"
 #include "tests/harness/errors.h"
 #include "tests/harness/op_case.h"
 
@@ -29,18 +30,13 @@ using ops::Activation;
 using ops::Conv2dOptions;
 using ops::PackedConv2dI8;
 using ops::Quantisation;
+using test::ConvProblem;
 using test::random_normal;
 
 // The last one means the matrix units where there are some.
 constexpr ops::ConvEngine kEngines[] = {ops::ConvEngine::kTiles, ops::ConvEngine::kAuto};
 
-struct Problem {
-  const char* label;
-  Shape x, w;
-  Conv2dOptions options;
-};
-
-const Problem kProblems[] = {
+const ConvProblem kProblems[] = {
     {"1x1", {2, 64, 9, 7}, {40, 64, 1, 1}, {}},
     {"1x1, odd channels", {2, 37, 9, 7}, {19, 37, 1, 1}, {}},
     {"1x1, one pixel", {1, 130, 1, 1}, {33, 130, 1, 1}, {}},
@@ -96,7 +92,7 @@ TEST_CASE("fast kernels and plain loops give the same bits: types, zero points, 
   const PoisonGuard poison;
   Generator g(1);
   const int threads = max_threads();
-  for (const Problem& p : kProblems) {
+  for (const ConvProblem& p : kProblems) {
     CAPTURE(p.label);
     const Tensor x = random_bytes(g, p.x);
     const Tensor w = random_f32(g, p.w), b = random_f32(g, {p.w[0]});
@@ -129,7 +125,7 @@ TEST_CASE("fast kernels and plain loops give the same bits: types, zero points, 
 
 TEST_CASE("the loops compute what the formula says, in f64") {
   Generator g(2);
-  for (const Problem& p : kProblems) {
+  for (const ConvProblem& p : kProblems) {
     CAPTURE(p.label);
     const Quantisation in{0.02F, 120}, out{0.05F, 131}, residual{0.03F, 90};
     const Tensor x = random_bytes(g, p.x);

@@ -91,8 +91,8 @@ TEST_CASE("softmax: autocast computes in f32") {
 }
 
 TEST_CASE("softmax: wrong inputs are named") {
-  CHECK(contains_text(error_text([] { return ops::softmax(Tensor::zeros({2, 3, 4})); }), "[2, 3, 4]"));
-  CHECK(contains_text(error_text([] { return ops::softmax(Tensor::zeros({2, 3}), SoftmaxAxis::kSpatial); }), "[2, 3]"));
-  CHECK(contains_text(error_text([] { return ops::softmax(Tensor::zeros({1, 2, 2, 2}, DType::kI32)); }), "i32"));
-  CHECK(contains_text(error_text([] { return ops::log_softmax(Tensor()); }), "log_softmax"));
+  CHECK(contains(message_of([] { return ops::softmax(Tensor::zeros({2, 3, 4})); }), "[2, 3, 4]"));
+  CHECK(contains(message_of([] { return ops::softmax(Tensor::zeros({2, 3}), SoftmaxAxis::kSpatial); }), "[2, 3]"));
+  CHECK(contains(message_of([] { return ops::softmax(Tensor::zeros({1, 2, 2, 2}, DType::kI32)); }), "i32"));
+  CHECK(contains(message_of([] { return ops::log_softmax(Tensor()); }), "log_softmax"));
 }

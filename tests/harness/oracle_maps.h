@@ -11,6 +11,7 @@
 
 #include "core/autograd.h"
 #include "core/tensor.h"
+#include "tests/harness/errors.h"
 
 namespace limbeck::test {
 
@@ -94,20 +95,6 @@ struct LossAndGradient {
     worst = std::max(worst, d);
   }
   return worst / std::max(largest_magnitude(b), 1e-300);
-}
-
-/// The text of the exception of type E that `f` throws; empty if it throws none.
-template <class E = Error, class F>
-[[nodiscard]] std::string error_text(const F& f) {
-  try {
-    (void)f();
-  } catch (const E& e) {
-    return e.what();
-  }
-  return {};
-}
-[[nodiscard]] inline bool contains_text(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
 }
 
 }  // namespace limbeck::test

@@ -11,6 +11,7 @@
 #include "models/zoo.h"
 #include "nn/graph.h"
 #include "nn/layers.h"
+#include "tests/harness/random_input.h"
 
 namespace limbeck::test {
 
@@ -38,14 +39,6 @@ inline std::shared_ptr<models::Model> random_network(const std::string& name, st
   models::ModelSpec spec{.name = name, .classes = 5};
   if (name.find("mobilenet") != std::string::npos) spec.width = 0.35;
   return random_network(spec, seed);
-}
-
-/// Standard normal numbers, f32.
-inline Tensor random_input(const Shape& shape, std::uint64_t seed) {
-  Generator g(seed);
-  const Tensor x = Tensor::empty(shape);
-  fill_normal_(x, g, 0.0, 1.0);
-  return x;
 }
 
 /// The graph from the images to the logits.
