@@ -7,9 +7,10 @@
 #include "apps/onnx_runtime.h"
 #include "core/autograd.h"
 #include "core/json.h"
+#include "core/safetensors.h"
 #include "core/torch_file.h"
 #include "datasets/convert.h"
-#include "models/weights.h"
+#include "nn/layers.h"
 #include "ops/concat.h"
 #include "ops/elementwise.h"
 #include "ops/interpolate.h"
@@ -17,6 +18,8 @@
 
 namespace limbeck::apps {
 namespace {
+
+constexpr double kUsualEps = 1e-5;
 
 nn::ResizeStep::Mode resize_mode(const ModelCard& card) {
   return card.align_corners ? nn::ResizeStep::Mode::kAlignCorners : nn::ResizeStep::Mode::kHalfPixel;
@@ -181,16 +184,35 @@ std::optional<Proof> prove_in_onnx_runtime(const std::filesystem::path& path, mo
   return total;
 }
 
-void export_weights(const std::filesystem::path& path, const models::Model& model, const ModelCard& card, bool pth) {
-  if (!pth) {
-    auto metadata = to_metadata(card);
-    metadata["exported_by"] = "limbeck " LIMBECK_VERSION;
-    models::save_weights(model, path, metadata);
+namespace {
+
+/// Parameters and buffers for batch norms with torchvision's eps: what another eps is more, the variance is more.
+nn::StateDict with_usual_eps(models::Model& model) {
+  nn::StateDict state = model.state_dict();
+  for (const auto& m : model.named_modules()) {
+    const auto* bn = dynamic_cast<const nn::BatchNorm2d*>(m.module);
+    if (bn == nullptr || bn->eps() == kUsualEps) continue;
+    Tensor& variance = state.at(m.name + ".running_var");
+    variance = ops::add_scalar(variance, bn->eps() - kUsualEps);
+  }
+  return state;
+}
+
+}  // namespace
+
+void export_weights(const std::filesystem::path& path, models::Model& model, const ModelCard& card, bool pth) {
+  std::vector<NamedTensor> tensors;
+  for (const auto& [name, tensor] : with_usual_eps(model)) tensors.push_back({name, tensor});
+  if (pth) {
+    save_torch_file(path, tensors);
     return;
   }
-  std::vector<NamedTensor> tensors;
-  for (const auto& [name, tensor] : model.state_dict()) tensors.push_back({name, tensor});
-  save_torch_file(path, tensors);
+  ModelCard usual = card;
+  usual.spec.bn_eps = kUsualEps;
+  usual.spec.head_bn_eps = 0;
+  auto metadata = to_metadata(usual);
+  metadata["exported_by"] = "limbeck " LIMBECK_VERSION;
+  save_safetensors(path, tensors, metadata);
 }
 
 }  // namespace limbeck::apps

@@ -72,7 +72,7 @@ struct Proof {
                                                          const ModelCard& card, const OnnxExport& what,
                                                          std::span<const datasets::Image> images, std::string& absent);
 
-/// Weights alone, under torchvision's names: safetensors, or a file for torch.load().
-void export_weights(const std::filesystem::path& path, const models::Model& model, const ModelCard& card, bool pth);
+/// Weights alone, under torchvision's names and for its batch norms, which have eps 1e-5: safetensors, or a file for torch.load().
+void export_weights(const std::filesystem::path& path, models::Model& model, const ModelCard& card, bool pth);
 
 }  // namespace limbeck::apps

@@ -118,8 +118,9 @@ int run(int argc, char** argv) {
   add_overrides(*eval_verb, eval);
   add_protocol(*eval_verb, eval.protocol);
   eval_verb->add_option("--split", eval.split, "part of the data set, e.g. val, test, train+val");
-  eval_verb->add_option("--precision", eval.precision,
-                        "f32, bf16, or int8 for a file of `limbeck calibrate` (default: eval.precision)");
+  eval_verb->add_option(
+      "--precision", eval.precision,
+      "f32, bf16, or int8 for a file of `limbeck calibrate` (default: eval.precision; int8 for one of --pack)");
   verbs.emplace_back(eval_verb, [&] { return run_eval(eval); });
 
   PredictArgs predict;
@@ -128,8 +129,9 @@ int run(int argc, char** argv) {
   predict_verb->add_option("--stdin", predict.frames, "WxH: segment raw RGB frames of this size from standard input");
   predict_verb->add_flag("--overlay", predict.overlay, "write pictures with the mask's colours mixed in as well");
   predict_verb->add_flag("--bf16", predict.bf16, "the same as --precision bf16");
-  predict_verb->add_option("--precision", predict.precision,
-                           "f32 (default), bf16, or int8 for a file of `limbeck calibrate`");
+  predict_verb->add_option(
+      "--precision", predict.precision,
+      "f32 (default), bf16, or int8 for a file of `limbeck calibrate` (default for one of --pack)");
   add_protocol(*predict_verb, predict.protocol);
   predict_verb->add_option("-m,--model", predict.model, "run folder, step folder or .safetensors file")->required();
   add_results(*predict_verb, predict, "folder for the masks, or - for raw ids on standard output");

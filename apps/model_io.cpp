@@ -172,12 +172,35 @@ LoadedModel load_model(const std::filesystem::path& path) {
   return loaded;
 }
 
+bool describes_itself(const std::filesystem::path& file) {
+  return !is_torch_file(file) && inspect_safetensors(file).metadata.contains("model");
+}
+
+LoadedModel load_foreign(const std::filesystem::path& file, const ModelCard& card) {
+  LoadedModel loaded;
+  loaded.file = file;
+  loaded.card = card;
+  loaded.imported_from = file.filename().string();
+  Generator unused;
+  loaded.model = models::make_model(card.spec, unused);
+  const models::WeightsReport report = models::load_weights(*loaded.model, file);
+  if (!report.fresh.empty()) {
+    fail<WeightsError>("weights", "{} does not hold a whole {}: {}", file.string(), card.spec.name, report.to_string());
+  }
+  log_info("{}: {}", file.string(), report.to_string());
+  warn_of_other_origin(report.metadata, file.string(), card.spec, card.normalisation);
+  loaded.model->eval();
+  return loaded;
+}
+
 void save_int8(models::Model& model, const std::filesystem::path& path, std::map<std::string, std::string> metadata) {
   metadata["weights"] = "int8";
   std::vector<NamedTensor> tensors;
   for (auto& [name, tensor] : nn::to_state(nn::int8_weights(graph_of(model)))) tensors.push_back({name, tensor});
   save_safetensors(path, tensors, metadata);
 }
+
+Precision usual_precision(const LoadedModel& loaded) { return loaded.bytes ? Precision::kInt8 : Precision::kF32; }
 
 ForwardFn network_of(const LoadedModel& loaded, Precision precision) {
   if (precision != Precision::kInt8) {

@@ -49,6 +49,16 @@ struct LoadedModel {
 /// Builds the network that a run folder, step folder or .safetensors file describes and loads it strictly.
 [[nodiscard]] LoadedModel load_model(const std::filesystem::path& path);
 
+/// True for a file that load_model() reads: its metadata say what network it is for.
+[[nodiscard]] bool describes_itself(const std::filesystem::path& file);
+
+/// A network from a weight file of another project (models/weights.h), for which `card` says the rest. Every tensor must be there.
+/// Throws: WeightsError with the whole report.
+[[nodiscard]] LoadedModel load_foreign(const std::filesystem::path& file, const ModelCard& card);
+
+/// What a network computes in if nobody says: int8 for weights in 8 bits, else f32.
+[[nodiscard]] Precision usual_precision(const LoadedModel& loaded);
+
 /// Its fast way in that precision, in eval mode; see frozen(). Keeps a reference to the model.
 /// Throws WeightsError for int8 without ranges, naming the command that finds them.
 [[nodiscard]] ForwardFn network_of(const LoadedModel& loaded, Precision precision);

@@ -40,9 +40,10 @@ std::string score_text(const datasets::ClassInfo&, const ClassEvaluation& e) {
 
 }  // namespace
 
-ScoredModel score_model(const std::filesystem::path& model, const DataSettings& data, Precision precision,
+ScoredModel score_model(const std::filesystem::path& model, const DataSettings& data, std::optional<Precision> wanted,
                         const ProtocolArgs& protocol_args) {
   const LoadedModel loaded = load_model(model);
+  const Precision precision = wanted.value_or(usual_precision(loaded));
   const auto dataset = datasets::make_dataset(data.val);
   require_fitting_network(loaded.card.spec.name, dataset->target(), "eval");
   if (dataset->classes().count() != loaded.card.spec.classes) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <variant>
 
@@ -26,9 +27,9 @@ struct ScoredModel {
   [[nodiscard]] std::string text() const;
 };
 
-/// Scores `model` (run folder, step folder or weight file) on data.val.
+/// Scores `model` (run folder, step folder or weight file) on data.val, in usual_precision() unless told otherwise.
 /// Throws WeightsError when its classes are not those of the data set, ConfigError when it is a network for the other task.
 [[nodiscard]] ScoredModel score_model(const std::filesystem::path& model, const DataSettings& data,
-                                      Precision precision = Precision::kF32, const ProtocolArgs& protocol = {});
+                                      std::optional<Precision> precision = {}, const ProtocolArgs& protocol = {});
 
 }  // namespace limbeck::apps

@@ -117,10 +117,13 @@ TrainInputs open_data(const Settings& settings) {
   return inputs;
 }
 
-// The architecture, the classes and the input scaling come with the weights.
+// The architecture, the classes and the input scaling come with the weights; for a file of another project the configuration names them.
 std::shared_ptr<models::Model> load_teacher(const Settings& settings, const datasets::Dataset& val) {
-  const LoadedModel loaded = load_model(settings.teacher.init);
   const auto& want = settings.teacher.spec;
+  const fs::path file = find_weights(settings.teacher.init);
+  ModelCard card{want, val.classes(), settings.data.normalisation, settings.train.align_corners};
+  if (card.spec.classes == 0) card.spec.classes = val.classes().count();
+  const LoadedModel loaded = describes_itself(file) ? load_model(file) : load_foreign(file, card);
   if (loaded.card.spec.name != want.name) {
     fail<WeightsError>("teacher", "{} holds a {}, but teacher.name is {}", loaded.file.string(), loaded.card.spec.name,
                        want.name);

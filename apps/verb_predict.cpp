@@ -157,8 +157,8 @@ std::unique_ptr<Source> source_of(const PredictArgs& args) {
   return std::make_unique<Frames>(size[0], size[1]);  // here width comes first, as video programs have it
 }
 
-Precision precision_of(const PredictArgs& args) {
-  if (args.precision.empty()) return args.bf16 ? Precision::kBF16 : Precision::kF32;
+Precision precision_of(const PredictArgs& args, const LoadedModel& loaded) {
+  if (args.precision.empty()) return args.bf16 ? Precision::kBF16 : usual_precision(loaded);
   const Precision precision = parse_precision(args.precision, "--precision");
   if (args.bf16 && precision != Precision::kBF16)
     fail<ConfigError>("predict", "--bf16 and --precision {} contradict each other", args.precision);
@@ -184,7 +184,7 @@ int run_predict(const PredictArgs& args) {
   InferenceOptions options;
   options.normalisation = datasets::Normalisation::parse(loaded.card.normalisation);
   options.align_corners = loaded.card.align_corners;
-  options.precision = precision_of(args);
+  options.precision = precision_of(args, loaded);
   options.device = device_of(*loaded.model);
   read_protocol(args.protocol, options);
   const ForwardFn network = network_of(loaded, options.precision);

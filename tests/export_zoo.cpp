@@ -63,7 +63,9 @@ apps::ModelCard card_of(const models::Model& model) {
 }
 
 void export_network(const std::string& name, const std::filesystem::path& out) {
-  const auto model = test::random_network(name);
+  models::ModelSpec spec = test::random_network(name)->spec();
+  spec.bn_eps = 1e-3;  // not torchvision's
+  const auto model = test::random_network(spec);
   const apps::ModelCard card = card_of(*model);
   const bool map = !models::is_classification(name);
   apps::OnnxExport fixed{.batch = kFixed[0],

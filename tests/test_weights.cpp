@@ -5,11 +5,15 @@
 #include <cmath>
 #include <functional>
 
+#include "apps/export.h"
 #include "apps/model_io.h"
+#include "core/autograd.h"
 #include "core/rng.h"
 #include "core/safetensors.h"
+#include "core/torch_file.h"
 #include "datasets/image_io.h"
 #include "datasets/mask_io.h"
+#include "datasets/palettes.h"
 #include "models/weights.h"
 #include "models/zoo.h"
 #include "nn/checkpoint.h"
@@ -313,3 +317,59 @@ TEST_CASE("the input scaling of a file is what its metadata say") {
 }
 
 TEST_SUITE_END();
+
+TEST_CASE("weights for torchvision's eps: the same scores without anybody saying what eps it was") {
+  models::ModelSpec spec = kSmall;
+  spec.bn_eps = 1e-3;
+  const auto model = make(spec, 3);
+  model->eval();
+  apps::ModelCard card;
+  card.spec = spec;
+  card.classes = datasets::numbered_classes(spec.classes);
+  const TempDir dir;
+  apps::export_weights(dir / "w.pth", *model, card, true);
+  apps::export_weights(dir / "w.safetensors", *model, card, false);
+  models::ModelSpec usual = spec;
+  usual.bn_eps = 1e-5;
+  const auto other = make(usual, 4);
+  static_cast<void>(load_weights(*other, dir / "w.pth"));
+  other->eval();
+  const apps::LoadedModel loaded = apps::load_model(dir / "w.safetensors");
+  CHECK(loaded.card.spec == usual);
+  Generator g(5);
+  const Tensor x = Tensor::empty({1, 3, 33, 33});
+  fill_normal_(x, g, 0, 1);
+  const NoGradGuard off;
+  const Tensor y = model->forward(x).logits;
+  CHECK(test::relative_error(other->forward(x).logits, y) < 1e-5);
+  CHECK(test::relative_error(loaded.model->forward(x).logits, y) < 1e-5);
+}
+
+TEST_CASE("a teacher's file need not describe itself, but must be whole") {
+  const auto source = make(kSmall, 3);
+  const TempDir dir;
+  std::vector<NamedTensor> tensors, backbone;
+  for (const auto& [name, tensor] : source->state_dict()) {
+    tensors.push_back({name, tensor});
+    if (name.starts_with("backbone.")) backbone.push_back({name, tensor});
+  }
+  save_torch_file(dir / "whole.pth", tensors);
+  save_safetensors(dir / "whole.safetensors", tensors);
+  save_torch_file(dir / "backbone.pth", backbone);
+  apps::ModelCard card;
+  card.spec = kSmall;
+  card.classes = datasets::numbered_classes(kSmall.classes);
+  models::save_weights(*source, dir / "own.safetensors", apps::to_metadata(card));
+  CHECK(apps::describes_itself(dir / "own.safetensors"));
+  for (const char* file : {"whole.pth", "whole.safetensors"}) {
+    CHECK_FALSE(apps::describes_itself(dir / file));
+    const apps::LoadedModel loaded = apps::load_foreign(dir / file, card);
+    CHECK(same(loaded.model->state_dict().at("backbone.features.0.0.weight"),
+               source->state_dict().at("backbone.features.0.0.weight")));
+    CHECK_FALSE(loaded.model->is_training());
+  }
+  check_throws<WeightsError>([&] { static_cast<void>(apps::load_foreign(dir / "backbone.pth", card)); },
+                             {"backbone.pth does not hold a whole", "fresh"});
+  card.spec.classes = 7;
+  check_throws<WeightsError>([&] { static_cast<void>(apps::load_foreign(dir / "whole.pth", card)); }, {"mismatched"});
+}

@@ -30,7 +30,8 @@ expect 0 "on 4 pictures of scenes val" "$limbeck" calibrate "$run" -o "$packed" 
 expect 0 "int8 $(sed -n 's/^int8 *//p' "$work/output" | cut -c1-20)" sh -c "'$limbeck' calibrate '$run' -o '$file' --count 5 | sed 's/^int8 */int8 /'"
 [ $(($(stat -c %s "$packed") * 2)) -lt "$(stat -c %s "$file")" ] || { failures=$((failures + 1)); echo "FAILED: $(ls -l "$packed" "$file")"; }
 expect 0 "mIoU $score" "$limbeck" eval "$packed" -c "$config" --precision int8
-expect 0 "no flip, f32" "$limbeck" eval "$packed" -c "$config"
+expect 0 "no flip, int8" "$limbeck" eval "$packed" -c "$config"
+expect 0 "no flip, f32" "$limbeck" eval "$packed" -c "$config" --precision f32
 expect 4 "weights are in 8 bits" "$limbeck" train -c "$config" -o "$work/x" "model.init=$packed"
 expect 4 "weights are in 8 bits" "$limbeck" import "$packed" --model mobilenet_v2_seg -o "$work/x.safetensors"
 

@@ -85,6 +85,10 @@ expect 2 "taps: logits, features.0" "$limbeck" distill -c "$work/distill.yaml" -
   'distill.terms=[{loss: channel_kd, teacher: feature}]'
 expect 2 "add a connector" "$limbeck" distill -c "$work/distill.yaml" -o "$work/x" teacher.min_miou=0 \
   'distill.terms=[{loss: channel_kd, student: head, teacher: features.3}]'
+# A teacher of another project: the configuration says what it is.
+"$limbeck" export "$run" -o "$work/teacher.pth" >/dev/null
+LIMBECK_LOG=info expect 0 "teacher.pth: " "$limbeck" distill -c "$work/distill.yaml" -o "$work/foreign" teacher.min_miou=0 "teacher.init=$work/teacher.pth" teacher.width=0.1
+expect 4 "does not fit" "$limbeck" distill -c "$work/distill.yaml" -o "$work/x" teacher.min_miou=0 "teacher.init=$work/teacher.pth" teacher.width=0.5
 expect 4 "has 12 classes, the data set 11" "$limbeck" distill -c "$work/distill.yaml" -o "$work/x" "teacher.init=$work/twelve"
 expect 4 "is no autoencoder" "$limbeck" distill -c "$work/distill.yaml" -o "$work/x" teacher.min_miou=0 "distill.autoencoder=$run"
 expect 2 "no tap 'asp'" "$limbeck" autoencoder -c "$work/code.yaml" -o "$work/x" autoencoder.tap=asp
