@@ -40,11 +40,25 @@ TensorImpl::~TensorImpl() = default;
 
 // --- construction -------------------------------------------------------------------------------------------------
 
+namespace {
+
+/// Throws where a product of sizes (strides are such products, a size of 0 taken as 1) or the number of bytes leaves 63 bits.
+void check_countable(const Shape& shape, DType dtype) {
+  auto bytes = static_cast<std::int64_t>(size_of(dtype));
+  for (const std::int64_t size : shape) {
+    LIMBECK_CHECK(size >= 0, "tensor", "negative size in shape {}", shape);
+    LIMBECK_CHECK(!__builtin_mul_overflow(bytes, std::max<std::int64_t>(size, 1), &bytes), "tensor",
+                  "shape {} of {} is too large: its bytes do not fit 63 bits", shape, name_of(dtype));
+  }
+}
+
+}  // namespace
+
 Tensor Tensor::empty_strided(const Shape& shape, const Strides& strides, DType dtype, Device device) {
   LIMBECK_CHECK(shape.size() == strides.size(), "tensor", "{} sizes but {} strides", shape.size(), strides.size());
+  check_countable(shape, dtype);
   std::int64_t last = 0;  // index of the last element
   for (std::size_t i = 0; i < shape.size(); ++i) {
-    LIMBECK_CHECK(shape[i] >= 0, "tensor", "negative size in shape {}", shape);
     last += std::max<std::int64_t>(shape[i] - 1, 0) * strides[i];
   }
   const std::size_t count = shape.numel() == 0 ? 0 : static_cast<std::size_t>(last) + 1;
@@ -53,6 +67,7 @@ Tensor Tensor::empty_strided(const Shape& shape, const Strides& strides, DType d
 }
 
 Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
+  check_countable(shape, dtype);  // before strides are computed
   return empty_strided(shape, default_strides(shape), dtype, device);
 }
 

@@ -79,26 +79,29 @@ class StorageReader {
       refuse(path_, "tensor '{}' has {} sizes and {} strides, expected equally many and at most {}", name,
              value.sizes.size(), value.strides.size(), kMaxDims);
     }
-    // The last element must lie in the storage; every product is checked before it is used.
-    std::int64_t count = 1;
+    // The last element must lie in the storage; every product is checked before it is used. A stride of 0 reaches nowhere, so the
+    // number of bytes is checked as well.
+    auto bytes = static_cast<std::int64_t>(size_of(type.dtype));
     std::int64_t last = value.offset;
     bool fits = value.offset >= 0;
     for (std::size_t i = 0; i < value.sizes.size() && fits; ++i) {
       std::int64_t reach = 0;
-      fits = value.sizes[i] >= 0 && value.strides[i] >= 0 && !__builtin_mul_overflow(count, value.sizes[i], &count) &&
+      fits = value.sizes[i] >= 0 && value.strides[i] >= 0 &&
+             !__builtin_mul_overflow(bytes, std::max<std::int64_t>(value.sizes[i], 1), &bytes) &&
              !__builtin_mul_overflow(std::max<std::int64_t>(value.sizes[i] - 1, 0), value.strides[i], &reach) &&
              !__builtin_add_overflow(last, reach, &last);
     }
-    if (!fits || (count > 0 && last >= elements.numel())) {
+    const bool empty = std::find(value.sizes.begin(), value.sizes.end(), 0) != value.sizes.end();
+    if (!fits || (!empty && last >= elements.numel())) {
       refuse(path_,
              "tensor '{}' of shape [{}] with strides [{}] at element {} reaches outside of its storage of {} elements",
              name, fmt::join(value.sizes, ", "), fmt::join(value.strides, ", "), value.offset, elements.numel());
     }
-    spend(static_cast<std::uint64_t>(count) * size_of(type.dtype), name);
+    spend(empty ? 0 : static_cast<std::uint64_t>(bytes), name);
     const Shape shape{std::span<const std::int64_t>(value.sizes)};
     const Strides strides{std::span<const std::int64_t>(value.strides)};
     Tensor out = Tensor::empty(shape, type.dtype);
-    if (count == 0) return out;
+    if (empty) return out;
     auto* data =
         static_cast<std::byte*>(elements.raw_data()) + static_cast<std::size_t>(value.offset) * size_of(type.dtype);
     copy_view({data, type.dtype, shape, strides}, out.view());

@@ -103,6 +103,19 @@ TEST_CASE("errors name what was wrong") {
   CHECK_THROWS_AS(static_cast<void>(Tensor::empty({2, -1})), Error);
 }
 
+TEST_CASE("shapes whose bytes cannot be counted are refused") {
+  constexpr std::int64_t kHuge = std::int64_t{1} << 61;
+  for (const Device device : {kCpu, kMeta}) {
+    CHECK_THROWS_WITH_AS(static_cast<void>(Tensor::empty({kHuge}, DType::kF64, device)), doctest::Contains("too large"),
+                         Error);  // 2^64 bytes, which 64 bits count as none
+    CHECK_THROWS_WITH_AS(static_cast<void>(Tensor::empty({4, kHuge, 2}, DType::kU8, device)),
+                         doctest::Contains("too large"), Error);
+    CHECK_THROWS_WITH_AS(static_cast<void>(Tensor::empty({0, kHuge, 8}, DType::kU8, device)),
+                         doctest::Contains("too large"), Error);  // its strides
+  }
+  CHECK(Tensor::empty({0, 1 << 20}, DType::kF64).numel() == 0);
+}
+
 TEST_CASE("meta tensors have a shape and no bytes") {
   const Tensor t = Tensor::empty({1024, 1024, 1024, 64}, DType::kF32, kMeta);
   CHECK(t.raw_data() == nullptr);

@@ -76,6 +76,32 @@ TEST_CASE("torch files: bombs are refused before they unpack") {
                        WeightsError);
 }
 
+TEST_CASE("torch files: a tensor without strides is refused by its bytes, however many elements it claims") {
+  using namespace std::string_literals;
+  const test::TempDir dir;
+  const auto path = dir.path() / "w.pth";
+  // A double of 2^61 elements takes 2^64 bytes, which 64 bits count as none; a byte of [0, 2^62, 3] has no stride in 63 bits.
+  const std::string huge = "\x8a\x08\x00\x00\x00\x00\x00\x00\x00\x20\x85K\x00\x85"s;
+  const std::string none =
+      "K\x00\x8a\x08\x00\x00\x00\x00\x00\x00\x00\x40K\x03\x87"
+      "K\x00K\x00K\x00\x87"s;
+  for (const auto& [type, sizes_and_strides] : {std::pair{"DoubleStorage"s, huge}, {"ByteStorage"s, none}}) {
+    CAPTURE(type);
+    const std::string object =
+        "\x80\x02}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\n"s + type +
+        "\nX\x01\x00\x00\x00kX\x03\x00\x00\x00"
+        "cpuK\x01tQK\x00"s +
+        sizes_and_strides + "tRs."s;
+    write_file_atomic(path,
+                      "\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."  // the magic number
+                      "\x80\x02M\xe9\x03."                                         // protocol 1001
+                      "\x80\x02}."s +
+                          object + "\x80\x02]X\x01\x00\x00\x00ka."s +
+                          (type == "ByteStorage" ? "\x01"s + std::string(8, '\0') : "\x01"s + std::string(15, '\0')));
+    CHECK_THROWS_WITH_AS(static_cast<void>(load_torch_file(path)), doctest::Contains("reaches outside"), WeightsError);
+  }
+}
+
 TEST_CASE("torch files: every truncation and many flipped bytes end in an error or in tensors, never in a crash") {
   const test::TempDir dir;
   Generator g(5);
