@@ -7,6 +7,9 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "apps/chart.h"
 #include "apps/cli.h"
@@ -23,6 +26,11 @@ namespace fs = std::filesystem;
 constexpr const char* kColours[] = {"#1f77b4", "#d62728", "#2ca02c", "#9467bd",
                                     "#ff7f0e", "#17becf", "#8c564b", "#7f7f7f"};
 
+/// One curve of a plot.
+struct Curve {
+  std::string name;
+  std::vector<std::pair<double, double>> points;
+};
 using Series = std::map<std::string, Curve>;
 
 /// All numbers of metrics.jsonl by key, over "iter".
@@ -44,32 +52,7 @@ Series read_series(const fs::path& file) {
   return series;
 }
 
-void add_plot(std::string& page, const std::string& title, const Series& series,
-              const std::function<bool(const std::string&)>& wanted) {
-  std::vector<Curve> curves;
-  for (const auto& [name, curve] : series) {
-    if (wanted(name)) curves.push_back(curve);
-  }
-  if (!curves.empty()) page += svg_plot(title, curves);
-}
-
-std::string facts_table(const nlohmann::json& facts) {
-  std::string table = "<table>\n";
-  for (const auto& [key, value] : facts.items()) {
-    std::string text;
-    if (value.is_array()) {
-      for (const auto& item : value)
-        text += html_escape(item.is_string() ? item.get<std::string>() : item.dump()) + "<br>";
-    } else {
-      text = html_escape(value.is_string() ? value.get<std::string>() : value.dump());
-    }
-    table += fmt::format("<tr><th>{}</th><td>{}</td></tr>\n", html_escape(key), text);
-  }
-  return table + "</table>\n";
-}
-
-}  // namespace
-
+/// A line plot as an SVG element, with axes, grid, ticks and a legend.
 std::string svg_plot(const std::string& title, const std::vector<Curve>& curves) {
   constexpr double kWidth = 620;
   constexpr double kHeight = 260;
@@ -128,27 +111,31 @@ std::string svg_plot(const std::string& title, const std::vector<Curve>& curves)
   return s + "</svg>\n";
 }
 
-std::string svg_bars(const std::string& title, const std::vector<std::pair<std::string, double>>& bars) {
-  constexpr double kRow = 20;
-  constexpr double kWidth = 620;
-  constexpr double kLeft = 130;
-  double most = 1e-9;
-  for (const auto& [name, value] : bars) most = std::max(most, std::isfinite(value) ? value : 0.0);
-  const double height = 30 + kRow * static_cast<double>(bars.size());
-  std::string s =
-      fmt::format("<svg width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} {1}\" role=\"img\">\n", kWidth, height);
-  s += fmt::format("<text x=\"{}\" y=\"16\" class=\"title\">{}</text>\n", kLeft, html_escape(title));
-  for (std::size_t i = 0; i < bars.size(); ++i) {
-    const double y = 26 + kRow * static_cast<double>(i);
-    const double value = std::isfinite(bars[i].second) ? bars[i].second : 0.0;
-    s += fmt::format(
-        "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>"
-        "<rect x=\"{}\" y=\"{}\" width=\"{:.1f}\" height=\"14\" fill=\"{}\"/><text x=\"{:.1f}\" y=\"{}\">{:.2f}</text>\n",
-        kLeft - 6, y + 12, html_escape(bars[i].first), kLeft, y, value / most * 420, kColours[0],
-        kLeft + value / most * 420 + 5, y + 12, value);
+void add_plot(std::string& page, const std::string& title, const Series& series,
+              const std::function<bool(const std::string&)>& wanted) {
+  std::vector<Curve> curves;
+  for (const auto& [name, curve] : series) {
+    if (wanted(name)) curves.push_back(curve);
   }
-  return s + "</svg>\n";
+  if (!curves.empty()) page += svg_plot(title, curves);
 }
+
+std::string facts_table(const nlohmann::json& facts) {
+  std::string table = "<table>\n";
+  for (const auto& [key, value] : facts.items()) {
+    std::string text;
+    if (value.is_array()) {
+      for (const auto& item : value)
+        text += html_escape(item.is_string() ? item.get<std::string>() : item.dump()) + "<br>";
+    } else {
+      text = html_escape(value.is_string() ? value.get<std::string>() : value.dump());
+    }
+    table += fmt::format("<tr><th>{}</th><td>{}</td></tr>\n", html_escape(key), text);
+  }
+  return table + "</table>\n";
+}
+
+}  // namespace
 
 void write_report(const fs::path& run) {
   const auto facts = nlohmann::json::parse(read_file(run / "run.json"), nullptr, false);

@@ -10,8 +10,6 @@
 
 namespace limbeck::onednn::compat {
 
-inline constexpr bool kVersion3 = DNNL_VERSION_MAJOR >= 3;
-
 using Dims = dnnl::memory::dims;
 using Desc = dnnl::memory::desc;
 

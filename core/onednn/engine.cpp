@@ -35,10 +35,6 @@ Desc desc_of(const TensorView& view) { return strided_desc(view.shape, view.stri
 
 Desc dense_desc(const Shape& shape, DType dtype) { return strided_desc(shape, default_strides(shape), dtype); }
 
-Desc any_desc(const Shape& shape, DType dtype) {
-  return {dims_of(shape), type_of(dtype), dnnl::memory::format_tag::any};
-}
-
 Desc vector_desc(std::int64_t count, DType dtype) { return strided_desc({count}, {1}, dtype); }
 
 }  // namespace limbeck::onednn

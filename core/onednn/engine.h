@@ -27,8 +27,6 @@ using compat::ConvGeometry;
 [[nodiscard]] Desc dense_desc(const Shape& shape, DType dtype);
 /// Descriptor with given strides, e.g. the two transposed readings of a matrix.
 [[nodiscard]] Desc strided_desc(const Shape& shape, const Strides& strides, DType dtype);
-/// Descriptor whose layout oneDNN may choose (used for weights that are packed once).
-[[nodiscard]] Desc any_desc(const Shape& shape, DType dtype);
 /// A one-dimensional descriptor of `count` elements, e.g. a bias.
 [[nodiscard]] Desc vector_desc(std::int64_t count, DType dtype);
 

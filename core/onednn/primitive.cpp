@@ -36,16 +36,10 @@ Attributes& Attributes::clip(float low, float high) {
   return *this;
 }
 
-Attributes& Attributes::allow_bf16_math() {
-  bf16_math_ = true;
-  return *this;
-}
-
 dnnl::primitive_attr Attributes::build() const {
   dnnl::primitive_attr attr;
   attr.set_post_ops(post_ops_);
   attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-  if (bf16_math_) attr.set_fpmath_mode(dnnl::fpmath_mode::bf16);
   return attr;
 }
 

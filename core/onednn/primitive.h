@@ -36,13 +36,10 @@ class Attributes {
   Attributes& relu(DType result = DType::kF32);
   /// min(max(y, low), high); ReLU6 is clip(0, 6).
   Attributes& clip(float low, float high);
-  /// Lets f32 inputs be rounded to bf16 inside the primitive (faster on CPUs with bf16 units, about 3 decimal digits).
-  Attributes& allow_bf16_math();
   [[nodiscard]] dnnl::primitive_attr build() const;
 
  private:
   dnnl::post_ops post_ops_;
-  bool bf16_math_ = false;
 };
 
 /// A primitive, its memory objects and its scratchpad size. Movable, not copyable.
@@ -66,7 +63,6 @@ class Primitive {
   [[nodiscard]] bool defined() const noexcept { return static_cast<bool>(primitive_); }
   /// The descriptor given for argument `arg`.
   [[nodiscard]] Desc desc(int arg) const;
-  [[nodiscard]] std::size_t scratchpad_bytes() const noexcept { return scratchpad_bytes_; }
 
  private:
   Primitive(const dnnl::primitive& primitive, const Desc& scratchpad, std::initializer_list<ArgDesc> args);

@@ -44,7 +44,6 @@ struct Block {
 Block block;
 bool running = false;
 bool reverse_order = false;
-std::uint64_t launch_count = 0;
 
 /// Back to the scheduler; returns when it wakes this fiber.
 void yield() {
@@ -157,7 +156,6 @@ void run_block(unsigned threads) {
 }  // namespace
 
 void set_reverse_order(bool reverse) { reverse_order = reverse; }
-std::uint64_t launches() { return launch_count; }
 
 void barrier(const std::source_location& where) {
   Fiber& self = block.fibers[block.current];
@@ -192,7 +190,6 @@ void run_grid(const cudaLaunchConfig_t& config, Entry entry, void* context) {
                 config.gridDim.z);
   const DeviceAccess access;
   running = true;
-  ++launch_count;
   gridDim = config.gridDim;
   blockDim = config.blockDim;
   if (block.fibers.size() < threads) block.fibers.resize(threads);

@@ -19,8 +19,6 @@ void set_reverse_order(bool reverse);
 void set_deferred(bool deferred);
 /// What a profiler would see of this thread: "> NAME" where a range begins, "<" where the latest ends.
 [[nodiscard]] std::vector<std::string>& ranges();
-/// Kernels run since the program started.
-[[nodiscard]] std::uint64_t launches();
 
 /// Lets code of the host (the stand-ins for cuDNN and cuBLASLt) read and write device memory while it lives.
 class DeviceAccess {
