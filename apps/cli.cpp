@@ -1,7 +1,6 @@
 #include "apps/cli.h"
 
 #include <algorithm>
-#include <charconv>
 #include <filesystem>
 #include <string_view>
 #include <utility>
@@ -11,6 +10,7 @@
 #include "datasets/image_io.h"
 
 #include "core/cuda.h"
+#include "core/parse_number.h"
 
 namespace limbeck::apps {
 
@@ -82,12 +82,9 @@ std::vector<std::filesystem::path> image_files(const std::vector<std::string>& a
 
 std::array<std::int64_t, 2> parse_size(const std::string& text, const char* option, const char* expected) {
   const auto number = [&](std::string_view part) {
-    std::int64_t value = 0;
-    const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), value);
-    if (error != std::errc{} || end != part.data() + part.size() || value < 1 || value > 65536) {
-      fail<ConfigError>(option, "got '{}', expected {}", text, expected);
-    }
-    return value;
+    const auto value = parse_number<std::int64_t>(part);
+    if (!value || *value < 1 || *value > 65536) fail<ConfigError>(option, "got '{}', expected {}", text, expected);
+    return *value;
   };
   const std::string_view all = text;
   const auto x = all.find('x');
@@ -103,12 +100,11 @@ void read_protocol(const ProtocolArgs& args, InferenceOptions& options) {
   if (!scales.empty()) options.scales.clear();
   for (std::size_t begin = 0; begin < scales.size();) {
     const std::size_t end = std::min(scales.find(',', begin), scales.size());
-    double value = 0;
-    const auto [stop, error] = std::from_chars(scales.data() + begin, scales.data() + end, value);
-    if (error != std::errc() || stop != scales.data() + end || !(value >= 0.05 && value <= 20)) {
+    const auto value = parse_number<double>(std::string_view(scales).substr(begin, end - begin));
+    if (!value || !(*value >= 0.05 && *value <= 20)) {
       fail<ConfigError>("--scales", "got '{}', expected factors from 0.05 to 20 such as 0.75,1,1.25", scales);
     }
-    options.scales.push_back(value);
+    options.scales.push_back(*value);
     begin = end + 1;
   }
   if (!tile.empty()) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/parse_number.h"
 #include "distill/loss.h"
 #include "nn/layers.h"
 
@@ -100,11 +101,9 @@ datasets::DatasetSpec read_dataset(const Config& data, std::string split) {
     if (key == "other") {
       d.label_map_other = map.get<int>("other");
     } else {
-      try {
-        d.label_map[std::stoi(key)] = map.get<int>(key);
-      } catch (const std::logic_error&) {
-        map.reject(key, "expected a number (id in the files) or 'other'");
-      }
+      const auto id = parse_number<int>(key);
+      if (!id) map.reject(key, "expected a number (id in the files) or 'other'");
+      d.label_map[*id] = map.get<int>(key);
     }
   }
   return d;

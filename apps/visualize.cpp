@@ -1,12 +1,12 @@
 #include "apps/visualize.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <numeric>
 #include <string_view>
 
 #include "core/error.h"
+#include "core/parse_number.h"
 #include "datasets/compose.h"
 
 namespace limbeck::apps {
@@ -169,12 +169,11 @@ datasets::Image difference_map(const datasets::Mask& a, const datasets::Mask& b,
 PixelPosition parse_pixel(const std::string& text) {
   const auto middle = text.find_first_of(",x");
   const auto number = [&](std::string_view part) {
-    std::int64_t value = 0;
-    const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), value);
-    if (middle == std::string::npos || error != std::errc{} || end != part.data() + part.size() || value < 0) {
+    const auto value = parse_number<std::int64_t>(part);
+    if (middle == std::string::npos || !value || *value < 0) {
       fail<ConfigError>("--pixel", "got '{}', expected X,Y such as 120,80", text);
     }
-    return value;
+    return *value;
   };
   const std::string_view all = text;
   const std::string_view first = all.substr(0, middle);

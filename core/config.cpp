@@ -4,7 +4,6 @@
 #include "core/config.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <type_traits>
 #include <utility>
@@ -12,6 +11,7 @@
 #include "core/config_tree.h"
 #include "core/file_io.h"
 #include "core/nearest_word.h"
+#include "core/parse_number.h"
 
 namespace limbeck {
 namespace {
@@ -22,8 +22,10 @@ using Kind = ConfigNode::Kind;
 
 bool parse_integer(std::string_view text, std::int64_t& out) {
   if (!text.empty() && text.front() == '+') text.remove_prefix(1);
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
-  if (error == std::errc{} && end == text.data() + text.size()) return true;
+  if (const auto whole = parse_number<std::int64_t>(text)) {
+    out = *whole;
+    return true;
+  }
   double number = 0;  // 4e4; exact up to 2^53
   if (!parse_finite(text, number) || number != std::floor(number) || std::abs(number) > 0x1p53) return false;
   out = static_cast<std::int64_t>(number);
@@ -262,16 +264,15 @@ void Config::override_with(std::string_view assignment) {
     if (part.empty()) config_fail(place, "empty key");
     const bool last = i + 1 == parts.size();
     if (node->kind == Kind::kList) {
-      std::size_t index = 0;
-      const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), index);
-      if (error != std::errc{} || end != part.data() + part.size() || index >= node->children.size()) {
+      const auto index = parse_number<std::size_t>(part);
+      if (!index || *index >= node->children.size()) {
         config_fail(
             place, fmt::format("'{}' is no entry of a list of {} (from {})", part, node->children.size(), node->place));
       }
       if (last) {
-        node->children[index] = std::move(value);
+        node->children[*index] = std::move(value);
       } else {
-        node = node->children[index].get();
+        node = node->children[*index].get();
       }
       continue;
     }

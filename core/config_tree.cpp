@@ -10,13 +10,13 @@
 #include <yaml-cpp/mark.h>
 #include <yaml-cpp/parser.h>
 
-#include <charconv>
 #include <cmath>
 #include <functional>
 #include <map>
 #include <sstream>
 #include <unordered_map>
 
+#include "core/parse_number.h"
 #include "core/utf8.h"
 
 namespace limbeck {
@@ -47,8 +47,10 @@ std::string config_shown(std::string_view text) {
 
 bool parse_finite(std::string_view text, double& out) {
   if (!text.empty() && text.front() == '+') text.remove_prefix(1);
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
-  return error == std::errc{} && end == text.data() + text.size() && std::isfinite(out);
+  const auto number = parse_number<double>(text);
+  if (!number || !std::isfinite(*number)) return false;
+  out = *number;
+  return true;
 }
 
 namespace {

@@ -1,6 +1,6 @@
 #include "core/device.h"
 
-#include <charconv>
+#include "core/parse_number.h"
 
 namespace limbeck {
 
@@ -18,12 +18,8 @@ Device Device::parse(std::string_view text) {
   if (text == "meta") return kMeta;
   if (text == "cuda") return {DeviceType::kCuda, 0};
   if (text.starts_with("cuda:")) {
-    int index = -1;
-    const auto digits = text.substr(5);
-    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), index);
-    if (error == std::errc{} && end == digits.data() + digits.size() && index >= 0 && index < 128) {
-      return {DeviceType::kCuda, static_cast<std::int8_t>(index)};
-    }
+    const auto index = parse_number<int>(text.substr(5));
+    if (index && *index >= 0 && *index < 128) return {DeviceType::kCuda, static_cast<std::int8_t>(*index)};
   }
   fail<ConfigError>("device", "unknown device '{}', expected cpu, cuda or cuda:N", text);
 }

@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <charconv>
 #include <cstring>
 #include <limits>
 #include <map>
 
 #include "core/error.h"
+#include "core/parse_number.h"
 
 namespace limbeck {
 namespace {
@@ -123,10 +123,9 @@ class Machine {
   }
   std::int64_t decimal(std::string_view text) const {
     if (!text.empty() && text.back() == 'L') text.remove_suffix(1);
-    std::int64_t value = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc{} || end != text.data() + text.size()) refuse("'{}' is no integer", text.substr(0, 40));
-    return value;
+    const auto value = parse_number<std::int64_t>(text);
+    if (!value) refuse("'{}' is no integer", text.substr(0, 40));
+    return *value;
   }
 
   // --- values, stack, memo ---

@@ -1,9 +1,9 @@
 // Your own data: two folders with equal file names (kind `folder`), or a list file with `image mask` per line (`list`).
 // The class names come from the configuration or from classes.txt; the meaning of the ids from ignore_index,
 // reduce_zero_label, label_map and mask_decode.
-#include <charconv>
 
 #include "core/error.h"
+#include "core/parse_number.h"
 #include "datasets/image_io.h"
 #include "datasets/palettes.h"
 #include "datasets/readers.h"
@@ -14,13 +14,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::optional<int> to_number(const std::string& text) {
-  int value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return value;
-}
-
 /// classes.txt: one class per line, `name` or `name r g b`. Names may contain spaces; fields may be split by commas.
 ClassInfo read_classes(const fs::path& path) {
   ClassInfo info;
@@ -28,7 +21,7 @@ ClassInfo read_classes(const fs::path& path) {
     std::vector<std::string> fields = line.fields;
     std::vector<int> numbers;
     while (fields.size() > 1 && numbers.size() < 3) {
-      const auto value = to_number(fields.back());
+      const auto value = parse_number<int>(fields.back());
       if (!value) break;
       if (*value < 0 || *value > 255) {
         fail<DataError>("classes", "{}:{}: colour value {} is not in 0..255", path.string(), line.number, *value);

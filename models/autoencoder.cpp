@@ -1,9 +1,8 @@
 // What this is: models/autoencoder.h.
 #include "models/autoencoder.h"
 
-#include <charconv>
-
 #include "core/json.h"
+#include "core/parse_number.h"
 #include "core/safetensors.h"
 #include "nn/fused.h"
 #include "ops/elementwise.h"
@@ -156,12 +155,10 @@ fs::path model_file(const fs::path& path) { return fs::is_directory(path) ? path
 
 template <class T>
 T number_of(const fs::path& path, std::string_view key, std::string_view text) {
-  T value{};
-  const auto result = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (result.ec != std::errc() || result.ptr != text.data() + text.size()) {
+  const auto value = parse_number<T>(text);
+  if (!value)
     fail<WeightsError>("autoencoder", "{}: metadata '{}' has '{}', expected a number", path.string(), key, text);
-  }
-  return value;
+  return *value;
 }
 
 AutoencoderOptions options_from(const fs::path& path, const std::map<std::string, std::string>& metadata) {

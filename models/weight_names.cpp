@@ -2,7 +2,6 @@
 #include "models/weight_names.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <map>
 #include <optional>
@@ -13,6 +12,7 @@
 
 #include "core/error.h"
 #include "core/file_io.h"
+#include "core/parse_number.h"
 
 namespace limbeck::models {
 namespace {
@@ -206,8 +206,7 @@ StateDict with_nested_blocks(StateDict file) {
     }
     const std::size_t digits = at + 6;
     const std::size_t dot = name.find('.', digits);
-    int index = -1;
-    std::from_chars(name.data() + digits, name.data() + std::min(dot, name.size()), index);
+    const int index = parse_number<int>(std::string_view(name).substr(digits, dot - digits)).value_or(-1);
     const auto& table = name.starts_with(prefix + "1.") ? kFirst : kBlock;
     const auto found = table.find(index);
     const std::string tail = dot == std::string::npos ? "" : name.substr(dot);

@@ -3,10 +3,10 @@
 #include "models/weights.h"
 
 #include <algorithm>
-#include <charconv>
 #include <set>
 
 #include "core/nearest_word.h"
+#include "core/parse_number.h"
 #include "core/safetensors.h"
 #include "core/torch_file.h"
 #include "models/spec_options.h"
@@ -50,11 +50,8 @@ std::string place_of(const std::string& name, const StateDict& own) {
 std::string next_sibling(const std::string& module) {
   const std::size_t dot = module.rfind('.');
   const std::size_t begin = dot == std::string::npos ? 0 : dot + 1;
-  int index = -1;
-  const char* end = module.data() + module.size();
-  const auto result = std::from_chars(module.data() + begin, end, index);
-  if (result.ec != std::errc() || result.ptr != end) return "";
-  return module.substr(0, begin) + std::to_string(index + 1);
+  const auto index = parse_number<std::uint64_t>(std::string_view(module).substr(begin));
+  return index ? module.substr(0, begin) + std::to_string(*index + 1) : "";
 }
 
 /// Rule: a folded convolution. Adds the entries of the batch norm and returns true if `module` (of the file) is one.

@@ -2,11 +2,11 @@
 #include "models/zoo.h"
 
 #include <algorithm>
-#include <charconv>
 #include <optional>
 
 #include "core/json.h"
 #include "core/nearest_word.h"
+#include "core/parse_number.h"
 #include "models/deeplab_v3.h"
 #include "models/deeplab_v3plus.h"
 #include "models/ka_student.h"
@@ -177,8 +177,10 @@ void read_value(std::string_view key, std::string_view text, T& out) {
       return;
     }
   } else {
-    const auto result = std::from_chars(text.data(), text.data() + text.size(), out);
-    if (result.ec == std::errc() && result.ptr == text.data() + text.size()) return;
+    if (const auto number = parse_number<T>(text)) {
+      out = *number;
+      return;
+    }
   }
   fail<WeightsError>("model", "metadata '{}' is '{}', expected a {}", key, text,
                      std::is_same_v<T, bool> ? "true or false" : "number");

@@ -3,11 +3,11 @@
 
 #include <algorithm>
 #include <bit>
-#include <charconv>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "core/file_io.h"
+#include "core/parse_number.h"
 
 namespace limbeck::nn {
 namespace {
@@ -119,12 +119,9 @@ void verify_file(const fs::path& directory, const Listed& listed) {
 }
 
 std::uint64_t parse_u64(const fs::path& path, const std::string& field, const std::string& text, int base) {
-  std::uint64_t value = 0;
-  const auto result = std::from_chars(text.data(), text.data() + text.size(), value, base);
-  if (result.ec != std::errc() || result.ptr != text.data() + text.size()) {
-    damaged(path, field, "'" + text + "'", "an unsigned 64-bit number");
-  }
-  return value;
+  const auto value = parse_number<std::uint64_t>(text, base);
+  if (!value) damaged(path, field, "'" + text + "'", "an unsigned 64-bit number");
+  return *value;
 }
 
 StateDict read_tensors(const fs::path& path, std::map<std::string, std::string>* metadata) {
@@ -175,10 +172,7 @@ std::vector<NamedTensor> as_list(const StateDict& dict, const std::string& prefi
 std::int64_t step_of(const std::string& name) {
   constexpr std::string_view kPrefix = "step_";
   if (!name.starts_with(kPrefix) || name.size() < kPrefix.size() + 8) return -1;
-  std::int64_t step = -1;
-  const char* end = name.data() + name.size();
-  const auto result = std::from_chars(name.data() + kPrefix.size(), end, step);
-  return result.ec == std::errc() && result.ptr == end ? step : -1;
+  return parse_number<std::int64_t>(std::string_view(name).substr(kPrefix.size())).value_or(-1);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include "core/config.h"
 #include "core/file_io.h"
 #include "core/nearest_word.h"
+#include "core/parse_number.h"
 #include "tests/harness/temp_dir.h"
 
 using namespace limbeck;
@@ -299,6 +300,18 @@ TEST_CASE("a configuration is UTF-8") {
     CAPTURE(text);
     CHECK_THROWS_AS((void)Config::parse(std::string("a: ") + text, "x.yaml"), ConfigError);
   }
+}
+
+TEST_CASE("a number is the whole text and fits its type, or there is none") {
+  CHECK(parse_number<int>("-12") == -12);
+  CHECK(parse_number<std::uint64_t>("ff", 16) == 255);
+  CHECK(parse_number<double>("2.5e-3") == 2.5e-3);
+  for (const char* text : {"", " 1", "1 ", "+1", "12 apples", "0x10", "2147483648", "1.5", "one"}) {
+    CAPTURE(text);
+    CHECK(!parse_number<int>(text));
+  }
+  CHECK(!parse_number<std::uint8_t>("-1"));
+  CHECK(!parse_number<double>("1e999"));
 }
 
 TEST_CASE("edit distance and the nearest word") {
