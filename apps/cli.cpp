@@ -69,7 +69,8 @@ void apply_overrides(Config& config, const std::vector<std::string>& overrides) 
 std::vector<std::filesystem::path> image_files(const std::vector<std::string>& arguments, const char* verb) {
   std::vector<std::filesystem::path> files;
   for (const auto& a : arguments) {
-    if (std::filesystem::is_directory(a)) {
+    std::error_code unreadable;  // is said when the file is read
+    if (std::filesystem::is_directory(a, unreadable)) {
       const auto inside = datasets::list_images(a);
       if (inside.empty()) fail<DataError>(verb, "the folder {} holds no .png, .jpg or .jpeg file", a);
       files.insert(files.end(), inside.begin(), inside.end());

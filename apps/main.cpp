@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstring>
 #include <exception>
+#include <filesystem>
 #include <functional>
 #include <new>
 #include <utility>
@@ -303,6 +304,8 @@ int main(int argc, char** argv) {
   } catch (const limbeck::Error& e) {
     limbeck::log_error("{}", e.what());
     return static_cast<int>(e.exit_code());
+  } catch (const std::filesystem::filesystem_error& e) {
+    limbeck::log_error("[file] {}: {}", e.path1().string(), e.code().message());
   } catch (const std::bad_alloc&) {
     limbeck::log_error("[limbeck] out of memory; use a smaller batch or crop, or --tile for a large picture");
   } catch (const std::exception& e) {

@@ -51,7 +51,8 @@ std::vector<fs::path> pictures_of(const PredictArgs& args) {
   std::vector<fs::path> files;
   std::size_t left_out = 0;
   for (const std::string& argument : args.images) {
-    const bool holds_results = fs::is_directory(argument) && lies_below(out, real_path(argument));
+    std::error_code unreadable;  // is said when the file is read
+    const bool holds_results = fs::is_directory(argument, unreadable) && lies_below(out, real_path(argument));
     for (const fs::path& file : image_files({argument}, "predict")) {
       if (holds_results && lies_below(real_path(file), out)) {
         ++left_out;

@@ -26,6 +26,8 @@
 #include <climits>
 #include <memory>
 #include <numeric>
+#include <set>
+#include <system_error>
 
 #include "core/error.h"
 #include "datasets/orientation.h"
@@ -218,15 +220,33 @@ bool has_image_suffix(const std::filesystem::path& path) {
   return s == ".png" || s == ".jpg" || s == ".jpeg";
 }
 
+namespace {
+
+/// `above` are the folders on the way here: a link back to one of them is not followed.
+void collect_images(const std::filesystem::path& folder, std::set<std::filesystem::path>& above,
+                    std::vector<std::filesystem::path>& found) {
+  std::error_code error, unknown;
+  const std::filesystem::path real = std::filesystem::canonical(folder, error);
+  if (!error && !above.insert(real).second) return;
+  for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+    if (it->is_directory(unknown)) {
+      collect_images(it->path(), above, found);
+    } else if (it->is_regular_file(unknown) && has_image_suffix(it->path())) {
+      found.push_back(it->path());
+    }
+  }
+  if (error) fail<DataError>("image", "cannot list {}: {}", folder.string(), error.message());
+  above.erase(real);
+}
+
+}  // namespace
+
 std::vector<std::filesystem::path> list_images(const std::filesystem::path& folder) {
-  if (!std::filesystem::is_directory(folder)) {
-    fail<DataError>("image", "{}: is not a folder", folder.string());
-  }
+  std::error_code error;
+  if (!std::filesystem::is_directory(folder, error)) fail<DataError>("image", "{}: is not a folder", folder.string());
   std::vector<std::filesystem::path> found;
-  using Options = std::filesystem::directory_options;
-  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder, Options::follow_directory_symlink)) {
-    if (entry.is_regular_file() && has_image_suffix(entry.path())) found.push_back(entry.path());
-  }
+  std::set<std::filesystem::path> above;
+  collect_images(folder, above, found);
   std::sort(found.begin(), found.end());
   return found;
 }

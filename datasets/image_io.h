@@ -32,7 +32,8 @@ void write_image(const std::filesystem::path& path, const Image& image, int qual
 /// PNG file in memory, for pictures inside reports and event files.
 [[nodiscard]] std::vector<std::uint8_t> encode_png(const Image& image);
 
-/// All pictures (.png, .jpg, .jpeg) below a folder, sorted by path. Throws DataError if it is no folder.
+/// All pictures (.png, .jpg, .jpeg) below a folder, sorted by path. Links are followed, but not in circles.
+/// Throws: DataError naming a folder that is none or cannot be listed.
 [[nodiscard]] std::vector<std::filesystem::path> list_images(const std::filesystem::path& folder);
 
 /// True for the suffixes .png, .jpg and .jpeg in any case.

@@ -1,4 +1,6 @@
 // Pictures in and out of files; the pictures that compose.h makes.
+#include <unistd.h>
+
 #include <cmath>
 
 #include "datasets/compose.h"
@@ -137,6 +139,27 @@ TEST_CASE("orientation: photos are turned, pictures of data sets are not") {
   std::string beyond = six;  // the directory lies outside
   beyond[7] = '\x7F';
   CHECK(found(with_exif(plain, beyond)) == 1);
+}
+
+TEST_CASE("image_io: pictures below a folder, through links, but not in circles") {
+  const TempFolder folder;
+  for (const char* name : {"b.png", "a/c.JPG", "a/deep/d.jpeg", "other/e.png"}) write_text(folder / name, "x");
+  write_text(folder / "a/notes.txt", "x");
+  const auto names = [&](const std::filesystem::path& from) {
+    std::string all;
+    for (const auto& path : list_images(from)) all += path.lexically_relative(from).string() + " ";
+    return all;
+  };
+  CHECK(names(folder.path() / "a") == "c.JPG deep/d.jpeg ");
+  std::filesystem::create_directory_symlink(folder.path() / "other", folder.path() / "a" / "link");
+  std::filesystem::create_directory_symlink(folder.path(), folder.path() / "a" / "deep" / "up");
+  CHECK(names(folder.path() / "a") == "c.JPG deep/d.jpeg deep/up/b.png deep/up/other/e.png link/e.png ");
+  CHECK_CONTAINS(error_of([&] { (void)list_images(folder.path() / "b.png"); }), "b.png: is not a folder");
+  if (::geteuid() != 0) {  // the superuser may list everything
+    std::filesystem::permissions(folder.path() / "other", std::filesystem::perms::none);
+    CHECK_CONTAINS(error_of([&] { (void)list_images(folder.path()); }), "cannot list");
+    std::filesystem::permissions(folder.path() / "other", std::filesystem::perms::owner_all);
+  }
 }
 
 TEST_CASE("image_io: grey, palette, 16-bit and alpha PNG become RGB") {
