@@ -50,6 +50,7 @@ Config stored_config(const CommonArgs& args, const std::string& model) {
   if (!args.config.empty()) return load_config(args);
   namespace fs = std::filesystem;
   fs::path folder = model;
+  if (!fs::exists(folder)) fail<WeightsError>("weights", "{} does not exist", model);
   if (!fs::is_directory(folder)) folder = folder.parent_path();
   for (const fs::path& candidate : {folder / "config.yaml", folder.parent_path() / "config.yaml"}) {
     if (fs::exists(candidate)) {

@@ -13,6 +13,7 @@
 
 #include "apps/cli.h"
 #include "core/log.h"
+#include "core/nearest_word.h"
 #include "core/parallel.h"
 
 namespace {
@@ -68,12 +69,49 @@ void add_protocol(CLI::App& verb, ProtocolArgs& args) {
   verb.add_option("--overlap", args.overlap, "pixels that neighbouring tiles share (default: a quarter of the tile)");
 }
 
+/// One line that says what is wrong, with the likely word behind a typing mistake, and where to look.
+std::string usage_message(const CLI::App* app, const CLI::Error& error) {
+  const auto chosen = app->get_subcommands();
+  const CLI::App* verb = chosen.empty() ? nullptr : chosen.front();
+  std::string text = error.what();
+  const std::vector<std::string> rest = app->remaining(true);
+  // A mistyped option is also a missing one: the word that was given says more than the one that was not.
+  const auto is = [&](CLI::ExitCodes code) { return error.get_exit_code() == static_cast<int>(code); };
+  if (!rest.empty() && (is(CLI::ExitCodes::ExtrasError) || is(CLI::ExitCodes::RequiredError))) {
+    const std::string word = rest.front().substr(0, rest.front().find('='));
+    const bool option = word.starts_with('-');
+    std::vector<std::string> known;
+    if (option) {
+      for (const CLI::App* part : {app, verb}) {
+        if (part == nullptr) continue;
+        for (const CLI::Option* o : part->get_options()) {
+          for (const std::string& name : o->get_lnames()) known.push_back("--" + name);
+        }
+      }
+    } else if (verb == nullptr) {
+      for (const CLI::App* v : app->get_subcommands([](const CLI::App*) { return true; }))
+        known.push_back(v->get_name());
+    }
+    const std::string likely = nearest_word(word, known);
+    text = fmt::format("{} '{}'{}",
+                       option            ? "unknown option"
+                       : verb == nullptr ? "unknown verb"
+                                         : "unexpected argument",
+                       word, likely.empty() ? "" : ", did you mean '" + likely + "'?");
+  } else if (verb == nullptr && is(CLI::ExitCodes::RequiredError)) {
+    text = "a verb is missing, e.g. `limbeck train`";
+  }
+  return fmt::format("error: {}\n`limbeck{} --help` lists what there is\n", text,
+                     verb == nullptr ? "" : " " + verb->get_name());
+}
+
 int run(int argc, char** argv) {
   CLI::App app{"limbeck distils big segmentation networks into small ones"};
   app.require_subcommand(1);
-  app.failure_message(CLI::FailureMessage::simple);
+  app.failure_message(usage_message);
   int threads = 0;
-  app.add_option("-j,--threads", threads, "threads of the compute kernels (default: OMP_NUM_THREADS or all cores)");
+  app.add_option("-j,--threads", threads, "threads of the compute kernels (default: OMP_NUM_THREADS or all cores)")
+      ->check(CLI::Range(1, 4096));
   app.fallthrough();
   // What each verb does once all arguments are known.
   std::vector<std::pair<CLI::App*, std::function<int()>>> verbs;
@@ -143,7 +181,8 @@ int run(int argc, char** argv) {
       app.add_subcommand("calibrate", "prepare a trained network for int8, and say what that costs in mIoU");
   calibrate_verb->add_option("model", calibrate.model, "run folder, step folder or .safetensors file")->required();
   add_config(*calibrate_verb, calibrate);
-  add_results(*calibrate_verb, calibrate, ".safetensors file to write");
+  calibrate_verb->add_option("-o,--out", calibrate.out, ".safetensors file to write");
+  add_json(*calibrate_verb, calibrate);
   add_overrides(*calibrate_verb, calibrate);
   calibrate_verb
       ->add_option("--images", calibrate.images,
@@ -239,7 +278,9 @@ int run(int argc, char** argv) {
   export_verb->add_option("--opset", exports.opset, "ONNX operator set, 13 to 17")->capture_default_str();
   export_verb->add_flag("--keep-batch-norm", exports.keep_batch_norm, "do not fold batch norm into the convolutions");
   export_verb->add_option("--size", exports.size, "input size HxW")->capture_default_str();
-  export_verb->add_option("--batch", exports.batch, "images per run")->capture_default_str();
+  export_verb->add_option("--batch", exports.batch, "images per run")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 100000));
   export_verb->add_flag("--dynamic-batch", exports.dynamic_batch, "any number of images");
   export_verb->add_flag("--dynamic-size", exports.dynamic_size, "any height and width");
   export_verb->add_flag("--normalise", exports.normalise, "scale the input inside: the file takes RGB values 0..255");
@@ -261,11 +302,17 @@ int run(int argc, char** argv) {
   bench_verb->add_option("what", bench.what, "step")->capture_default_str();
   bench_verb->add_option("--dtype", bench.dtype, "f32 or bf16")->capture_default_str();
   bench_verb->add_option("--device", bench.device, "cpu, or cuda:N in a build with CUDA")->capture_default_str();
-  bench_verb->add_option("--batch", bench.batch, "images per step")->capture_default_str();
+  bench_verb->add_option("--batch", bench.batch, "images per step")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 100000));
   bench_verb->add_option("--size", bench.size, "input size HxW")->capture_default_str();
-  bench_verb->add_option("--classes", bench.classes, "number of classes")->capture_default_str();
-  bench_verb->add_option("--steps", bench.steps, "timed steps")->capture_default_str();
-  bench_verb->add_option("--warmup", bench.warmup, "steps before the clock starts")->capture_default_str();
+  bench_verb->add_option("--classes", bench.classes, "number of classes")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 100000));
+  bench_verb->add_option("--steps", bench.steps, "timed steps")->capture_default_str()->check(CLI::Range(1, 100000));
+  bench_verb->add_option("--warmup", bench.warmup, "steps before the clock starts")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 100000));
   bench_verb->add_flag("--cuda-graph", bench.cuda_graph, "on a GPU: record the step and time its replays");
   bench_verb->add_flag("--json", bench.json, "print JSON");
   verbs.emplace_back(bench_verb, [&] { return run_bench(bench); });

@@ -183,6 +183,9 @@ void write_report(const fs::path& run) {
 }
 
 int run_report(const std::string& run) {
+  if (!fs::exists(fs::path(run) / "run.json")) {
+    fail<ConfigError>("report", "{} is no run folder: run.json is missing", run);
+  }
   write_report(run);
   log_info("wrote {}", (fs::path(run) / "report.html").string());
   return 0;

@@ -12,17 +12,26 @@ namespace {
 
 namespace fs = std::filesystem;
 
+/// False, too, for a folder that cannot be looked into: making it says why.
+bool holds_run(const fs::path& path) {
+  std::error_code error;
+  return fs::exists(path / "config.yaml", error) ||
+         (fs::is_directory(path, error) && !nn::list_checkpoints(path).empty());
+}
+
 }  // namespace
+
+void require_new_run_dir(const fs::path& path) {
+  if (!holds_run(path)) return;
+  fail<ConfigError>(
+      "run", "{} already holds a run; continue it with --resume, replace it with --force, or choose another --out",
+      path.string());
+}
 
 void create_run_dir(const fs::path& path, bool force) {
   std::error_code error;
-  const bool used = fs::exists(path / "config.yaml") || !nn::list_checkpoints(path).empty();
-  if (used && !force) {
-    fail<ConfigError>(
-        "run", "{} already holds a run; continue it with --resume, replace it with --force, or choose another --out",
-        path.string());
-  }
-  if (used) {
+  if (!force) require_new_run_dir(path);
+  if (holds_run(path)) {
     // Only what a run writes is removed: the folder may hold files of the user's own.
     for (const auto& step : nn::list_checkpoints(path)) fs::remove_all(step);
     for (const char* name : {"best", "pictures"}) fs::remove_all(path / name);

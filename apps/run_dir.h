@@ -11,6 +11,9 @@
 
 namespace limbeck::apps {
 
+/// Throws ConfigError when `path` already holds a run (hint: --resume or --force): to be asked before long preparations.
+void require_new_run_dir(const std::filesystem::path& path);
+
 /// Makes `path` for a new run. Throws ConfigError when it already holds a run (hint: --resume or --force) and
 /// Error naming path and reason when it cannot be written.
 void create_run_dir(const std::filesystem::path& path, bool force);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/nearest_word.h"
 #include "core/parse_number.h"
 #include "distill/loss.h"
 #include "nn/layers.h"
@@ -69,9 +70,18 @@ std::vector<datasets::Rgb> read_palette(const Config& data) {
   return colours;
 }
 
+void require_known_kind(const Config& data, const std::string& kind) {
+  const auto& kinds = datasets::dataset_kinds();
+  if (std::find(kinds.begin(), kinds.end(), kind) != kinds.end()) return;
+  const std::string likely = nearest_word(kind, kinds);
+  data.reject("kind", fmt::format("unknown data set '{}'{}; known: {}", kind,
+                                  likely.empty() ? "" : ", did you mean '" + likely + "'?", fmt::join(kinds, ", ")));
+}
+
 datasets::DatasetSpec read_dataset(const Config& data, std::string split) {
   datasets::DatasetSpec d;
   d.kind = data.get<std::string>("kind");
+  require_known_kind(data, d.kind);
   d.root = data.get("root", "");
   if (d.kind != "scenes" && d.root.empty()) data.reject("root", "the folder of the data set is missing");
   d.split = std::move(split);

@@ -28,7 +28,7 @@ void set_classes(ModelSettings& model, const datasets::Dataset& data, const char
   const std::int64_t classes = data.classes().count();
   if (model.spec.classes == 0) model.spec.classes = classes;
   if (model.spec.classes != classes) {
-    fail<ConfigError>(role, "classes is {}, but the data set has {}", model.spec.classes, classes);
+    fail<ConfigError>(role, "{}.classes is {}, but the data set has {} classes", role, model.spec.classes, classes);
   }
 }
 

@@ -162,7 +162,8 @@ Opened open_split(const DatasetSpec& spec, const CheckOptions& options, std::vec
       opened.scan.missing = opened.source.missing;
     }
   } catch (const DataError& e) {
-    findings.push_back({true, "not-found", spec.split, e.what(), "check `root`, `split` and the folder names"});
+    findings.push_back(
+        {true, "not-found", spec.split, e.what(), "check `root`, the name of the split and the folders"});
   }
   opened.scan.maps = opened.source.maps;
   if (opened.source.decode == MaskDecode::kColour) {  // colours were looked up in the palette: ids are classes

@@ -244,7 +244,7 @@ void judge_split(const SplitScan& scan, const SplitReport& report, const ClassIn
                                      [&](const Finding& f) { return f.code == "not-found" && f.split == scan.name; });
   if (scan.listed == 0 && !not_found) {
     findings.push_back({true, "empty", scan.name, "no image with a mask was found",
-                        "check `split`, `image_suffix` and `label_suffix`"});
+                        "check the name of the split, `image_suffix` and `label_suffix`"});
   }
   if (scan.listed == 0) return;
   judge_ids(scan, classes.count(), findings);

@@ -216,9 +216,8 @@ Loader::Loader(std::shared_ptr<const Dataset> dataset, LoaderOptions options) : 
   impl_->options = options;
   impl_->per_epoch = impl_->count_batches();
   if (impl_->per_epoch < 1) {
-    fail<ConfigError>("loader", "{} samples give no batch of {} on {} processes; lower the batch size{}",
-                      impl_->dataset->size(), options.batch, options.world,
-                      options.drop_last ? " or set drop_last to false" : "");
+    fail<ConfigError>("loader", "{} samples give no full batch of {}{}; lower the batch size", impl_->dataset->size(),
+                      options.batch, options.world > 1 ? fmt::format(" on each of {} processes", options.world) : "");
   }
   impl_->ring.resize(static_cast<std::size_t>(options.workers == 0 ? 1 : options.prefetch + 1));
   impl_->seek(0, 0);

@@ -151,7 +151,8 @@ void scan_list(const DatasetSpec& spec, const std::string& part, Source& source)
       return;
     }
   }
-  fail<DataError>("list", "{}: the list file is missing; check `root`, `split` or `list`", (spec.root / name).string());
+  fail<DataError>("list", "{}: the list file is missing; check `root`, `list` or the name of the split",
+                  (spec.root / name).string());
 }
 
 }  // namespace limbeck::datasets

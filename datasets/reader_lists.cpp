@@ -157,7 +157,7 @@ fs::path first_folder(const std::string& where, const std::vector<fs::path>& can
     if (fs::is_directory(c)) return c;
     tried += (tried.empty() ? "" : ", ") + c.string();
   }
-  fail<DataError>(where, "none of these folders exists: {}; check `root` and `split`", tried);
+  fail<DataError>(where, "none of these folders exists: {}; check `root` and the name of the split", tried);
 }
 
 }  // namespace limbeck::datasets

@@ -37,7 +37,8 @@ void scan_pascal_context(const DatasetSpec& spec, const std::string& part, Sourc
   const fs::path list =
       spec.list.empty() ? root / "ImageSets" / "SegmentationContext" / (part + ".txt") : fs::path(root / spec.list);
   if (!fs::is_regular_file(list)) {
-    fail<DataError>(spec.kind, "{}: the list of split '{}' is missing; check `split`", list.string(), part);
+    fail<DataError>(spec.kind, "{}: the list of split '{}' is missing; check the name of the split", list.string(),
+                    part);
   }
   for (const auto& line : read_list(list)) {
     const std::string& id = line.fields[0];

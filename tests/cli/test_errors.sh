@@ -5,10 +5,20 @@ config=$work/tiny.yaml
 tiny_config "$config"
 
 # --- usage and configuration: 2
-expect 2 "" "$limbeck"
-expect 2 "" "$limbeck" fly
+expect 2 "a verb is missing" "$limbeck"
+expect 2 "unknown verb 'fly'" "$limbeck" fly
+expect 2 "unknown verb 'trian', did you mean 'train'" "$limbeck" trian -c "$config"
+expect 2 "unknown option '--rsume', did you mean '--resume'" "$limbeck" train -c "$config" -o "$work/x" --rsume
+expect 2 "unknown option '--modle', did you mean '--model'" "$limbeck" predict --modle=x y.png
+expect 2 "--model is required" "$limbeck" predict y.png
+expect 2 "unexpected argument 'c'" "$limbeck" compare a b c
+expect 2 "--threads: Value 0 not in range 1 to 4096" "$limbeck" -j 0 summary resnet18
 expect 2 "cannot read" "$limbeck" train -c "$work/missing.yaml" -o "$work/x"
 expect 2 "no configuration" "$limbeck" train -o "$work/x"
+expect 2 "tiny.yaml: 'out': the run folder is missing; give -o DIR" "$limbeck" train -c "$config"
+expect 2 "unknown data set 'scens', did you mean 'scenes'" "$limbeck" train -c "$config" -o "$work/x" data.kind=scens
+expect 2 "24 samples give no full batch of 100" "$limbeck" train -c "$config" -o "$work/x" train.batch=100
+expect 2 "is no run folder: run.json is missing" "$limbeck" report "$work"
 expect 2 "did you mean 'batch'" "$limbeck" train -c "$config" -o "$work/x" train.bach=8
 printf 'seed: 1\nseed: 2\n' >"$work/twice.yaml"
 expect 2 "twice.yaml:2" "$limbeck" train -c "$work/twice.yaml" -o "$work/x"
@@ -16,7 +26,7 @@ expect 2 "did you mean" "$limbeck" train -c "$config" -o "$work/x" model.name=mo
 expect 2 "did you mean" "$limbeck" summary resnet81
 expect 2 "train.lr" "$limbeck" train -c "$config" -o "$work/x" train.lr=fast
 expect 2 "cuda" "$limbeck" train -c "$config" -o "$work/x" --device cuda:0
-expect 2 "classes" "$limbeck" train -c "$config" -o "$work/x" model.classes=7
+expect 2 "model.classes is 7, but the data set has 11 classes" "$limbeck" train -c "$config" -o "$work/x" model.classes=7
 [ ! -e "$work/x" ] || { failures=$((failures + 1)); echo "FAILED: a refused run left $work/x behind"; }
 
 # --- a good run to damage
@@ -59,6 +69,7 @@ expect 3 "missing.png" "$limbeck" predict -m "$run" -o "$work/masks" "$work/miss
 
 # --- weights: 4
 expect 4 "does not exist" "$limbeck" eval "$work/nowhere" -c "$config"
+expect 4 "does not exist" "$limbeck" eval "$work/nowhere"
 expect 2 "unknown key 'data.val_limt', did you mean 'val_limit'" "$limbeck" eval "$work/nowhere" -c "$config" data.val_limt=4
 expect 2 "'train.lr' has no effect here" "$limbeck" eval "$work/nowhere" -c "$config" train.lr=4
 expect 2 "unknown key 'data.rot', did you mean 'root'" "$limbeck" check-data -c "$config" data.rot=x
@@ -132,7 +143,7 @@ expect 5 "the loss is" "$limbeck" train -c "$config" -o "$work/nan" train.lr=100
 # --- the system: 1
 if [ "$(id -u)" != 0 ]; then
   mkdir "$work/locked"; chmod 500 "$work/locked"
-  expect 1 "locked" "$limbeck" train -c "$config" -o "$work/locked/run"
+  expect 1 "cannot create the folder $work/locked/run: Permission denied" "$limbeck" train -c "$config" -o "$work/locked/run"
 else
   expect 1 "/proc/limbeck" "$limbeck" train -c "$config" -o /proc/limbeck/run
 fi

@@ -65,6 +65,14 @@ expect 0 "train.precision: f32 -> bf16" "$limbeck" compare "$work/straight-f32" 
 expect 0 '"first_difference":{"step":1,"key":"loss"' "$limbeck" compare --json "$work/straight-f32" "$work/straight-bf16"
 expect 2 "is no run folder" "$limbeck" compare "$work/straight-f32" "$work"
 
+# --resume alone takes the configuration of the run folder; another one is named and then used.
+cp -r "$work/straight-f32" "$work/longer"
+LIMBECK_LOG=info expect 0 "resuming $work/longer/step_00000010 at step 10/10" "$limbeck" train -o "$work/longer" --resume
+if grep -q "another configuration" "$work/output"; then failures=$((failures + 1)); echo "FAILED: the same configuration is called another"; fi
+expect 0 "is resumed with another configuration: train.lr 0.02 -> 0.01, train.steps 10 -> 12" "$limbeck" train -o "$work/longer" --resume \
+  train.steps=12 train.lr=0.01
+[ -e "$work/longer/step_00000012" ] || { failures=$((failures + 1)); echo "FAILED: the longer run did not go on"; }
+
 # A run folder is not overwritten by accident.
 expect 2 "already holds a run" "$limbeck" train -c "$config" -o "$stopped"
 finish
