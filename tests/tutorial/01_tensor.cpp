@@ -1,6 +1,8 @@
 // Tutorial 1: tensors. What they are, how they lie in memory, when bytes are shared, which element types exist.
 //
-// Read it from top to bottom; run it with `ctest -R tutorial_01 -V`. Next: 02_autograd.cpp.
+// Read it from top to bottom; run it with `ctest --test-dir build -R tutorial_01 -V`. Next: 02_autograd.cpp.
+// Each section says a thing and then checks it: expect(condition, sentence) prints the sentence, and the program fails where it
+// is not so. Operations are in the namespace `ops`, one header per family.
 #include <vector>
 
 #include "core/tensor.h"

@@ -1,6 +1,6 @@
-// Tutorial 2: differentiation. The tape, backward, the three mistakes it protects you from, and how to check a gradient.
+// Tutorial 2: differentiation. The tape, backward, the mistakes it protects you from, and how to check a gradient.
 //
-// Run it with `ctest -R tutorial_02 -V`. Before: 01_tensor.cpp. Next: 03_op.cpp.
+// Run it with `ctest --test-dir build -R tutorial_02 -V`. Before: 01_tensor.cpp. Next: 03_op.cpp.
 #include <cmath>
 #include <vector>
 
@@ -23,7 +23,8 @@ bool has(const std::string& text, const char* part) { return text.find(part) != 
 
 void the_tape() {
   section("1. Ops leave nodes, backward walks them in reverse");
-  // A leaf is a tensor that you made. Asking for its gradient puts every op that uses it onto the tape.
+  // A leaf is a tensor that you made. Asking for its gradient puts every op that uses it onto the tape: the op leaves a
+  // Node there, which knows the op's derivative and, by its edges, the nodes that made its inputs.
   const Tensor x = Tensor::from(std::vector<float>{1, 2, 3}, {3});
   x.set_requires_grad(true);
   const Tensor y = ops::sum(ops::square(x));  // y = sum x^2, dy/dx = 2x

@@ -2,7 +2,12 @@
 // of some mobile networks. Everything an op needs is here in one file; inside the library each part has its own file,
 // named in the headings. ops/README.md tells the same story in five steps.
 //
-// Run it with `ctest -R tutorial_03 -V`. Before: 02_autograd.cpp. Next: the code of a real op, e.g. ops/dropout.*.
+// Run it with `ctest --test-dir build -R tutorial_03 -V`. Before: 02_autograd.cpp. Next: 04_module.cpp, or the
+// code of a real op, e.g. ops/dropout.*.
+//
+// Words: the contract is the comment that says what the op promises; a kernel is a plain function on memory; the glue is the
+// code between: checks, memory, choice of the kernel, tape. Autocast runs marked parts of a program in bf16; "keep" says that
+// this op then takes its input as it comes (ops/README.md).
 #include <cmath>
 #include <vector>
 
@@ -36,11 +41,15 @@ Tensor swish(const Tensor& x);
 
 // --- swish_kernels.h: plain functions on views, and the tables that name them -----------------------------------------
 
+// A TensorView is what a kernel sees of a tensor: pointer, element type, shape, strides. gy is the gradient that arrives (of
+// the output), gx the one to compute (of the input).
 using SwishFn = void(const TensorView& x, const TensorView& y);
 using SwishBackwardFn = void(const TensorView& x, const TensorView& gy, const TensorView& gx);
 
 // --- swish_ref.cpp: the formula as it stands, in double and float -------------------------------------------------------
 
+// visit_reference_dtype() calls the lambda with a float or a double, as the view's type says; visit_fast_dtype(), below, with a
+// float or a bfloat16. Only the type of `tag` counts. Another type is an error that names the op.
 template <class T>
 T logistic(T x) {
   return T(1) / (T(1) + std::exp(-x));
@@ -65,6 +74,7 @@ void swish_backward_ref(const TensorView& x, const TensorView& gy, const TensorV
 
 // --- swish_cpu.cpp: the fast version. f32 and bf16; computes in float; vector exp; all cores ----------------------------
 
+// parallel_for() splits the index range among the threads; 16384 elements are the least that is worth one.
 void swish_cpu(const TensorView& x, const TensorView& y) {
   visit_fast_dtype("swish", x.dtype, [&](auto tag) {
     using T = decltype(tag);
@@ -97,7 +107,9 @@ void swish_backward_cpu(const TensorView& x, const TensorView& gy, const TensorV
   });
 }
 
-constexpr KernelTable<SwishFn> kSwish{"swish", swish_ref, swish_cpu, nullptr};  // {name, reference, CPU, CUDA}
+// A table is called like a function, with the device and the element type in front: f64 runs the reference, f32 and bf16 the
+// kernel of the device, and a missing one is an error. The last entry is the CUDA kernel.
+constexpr KernelTable<SwishFn> kSwish{"swish", swish_ref, swish_cpu, nullptr};
 constexpr KernelTable<SwishBackwardFn> kSwishBackward{"swish", swish_backward_ref, swish_backward_cpu, nullptr};
 
 // --- swish.cpp: the glue. The node keeps what the derivative needs ------------------------------------------------------

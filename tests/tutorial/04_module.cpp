@@ -1,6 +1,6 @@
 // Tutorial 4: modules. Parameters with names, training and inference mode, freezing, weight files, folded batch norm.
 //
-// Run it with `ctest -R tutorial_04 -V`. Before: 02_autograd.cpp. Next: 05_train.cpp.
+// Run it with `ctest --test-dir build -R tutorial_04 -V`. Before: 02_autograd.cpp. Next: 05_train.cpp.
 #include <string>
 #include <vector>
 
@@ -129,7 +129,7 @@ void folding() {
   for (int i = 0; i < 5; ++i) static_cast<void>(net.forward(x));  // some statistics
   net.eval();
   // With recording on, batch norm is a pass of its own (but fused with ReLU). Without, its scale and shift are folded into
-  // the weights of the convolution: w' = w * gamma / sqrt(var + eps), and one primitive does all three steps.
+  // the weights of the convolution: w' = w * gamma / sqrt(var + eps), and one kernel does all three steps.
   const Tensor recorded = nn::conv_bn_act(net.conv, net.bn, ops::Activation::kRelu, x);
   const NoGradGuard off;
   const Tensor folded = nn::conv_bn_act(net.conv, net.bn, ops::Activation::kRelu, x);
@@ -143,7 +143,8 @@ void folding() {
 
 void networks() {
   section("5. The networks of the zoo are modules like this one");
-  // On the meta device tensors have shapes but no memory, so even ResNet-101 is free.
+  // On the meta device tensors have shapes but no memory, so even ResNet-101 is free. LayerTracer counts the multiply-adds
+  // (MACs) of the layers that run. A tap is a map inside the network, asked for by name: what distillation compares.
   const nn::ParameterDevice meta(kMeta);
   Generator g;
   const auto net = models::make_model({.name = "deeplabv3plus_resnet101", .classes = 21}, g);

@@ -1,7 +1,8 @@
 // Tutorial 6: distillation. What a student learns from a teacher's maps, pixel by pixel (KD) and channel by channel (CWD),
 // read off the gradients of maps small enough to print; then a small network that learns from a bigger one.
 //
-// Run it with `ctest -R tutorial_06 -V`. Before: 02_autograd.cpp. All losses in one table: distill/README.md.
+// Run it with `ctest --test-dir build -R tutorial_06 -V`. Before: 05_train.cpp. Next: core/README.md. All losses in one
+// table: distill/README.md. KL is the Kullback-Leibler divergence of two distributions, sum p_T (ln p_T - ln p_S).
 #include <cmath>
 #include <string>
 #include <utility>
