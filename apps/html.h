@@ -1,5 +1,5 @@
 // What this is: the bricks of self-contained HTML pages: no script, no network, pictures inside.
-// Read next: report.cpp, sweep_table.cpp, visualize_page.cpp.
+// Read next: report.cpp, sweep_table.cpp, verb_visualize.cpp.
 #pragma once
 
 #include <string>

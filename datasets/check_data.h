@@ -1,5 +1,4 @@
-// What this is: the engine of `limbeck check-data`: opens every image and mask and says in plain words what is wrong
-// and
+// What this is: the engine of `limbeck check-data`: opens every image and mask and says in plain words what is wrong and
 //   which setting or step would put it right.
 // What it is not: a repair tool; it never writes to the data set.
 // Read next: check_data.cpp (the scan), check_findings.cpp (the rules), check_report.cpp (text and JSON).
@@ -57,8 +56,7 @@ struct CheckReport {
 };
 
 /// Scans the splits; the first is taken as the training split. All specs describe the same data set.
-/// Never throws for what it is meant to report. Throws ConfigError for settings that make no sense (unknown kind,
-/// missing
+/// Never throws for what it is meant to report. Throws ConfigError for settings that make no sense (unknown kind, missing
 ///   class names); a missing folder or list becomes a finding.
 [[nodiscard]] CheckReport check_data(const std::vector<DatasetSpec>& splits, const CheckOptions& options = {});
 

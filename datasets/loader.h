@@ -62,8 +62,7 @@ class Loader {
   void start(std::int64_t epoch, std::int64_t position = 0);
 
   /// The next batch; nothing after the last one when the loader is not endless.
-  /// Throws: what a worker threw, with the name of the sample in front: DataError for bad files, and when samples of
-  /// one
+  /// Throws: what a worker threw, with the name of the sample in front: DataError for bad files, and when samples of one
   ///   batch have different sizes. The loader goes on with the following batch if called again.
   [[nodiscard]] std::optional<Batch> next();
 

@@ -1,5 +1,6 @@
-// What this is: resizing pictures (bilinear) and masks (nearest) on pixel centres, whole or only a window of the
-// result. What it is not: the differentiable resize of feature maps (ops/interpolate.h). Read next: transforms.h.
+// What this is: resizing pictures (bilinear) and masks (nearest) on pixel centres, whole or only a window of the result.
+// What it is not: the differentiable resize of feature maps (ops/interpolate.h).
+// Read next: transforms.h.
 //
 // Note [pixel centres]
 //   Output pixel s of a picture resized from `in` to `out` pixels looks at (s + 0.5) * in / out - 0.5. Masks use the

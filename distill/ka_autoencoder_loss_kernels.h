@@ -7,8 +7,8 @@
 
 namespace limbeck::distill {
 
-/// loss = the value of distill/ka_autoencoder_loss.h; greconstruction, gcode = its gradients, or undefined if not
-/// wanted. Shapes:   reconstruction, map, greconstruction [N,C,H,W]; code, gcode [N,D,h,w]; loss 0-d
+/// loss = the value of distill/ka_autoencoder_loss.h; greconstruction, gcode = its gradients, or undefined if not wanted.
+/// Shapes:   reconstruction, map, greconstruction [N,C,H,W]; code, gcode [N,D,h,w]; loss 0-d
 using KaAutoencoderLossFn = void(const TensorView& reconstruction, const TensorView& code, const TensorView& map,
                                  const TensorView& loss, const TensorView& greconstruction, const TensorView& gcode,
                                  const KaAutoencoderOptions& options);

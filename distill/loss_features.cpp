@@ -99,7 +99,8 @@ class ChannelTransformLoss final : public FeatureLoss {
 };
 
 /// Formula: feature_mse(G(mask . A s), t); A a 1x1 convolution where the channels differ, mask 0 at a share of the
-/// positions of every image, the same for all channels, G conv 3x3 - ReLU - conv 3x3. Note [mask of a step]
+/// positions of every image, the same for all channels, G conv 3x3 - ReLU - conv 3x3.
+/// Note [mask of a step]
 ///   The mask is a function of (seed, step) alone, so a resumed run sees the masks that it would have seen. Batches
 ///   that are accumulated into one step share a mask.
 class MgdLoss final : public FeatureLoss {

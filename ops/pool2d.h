@@ -50,8 +50,9 @@ struct Pool2dOptions {
 [[nodiscard]] Tensor avg_pool2d(const Tensor& x, const Pool2dOptions& options);
 
 /// Mean of bins that divide the map as evenly as integers allow.
-/// Formula:  bin i of n covers floor(i in / n) <= k < ceil((i+1) in / n); bins overlap where n does not divide the
-/// input Shapes:   x [N,C,H,W]; size {OH,OW}, also larger than the input; returns [N,C,OH,OW] Types:    as avg_pool2d
+/// Formula:  bin i of n covers floor(i in / n) <= k < ceil((i+1) in / n); bins overlap where n does not divide the input
+/// Shapes:   x [N,C,H,W]; size {OH,OW}, also larger than the input; returns [N,C,OH,OW]
+/// Types:    as avg_pool2d
 /// Gradient: of x. Nothing saved.
 /// Error:    as avg_pool2d
 /// Throws:   rank other than 4; a size below 1.

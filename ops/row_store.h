@@ -26,8 +26,8 @@
 
 namespace limbeck::ops {
 
-/// Rounds to nearest even. The processor's own instruction, used where it exists, turns denormals (below 1.2e-38) to
-/// zero. Shapes: n numbers each
+/// Rounds to nearest even. The processor's own instruction, used where it exists, turns denormals (below 1.2e-38) to zero.
+/// Shapes: n numbers each
 inline void round_row(const float* __restrict in, bfloat16* __restrict out, std::int64_t n) noexcept {
   std::int64_t i = 0;
   for (; i + simd::kLanes <= n; i += simd::kLanes) simd::store(out + i, simd::load(in + i));

@@ -1,5 +1,5 @@
 // What this is: times forward + backward of the fused losses at the sizes they have in training.
-// What it is not: the benchmark of a whole step (`limbeck bench step`), or of the other ops (bench_ops.cpp).
+// What it is not: the benchmark of a whole step (`limbeck bench step`), or of the other ops (the programs beside it).
 //
 //   bench_losses [--filter TEXT] [--runs 9]    one JSON object per line: name, median, best, and the memory it moves
 //   bench_losses --serve                       for each line "NAME COUNT" on standard input runs NAME and prints its times;

@@ -16,7 +16,7 @@ OpCase make(const char* label, const Shape& student, const Shape& teacher, const
   c.forward = [=](std::span<const Tensor> in) { return distill::pairwise_kd(in[0], in[1], options); };
   c.fixed = {1};
   // A norm that counts as a constant makes the gradient differ from the derivative on purpose; oracles and the composite
-  // in test_pairwise_kd.cpp check it.
+  // in test_similarity_kd.cpp check it.
   c.check_derivative = !options.detach_norm;
   c.kinks = true;  // ties of the maximum
   return c;
