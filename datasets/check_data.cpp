@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <exception>
 #include <mutex>
 #include <thread>
 
@@ -114,19 +115,28 @@ SampleScan scan_loaded(const Dataset& dataset, std::size_t index) {
   return scan;
 }
 
-/// Calls `body(k)` for k in [0, count) from several threads.
+/// Calls `body(k)` for k in [0, count) from several threads. The first exception ends them all and is rethrown here.
 template <class Body>
 void in_threads(std::size_t count, int threads, const Body& body) {
   std::atomic<std::size_t> next{0};
+  std::exception_ptr error;
+  std::mutex mutex;
   const auto work = [&] {
-    for (std::size_t k = next++; k < count; k = next++) body(k);
+    try {
+      for (std::size_t k = next++; k < count; k = next++) body(k);
+    } catch (...) {
+      next = count;
+      const std::lock_guard lock(mutex);
+      if (!error) error = std::current_exception();
+    }
   };
   const auto wanted = threads > 0 ? static_cast<std::size_t>(threads)
                                   : static_cast<std::size_t>(std::max(1U, std::thread::hardware_concurrency()));
-  std::vector<std::thread> pool;
+  std::vector<std::jthread> pool;  // joins by itself, also where a thread cannot be started
   for (std::size_t t = 1; t < std::min(wanted, count); ++t) pool.emplace_back(work);
   work();
-  for (auto& t : pool) t.join();
+  pool.clear();
+  if (error) std::rethrow_exception(error);
 }
 
 /// Samples to look at: all, or `limit` evenly spread ones.

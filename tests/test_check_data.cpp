@@ -251,6 +251,8 @@ TEST_CASE("check-data: the report is the same for any number of threads; progres
   };
   (void)fx.check(many);
   CHECK(seen == std::vector<std::size_t>{1, 2, 3, 4, 5, 6, 7, 8});
+  many.progress = [](std::size_t, std::size_t) { fail("progress", "the window was closed"); };
+  CHECK_THROWS_WITH_AS((void)fx.check(many), doctest::Contains("the window was closed"), Error);  // in whichever thread
   CheckOptions sampled;
   sampled.limit = 2;
   const CheckReport report = fx.check(sampled);
