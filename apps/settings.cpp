@@ -15,8 +15,8 @@ std::array<std::int64_t, 2> read_size(const Config& section, std::string_view ke
   const auto values = section.find<std::vector<std::int64_t>>(key);
   if (!values) return {0, 0};
   if (values->empty() || values->size() > 2 ||
-      std::any_of(values->begin(), values->end(), [](auto v) { return v < 1; })) {
-    section.reject(key, "expected [height, width] with positive numbers");
+      std::any_of(values->begin(), values->end(), [](auto v) { return v < 1 || v > datasets::kMaxSide; })) {
+    section.reject(key, "expected [height, width] with numbers from 1 to 65536");
   }
   return {values->front(), values->back()};
 }

@@ -61,13 +61,17 @@ void check_options(const TransformOptions& o) {
   const auto need = [](bool condition, const char* text) {
     if (!condition) fail<ConfigError>("data", "{}", text);
   };
-  need((o.resize_h > 0) == (o.resize_w > 0) && o.resize_h >= 0, "resize needs a positive height and width");
-  need((o.crop_h > 0) == (o.crop_w > 0) && o.crop_h >= 0, "crop needs a positive height and width");
-  need(o.scale_min > 0 && o.scale_max >= o.scale_min, "scale range: expected 0 < scale_min <= scale_max");
+  const auto size = [](std::int64_t h, std::int64_t w) {
+    return (h > 0) == (w > 0) && h >= 0 && std::max(h, w) <= kMaxSide;
+  };
+  need(size(o.resize_h, o.resize_w), "resize needs a positive height and width, at most 65536");
+  need(size(o.crop_h, o.crop_w), "crop needs a positive height and width, at most 65536");
+  need(o.scale_min > 0 && o.scale_max >= o.scale_min && o.scale_max <= 100,
+       "scale range: expected 0 < scale_min <= scale_max <= 100");
   need(o.scale_step >= 0, "scale_step must not be negative");
-  need(
-      o.short_side_min >= 0 && o.short_side_max >= o.short_side_min && (o.short_side_min > 0) == (o.short_side_max > 0),
-      "short side range: expected 0 < short_side_min <= short_side_max");
+  need(o.short_side_min >= 0 && o.short_side_max >= o.short_side_min && o.short_side_max <= kMaxSide &&
+           (o.short_side_min > 0) == (o.short_side_max > 0),
+       "short side range: expected 0 < short_side_min <= short_side_max <= 65536");
   const bool scaled = o.scale_min != 1 || o.scale_max != 1;
   need(!(scaled && o.short_side_max > 0), "scale range and short side range exclude each other");
   need(o.crop_h > 0 || (!scaled && o.short_side_max == 0),

@@ -50,6 +50,9 @@ struct Normalisation {
   friend bool operator==(const Normalisation&, const Normalisation&) = default;
 };
 
+/// Longest side that pictures are scaled or cut to, in pixels.
+inline constexpr std::int64_t kMaxSide = 65536;
+
 struct TransformOptions {
   // geometry; sizes in pixels, 0 = off
   std::int64_t resize_h = 0, resize_w = 0;              ///< size before everything else (both or none)

@@ -317,7 +317,8 @@ TEST_CASE("options of a network and of the data reach them from a configuration"
   CHECK(spec.bn_momentum == 0.0003);
   CHECK(spec.bn_eps == 1e-3);
   for (const char* bad : {"model.bn_momentum=0", "model.head_bn_eps=-1", "model.aspp_rates=[6, 12]", "data.pad_label=0",
-                          "data.eval_absent=nan", "train.term_lr=fast", "data.label_map={1x: 0}"}) {
+                          "data.eval_absent=nan", "train.term_lr=fast", "data.label_map={1x: 0}",
+                          "data.crop=[8, 70000]", "data.eval_resize=4294967296"}) {
     CAPTURE(bad);
     Config wrong = config.copy();
     wrong.override_with(bad);
