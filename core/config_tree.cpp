@@ -94,7 +94,7 @@ class Budget {
  public:
   void spend(const ConfigNode& node, std::string_view place) {
     std::size_t bytes = sizeof(ConfigNode) + node.place.size() + node.text.size();
-    for (const std::string& key : node.keys) bytes += sizeof(key) + key.size();
+    for (const std::string& key : node.keys) bytes += sizeof(std::string) + key.size();
     if (bytes > left_) config_fail(place, "too many values for a configuration (do aliases multiply?)");
     left_ -= bytes;
   }

@@ -269,7 +269,7 @@ void check_ranges(const std::string& file, const HeaderReader& header, std::uint
 }
 
 Tensor read_tensor(const SafetensorsEntry& e, const char* data) {
-  const Tensor out = Tensor::empty(e.shape, e.dtype);
+  Tensor out = Tensor::empty(e.shape, e.dtype);
   const bool direct = out.is_row_major();
   const Tensor staging = direct ? out : Tensor::empty_strided(e.shape, row_major_strides(e.shape), e.dtype);
   const auto count = static_cast<std::size_t>(e.shape.numel());

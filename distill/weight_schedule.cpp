@@ -50,15 +50,7 @@ WeightSchedule WeightSchedule::steps(double first, std::vector<std::pair<std::in
 }
 
 WeightSchedule WeightSchedule::from_config(const Config& section, std::string_view key, double fallback) {
-  const auto is_mapping = [&] {
-    if (!section.has(key)) return false;
-    try {
-      return !section.section(key).keys().empty();
-    } catch (const ConfigError&) {
-      return false;  // a plain number
-    }
-  };
-  if (!is_mapping()) return WeightSchedule(section.get_in_range<double>(key, fallback, 0.0, kLargest));
+  if (!section.is_section(key)) return WeightSchedule(section.get_in_range<double>(key, fallback, 0.0, kLargest));
   const Config map = section.section(key);
   if (map.has("from")) {
     const bool by_epoch = map.choice("per", "step", {"step", "epoch"}) == "epoch";
