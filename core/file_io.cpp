@@ -90,6 +90,12 @@ void write_file_atomic(const std::filesystem::path& path, std::string_view bytes
   file.commit();
 }
 
+void write_file_quickly(const std::filesystem::path& path, std::string_view bytes) {
+  AtomicFile file(path);
+  file.write(bytes);
+  file.commit_quickly();
+}
+
 AtomicFile::AtomicFile(const std::filesystem::path& path) : path_(path), temporary_(temporary_name(path)) {
   // Renaming over /dev/null or a folder would destroy it or fail late.
   struct stat info {};
@@ -124,12 +130,13 @@ void AtomicFile::write(std::string_view bytes) {
   }
 }
 
-void AtomicFile::commit() {
+void AtomicFile::finish(bool sync) {
   LIMBECK_CHECK(descriptor_ >= 0, "file", "commit of {} after it was finished", path_.string());
-  if (::fsync(descriptor_) != 0) give_up("write", errno);
+  if (sync && ::fsync(descriptor_) != 0) give_up("write", errno);
   // close() can report a delayed write error (NFS); afterwards the descriptor is gone either way.
   if (::close(std::exchange(descriptor_, -1)) != 0) give_up("write", errno);
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) give_up("rename to", errno);
+  if (!sync) return;
   if (const int e = sync_path(folder_of(path_), true); e != 0) {
     fail("file", "{} is written, but its folder cannot be synced: {}", path_.string(), reason(e));
   }

@@ -35,6 +35,9 @@ template <class E = Error>
 
 /// Writes `bytes` to `path`; see Note [atomic write]. Throws Error naming path and reason.
 void write_file_atomic(const std::filesystem::path& path, std::string_view bytes);
+/// The same without waiting for the disk (steps 2 and 4), for what can be made again: thousands of pictures. A killed program leaves
+/// the old file or the new one; a machine that loses power may leave an empty one.
+void write_file_quickly(const std::filesystem::path& path, std::string_view bytes);
 
 /// write_file_atomic in pieces, for files that should not be built in memory.
 ///
@@ -53,9 +56,12 @@ class AtomicFile {
     write(std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
   }
   /// fsync, rename, fsync of the folder. The object is finished afterwards.
-  void commit();
+  void commit() { finish(true); }
+  /// rename alone, see write_file_quickly().
+  void commit_quickly() { finish(false); }
 
  private:
+  void finish(bool sync);
   [[noreturn]] void give_up(const char* action, int error_number);
   std::filesystem::path path_;
   std::filesystem::path temporary_;

@@ -39,7 +39,7 @@ struct PngPicture {
 
 /// A whole file; DataError naming the path when it cannot be read or is empty.
 [[nodiscard]] std::string read_data_file(const std::filesystem::path& path);
-/// Writes a file atomically (core/file_io.h).
+/// Writes a file, atomically but without waiting for the disk (core/file_io.h).
 void write_data_file(const std::filesystem::path& path, std::span<const std::uint8_t> bytes);
 [[nodiscard]] inline std::span<const std::uint8_t> bytes_of(const std::string& file) noexcept {
   return {reinterpret_cast<const std::uint8_t*>(file.data()), file.size()};

@@ -39,6 +39,8 @@ TEST_CASE("write_file_atomic replaces, and leaves nothing else in the folder") {
   write_file_atomic(dir / "a", "one");
   write_file_atomic(dir / "a", "two");
   CHECK(read_file(dir / "a") == "two");
+  write_file_quickly(dir / "a", "three");
+  CHECK(read_file(dir / "a") == "three");
   CHECK(dir.list() == "a");
   struct stat info {};
   REQUIRE(::stat((dir / "a").c_str(), &info) == 0);
@@ -64,6 +66,8 @@ TEST_CASE("an AtomicFile without commit leaves the old file") {
 TEST_CASE("unwritable targets are refused with path and reason") {
   const TempDir dir;
   check_throws<Error>([&] { write_file_atomic(dir / "none/a", "x"); }, {"none/a", "No such file"});
+  check_throws<Error>([&] { write_file_quickly(dir / "none/a", "x"); }, {"none/a", "No such file"});
+  check_throws<Error>([&] { write_file_quickly("/dev/null", "x"); }, {"/dev/null", "not a regular file"});
   write_file_atomic(dir / "file", "x");
   check_throws<Error>([&] { write_file_atomic(dir / "file/a", "x"); }, {"file/a", "Not a directory"});
   check_throws<Error>([&] { write_file_atomic(dir.path(), "x"); }, {dir.path().string(), "not a regular file"});
