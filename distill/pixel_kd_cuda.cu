@@ -1,5 +1,5 @@
-// Pixel-wise distillation on the GPU: one pass that reads both maps once (the second and third look at a pixel come from
-// the cache) and writes the gradient; a few lanes of a warp per pixel.
+// Pixel-wise distillation on the GPU: one pass that reads both maps once (a pixel stays in registers, or with many classes in the
+// cache) and writes the gradient; a few lanes of a warp per pixel.
 #include "core/cuda/columns.cuh"
 #include "distill/pixel_kd_kernels.h"
 #include "ops/labels.cuh"
@@ -10,8 +10,7 @@ namespace {
 
 using namespace cuda;
 using ops::PixelLane;
-using ops::row_max;
-using ops::row_sum;
+using ops::PixelRow;
 
 /// What the sum over pixels is multiplied by: `scale`, for a mean over the pixels that count divided by their number.
 struct Factor {
@@ -50,44 +49,48 @@ __global__ void finish_kernel(const double* partial, unsigned count, Factor fact
 
 /// A softmax at temperature 1 / inverse of one pixel: p(v) = exp(v * inverse - largest) / sum.
 struct PixelSoftmax {
-  float inverse, largest, sum;
-  template <class T>
-  __device__ PixelSoftmax(const T* row, unsigned channels, unsigned lane, unsigned lanes, float inverse_in)
-      : inverse(inverse_in) {
+  float inverse, largest, ln_sum, inverse_sum;
+  template <int K, class T>
+  __device__ PixelSoftmax(const ops::PixelRow<K, T>& row, float inverse_in) : inverse(inverse_in) {
     const float i = inverse;
-    const float top = i * row_max(row, channels, lane, lanes);
+    const float top = i * row.max();
     largest = top;
-    sum = row_sum(row, channels, lane, lanes, [=](float v, unsigned) { return expf(v * i - top); });
+    const float sum = row.sum([=](float v, unsigned, unsigned) { return expf(v * i - top); });
+    ln_sum = logf(sum);
+    inverse_sum = 1 / sum;
   }
-  __device__ float p(float v) const { return expf(v * inverse - largest) / sum; }
-  __device__ float ln_p(float v) const { return v * inverse - largest - logf(sum); }
+  __device__ float p(float v) const { return expf(v * inverse - largest) * inverse_sum; }
+  __device__ float ln_p(float v) const { return v * inverse - largest - ln_sum; }
 };
 
-template <class S, class U>
+template <int K, class S, class U>
 __global__ void loss_kernel(const S* student, const U* teacher, ops::LabelReader labels, S* gstudent, double* partial,
                             Factor factor, float inverse_tau, bool cross_entropy, unsigned pixels, unsigned channels,
-                            unsigned lanes) {
+                            unsigned lanes, unsigned turns) {
   __shared__ double scratch[32];
-  const PixelLane at(pixels, lanes);
-  const std::size_t begin = static_cast<std::size_t>(at.pixel) * channels;
-  const S* s = student + begin;
-  const U* t = teacher + begin;
-  const bool counts = labels.counts(at.pixel);
-  const PixelSoftmax ps(s, channels, at.lane, lanes, inverse_tau);
-  const PixelSoftmax pt(t, channels, at.lane, lanes, inverse_tau);
-  const float loss = row_sum(t, channels, at.lane, lanes, [=](float v, unsigned c) {
-    const float p = pt.p(v);
-    const float ln_ratio = (cross_entropy ? 0.0F : pt.ln_p(v)) - ps.ln_p(to_float(s[c]));
-    return p > 0 || p != p ? p * ln_ratio : 0.0F;
-  });
-  if (at.active && gstudent != nullptr) {
-    const auto scale = static_cast<float>(factor.value()) * inverse_tau;
-    for (unsigned c = at.lane; c < channels; c += lanes) {
-      const float g = scale * (ps.p(to_float(s[c])) - pt.p(to_float(t[c])));
-      gstudent[begin + c] = from_float<S>(counts ? g : 0.0F);
+  const auto scale = static_cast<float>(factor.value()) * inverse_tau;
+  double total = 0;
+  for (unsigned turn = 0; turn < turns; ++turn) {
+    const PixelLane at(pixels, lanes, turn);
+    const std::size_t begin = static_cast<std::size_t>(at.pixel) * channels;
+    const PixelRow<K, S> s(student + begin, channels, at.lane, lanes);
+    const PixelRow<K, U> t(teacher + begin, channels, at.lane, lanes);
+    const bool counts = labels.counts(at.pixel);
+    const PixelSoftmax ps(s, inverse_tau);
+    const PixelSoftmax pt(t, inverse_tau);
+    const float loss = t.sum([&](float v, unsigned, unsigned j) {
+      const float p = pt.p(v);
+      const float ln_ratio = (cross_entropy ? 0.0F : pt.ln_p(v)) - ps.ln_p(s.at(j));
+      return p > 0 || p != p ? p * ln_ratio : 0.0F;
+    });
+    if (at.active && gstudent != nullptr) {
+      t.each([&](float v, unsigned c, unsigned j) {
+        const float g = scale * (ps.p(s.at(j)) - pt.p(v));
+        gstudent[begin + c] = from_float<S>(counts ? g : 0.0F);
+      });
     }
+    if (at.active && at.lane == 0 && counts) total += static_cast<double>(loss);
   }
-  double total = at.active && at.lane == 0 && counts ? static_cast<double>(loss) : 0.0;
   total = block_all(total, Add{}, 0.0, scratch);
   if (threadIdx.x == 0) partial[blockIdx.x] = total;
 }
@@ -100,9 +103,9 @@ void pixel_kd_cuda(const TensorView& student, const TensorView& teacher, const T
   LIMBECK_CHECK(count > 0 && count < (std::int64_t{1} << 26), "pixel_kd", "{} pixels, expected 1 to 2^26", count);
   const auto pixels = static_cast<unsigned>(count);
   const unsigned lanes = ops::lanes_per_pixel(student.c());
-  const unsigned blocks = ceil_div(count * lanes, kBlock);
+  const ops::PixelTurns turns(count, lanes);
   const unsigned count_blocks = std::min(ceil_div(count, 16 * kBlock), 512U);
-  const Scratch partial(std::max(blocks, count_blocks) * sizeof(double));
+  const Scratch partial(std::max(turns.blocks, count_blocks) * sizeof(double));
   const Scratch valid(sizeof(double));
   const ops::LabelReader y{labels.data, labels.dtype, options.ignore_index};
   launch(count_kernel, count_blocks, kBlock, y, pixels, partial.as<double>());
@@ -113,13 +116,15 @@ void pixel_kd_cuda(const TensorView& student, const TensorView& teacher, const T
     visit_fast_dtype("pixel_kd", teacher.dtype, [&](auto t) {
       using S = decltype(s);
       using U = decltype(t);
-      launch(loss_kernel<S, U>, blocks, kBlock, student.ptr<const S>(), teacher.ptr<const U>(), y, gstudent.ptr<S>(),
-             partial.as<double>(), factor, static_cast<float>(1 / options.tau),
-             options.reduction == PixelKdReduction::kSkdCrossEntropy, pixels, static_cast<unsigned>(student.c()),
-             lanes);
+      ops::visit_kept_channels(student.c(), lanes, [&](auto kept) {
+        launch(loss_kernel<decltype(kept)::value, S, U>, turns.blocks, kBlock, student.ptr<const S>(),
+               teacher.ptr<const U>(), y, gstudent.ptr<S>(), partial.as<double>(), factor,
+               static_cast<float>(1 / options.tau), options.reduction == PixelKdReduction::kSkdCrossEntropy, pixels,
+               static_cast<unsigned>(student.c()), lanes, turns.turns);
+      });
     });
   });
-  launch(finish_kernel, 1, kBlock, partial.as<double>(), blocks, factor, loss.ptr<float>());
+  launch(finish_kernel, 1, kBlock, partial.as<double>(), turns.blocks, factor, loss.ptr<float>());
 }
 
 }  // namespace limbeck::distill

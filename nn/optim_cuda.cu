@@ -26,15 +26,10 @@ struct Batch {
 struct Sgd {
   SgdRule rule;
   __device__ void take(const float* step) { rule.lr = step[0]; }
-  __device__ void operator()(float& w, float g, float* v, float*, unsigned i) const {
+  __device__ void operator()(float& w, float g, float& v, float&) const {
     const float d = g + rule.weight_decay * w;
-    if (v == nullptr) {
-      w -= rule.lr * d;
-      return;
-    }
-    const float m = rule.momentum * v[i] + d;
-    v[i] = m;
-    w -= rule.lr * (rule.nesterov ? d + rule.momentum * m : m);
+    v = rule.momentum * v + d;  // without momentum v is d, and forgotten
+    w -= rule.lr * (rule.nesterov ? d + rule.momentum * v : v);
   }
 };
 
@@ -45,10 +40,10 @@ struct AdamW {
     rule.step = step[1];
     rule.root = step[2];
   }
-  __device__ void operator()(float& w, float g, float* m, float* v, unsigned i) const {
-    m[i] = rule.beta1 * m[i] + rule.one_minus_beta1 * g;
-    v[i] = rule.beta2 * v[i] + rule.one_minus_beta2 * g * g;
-    w = rule.keep * w - rule.step * m[i] / (sqrtf(v[i]) / rule.root + rule.eps);
+  __device__ void operator()(float& w, float g, float& m, float& v) const {
+    m = rule.beta1 * m + rule.one_minus_beta1 * g;
+    v = rule.beta2 * v + rule.one_minus_beta2 * g * g;
+    w = rule.keep * w - rule.step * m / (sqrtf(v) / rule.root + rule.eps);
   }
 };
 
@@ -58,8 +53,27 @@ struct Average {
     rule.keep = step[0];
     rule.take = step[1];
   }
-  __device__ void operator()(float& a, float w, float*, float*, unsigned) const { a = rule.keep * a + rule.take * w; }
+  __device__ void operator()(float& a, float w, float&, float&) const { a = rule.keep * a + rule.take * w; }
 };
+
+/// V elements from i on. What a rule does not have is null and counts as zeros.
+template <int V, class Rule>
+__device__ inline void update(const Rule& rule, float* w, const float* g, float* first, float* second, unsigned i) {
+  float value[V];
+  float slope[V];
+  float a[V] = {};
+  float b[V] = {};
+  load<V>(w + i, value);
+  load<V>(g + i, slope);
+  if (first != nullptr) load<V>(first + i, a);
+  if (second != nullptr) load<V>(second + i, b);
+  for (int j = 0; j < V; ++j) rule(value[j], slope[j], a[j], b[j]);
+  store<V>(w + i, value);
+  if (first != nullptr) store<V>(first + i, a);
+  if (second != nullptr) store<V>(second + i, b);
+}
+
+__device__ inline bool aligned(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
 
 /// `recorded`: the numbers of the step, where a replay finds them; null: the rule has them.
 template <class Rule>
@@ -71,11 +85,14 @@ __global__ void update_kernel(Rule rule, const float* recorded, Batch batch) {
   const unsigned end = begin + kShare < batch.count[t] ? begin + kShare : batch.count[t];
   float* w = batch.param[t];
   const float* g = batch.grad[t];
-  for (unsigned i = begin + threadIdx.x; i < end; i += kBlock) {
-    float value = w[i];
-    rule(value, g[i], batch.first[t], batch.second[t], i);
-    w[i] = value;
+  float* a = batch.first[t];
+  float* b = batch.second[t];
+  unsigned rest = begin;
+  if (aligned(w) && aligned(g) && aligned(a) && aligned(b)) {
+    rest = end / 4 * 4;  // `begin` is a multiple of 4
+    for (unsigned i = begin + 4 * threadIdx.x; i < rest; i += 4 * kBlock) update<4>(rule, w, g, a, b, i);
   }
+  for (unsigned i = rest + threadIdx.x; i < end; i += kBlock) update<1>(rule, w, g, a, b, i);
 }
 
 template <class Rule>

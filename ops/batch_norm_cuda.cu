@@ -1,5 +1,11 @@
 // Batch norm on the GPU, channels-last, 16 bytes per thread. Statistics are sums of x minus a pivot (the first pixel of
 // the channel): the variance is then a difference of small numbers even where the mean is thousands of deviations.
+//
+// Note [rows of a thread]
+//   What a kernel needs to know of a channel is as much as eight vectors of a map. A thread therefore stays with its channels: the
+//   threads of the grid are whole rows of vectors, and each steps from row to row by their number (see spread()).
+#include <algorithm>
+
 #include "core/cuda/columns.cuh"
 #include "ops/batch_norm_kernels.h"
 #include "ops/map_view.h"
@@ -9,7 +15,12 @@ namespace {
 
 using namespace cuda;
 
-/// The five coefficients of V neighbouring channels.
+/// The threads of a grid, a multiple of the vectors of a pixel, and how many vectors each of them has at most.
+struct Spread {
+  unsigned threads, vectors;
+};
+
+/// The coefficients of V neighbouring channels; those that a kernel does not use are not loaded.
 template <int V>
 struct Coefficients {
   float center[V], residue[V], inv_std[V], scale[V], shift[V];
@@ -104,10 +115,14 @@ __global__ void coefficients_kernel(PerChannel<const M> mean, PerChannel<const M
 
 template <int V, class T>
 __global__ void apply_kernel(const T* x, const T* residual, const float* k, Activation act, T* y, unsigned channels,
-                             unsigned count) {
-  for (unsigned i = first(); i < count; i += step()) {
+                             Spread spread, unsigned count) {
+  const unsigned begin = first();
+  if (begin >= spread.threads) return;
+  const Coefficients<V> q(k, channels, begin % (channels / V) * V);
+  for (unsigned n = 0; n < spread.vectors; ++n) {
+    const unsigned i = begin + n * spread.threads;
+    if (i >= count) return;
     const std::size_t at = static_cast<std::size_t>(i) * V;
-    const Coefficients<V> q(k, channels, i % (channels / V) * V);
     float value[V];
     load<V>(x + at, value);
     for (int j = 0; j < V; ++j) value[j] = (value[j] - q.center[j]) * q.scale[j] + q.shift[j];
@@ -180,26 +195,34 @@ struct Sums {
   }
 };
 
+/// gx = scale (g - mean(g) - xhat mean(g xhat)), with xhat = (x - center - residue) inv_std; without sums scale g.
 template <int V, class T>
 __global__ void gradient_kernel(const T* gy, const T* x, const T* y, const float* k, Activation act, const double* sums,
-                                double count, T* gx, unsigned channels, unsigned vectors) {
-  for (unsigned i = first(); i < vectors; i += step()) {
+                                double count, T* gx, unsigned channels, Spread spread, unsigned vectors) {
+  const unsigned begin = first();
+  if (begin >= spread.threads) return;
+  const unsigned c = begin % (channels / V) * V;
+  const Coefficients<V> q(k, channels, c);
+  float of_x[V] = {};  // gx = scale g - of_x (x - center) - constant
+  float constant[V] = {};
+  if (sums != nullptr) {
+    const double inverse = 1.0 / count;
+    for (int j = 0; j < V; ++j) {
+      const auto mean_g = static_cast<float>(sums[c + j] * inverse);
+      const auto mean_gx = static_cast<float>(sums[channels + c + j] * inverse);
+      of_x[j] = q.scale[j] * q.inv_std[j] * mean_gx;
+      constant[j] = q.scale[j] * mean_g - q.residue[j] * of_x[j];
+    }
+  }
+  for (unsigned n = 0; n < spread.vectors; ++n) {
+    const unsigned i = begin + n * spread.threads;
+    if (i >= vectors) return;
     const std::size_t at = static_cast<std::size_t>(i) * V;
-    const unsigned c = i % (channels / V) * V;
-    const Coefficients<V> q(k, channels, c);
     float value[V] = {};
     float g[V];
     if (x != nullptr) load<V>(x + at, value);
     masked_gradient<V>(gy, y, value, q, act, at, g);
-    for (int j = 0; j < V; ++j) {
-      if (sums != nullptr) {
-        const auto mean_g = static_cast<float>(sums[c + j] / count);
-        const auto mean_gx = static_cast<float>(sums[channels + c + j] / count);
-        const float xhat = (value[j] - q.center[j] - q.residue[j]) * q.inv_std[j];
-        g[j] -= mean_g + xhat * mean_gx;
-      }
-      g[j] *= q.scale[j];
-    }
+    for (int j = 0; j < V; ++j) g[j] = q.scale[j] * g[j] - of_x[j] * (value[j] - q.center[j]) - constant[j];
     store<V>(gx + at, g);
   }
 }
@@ -222,6 +245,15 @@ unsigned vector_count(const TensorView& x, int lanes) {
   const std::int64_t count = x.numel() / lanes;
   LIMBECK_CHECK(count < (std::int64_t{1} << 32), "batch_norm", "{} elements are more than a kernel counts", x.numel());
   return static_cast<unsigned>(count);
+}
+
+/// See Note [rows of a thread]. Eight vectors are enough to hide the coefficients; small maps get more threads instead.
+Spread spread(unsigned vectors, unsigned per_pixel) {
+  constexpr unsigned kMost = 8;
+  const unsigned enough = 1024 * static_cast<unsigned>(properties().multiProcessorCount);
+  const unsigned rows = vectors / per_pixel;
+  const unsigned each = std::clamp(vectors / enough, 1U, kMost);
+  return {ceil_div(rows, each) * per_pixel, each};
 }
 
 unsigned channels_of(const TensorView& x) { return static_cast<unsigned>(x.shape[1]); }
@@ -276,8 +308,9 @@ void batch_norm_apply_cuda(const TensorView& x, const TensorView& residual, cons
         [&](auto lanes) {
           constexpr int V = decltype(lanes)::value;
           const unsigned count = vector_count(x, V);
-          launch(apply_kernel<V, T>, grid_for(count), kBlock, x.ptr<const T>(), residual.ptr<const T>(),
-                 k.ptr<const float>(), act, y.ptr<T>(), channels_of(x), count);
+          const Spread threads = spread(count, channels_of(x) / V);
+          launch(apply_kernel<V, T>, ceil_div(threads.threads, kBlock), kBlock, x.ptr<const T>(),
+                 residual.ptr<const T>(), k.ptr<const float>(), act, y.ptr<T>(), channels_of(x), threads, count);
         },
         x.ptr<const T>(), residual.ptr<const T>(), k.ptr<const float>(), y.ptr<const T>());
   });
@@ -309,9 +342,10 @@ void batch_norm_gradient_cuda(const TensorView& gy, const TensorView& x, const T
         [&](auto lanes) {
           constexpr int V = decltype(lanes)::value;
           const unsigned vectors = vector_count(gy, V);
-          launch(gradient_kernel<V, T>, grid_for(vectors), kBlock, gy.ptr<const T>(), x.ptr<const T>(),
+          const Spread threads = spread(vectors, channels_of(gy) / V);
+          launch(gradient_kernel<V, T>, ceil_div(threads.threads, kBlock), kBlock, gy.ptr<const T>(), x.ptr<const T>(),
                  y.ptr<const T>(), k.ptr<const float>(), act, sums.ptr<const double>(), count, gx.ptr<T>(),
-                 channels_of(gy), vectors);
+                 channels_of(gy), threads, vectors);
         },
         gy.ptr<const T>(), x.ptr<const T>(), y.ptr<const T>(), k.ptr<const float>(), gx.ptr<const T>());
   });

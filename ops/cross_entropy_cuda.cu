@@ -73,42 +73,55 @@ __global__ void finish_census_kernel(const Census* partial, unsigned count, Cens
   if (threadIdx.x == 0) *out = c;
 }
 
-template <class T>
+/// What the label of a pixel asks of its classes.
+struct Targets {
+  long long label;
+  float smoothing, even;  // even: what smoothing gives each class
+  const float* weights;   // per class, or null
+
+  __device__ float of(unsigned k) const {
+    const float share = (static_cast<long long>(k) == label ? 1.0F - smoothing : 0.0F) + even;
+    return weights == nullptr ? share : weights[k] * share;
+  }
+};
+
+template <int K, class T>
 __global__ void loss_kernel(const T* logits, Labels labels, const float* weights, float smoothing, const Census* census,
-                            T* glogits, double* partial, unsigned pixels, unsigned lanes) {
+                            T* glogits, double* partial, unsigned pixels, unsigned lanes, unsigned turns) {
   __shared__ double scratch[32];
   const unsigned classes = labels.classes;
-  const PixelLane at(pixels, lanes);
-  const std::size_t begin = static_cast<std::size_t>(at.pixel) * classes;
-  const T* row = logits + begin;
-  const long long y = labels.at(at.pixel);
-  const bool valid = y != labels.ignore;
-  const bool outside = labels.outside(y);
   const double normaliser = census->weight;
   const auto scale = static_cast<float>(normaliser > 0 ? 1.0 / normaliser : 0.0);
-  const float even = smoothing / static_cast<float>(classes);
-  const auto target = [=](unsigned k) {
-    const float share = (static_cast<long long>(k) == y ? 1.0F - smoothing : 0.0F) + even;
-    return weights == nullptr ? share : weights[k] * share;
-  };
+  const bool plain = weights == nullptr && smoothing == 0;  // one class has target 1, the others 0
+  double total = 0;
+  for (unsigned turn = 0; turn < turns; ++turn) {
+    const PixelLane at(pixels, lanes, turn);
+    const std::size_t begin = static_cast<std::size_t>(at.pixel) * classes;
+    const PixelRow<K, T> row(logits + begin, classes, at.lane, lanes);
+    const long long y = labels.at(at.pixel);
+    const bool valid = y != labels.ignore;
+    const bool outside = labels.outside(y);
+    const Targets target{y, smoothing, smoothing / static_cast<float>(classes), weights};
 
-  const float largest = row_max(row, classes, at.lane, lanes);
-  const float sum = row_sum(row, classes, at.lane, lanes, [=](float v, unsigned) { return expf(v - largest); });
-  const float ln_sum = largest + logf(sum);
-  const float targets = row_sum(row, classes, at.lane, lanes, [=](float, unsigned k) { return target(k); });
-  const float loss = row_sum(row, classes, at.lane, lanes, [=](float v, unsigned k) {
-    const float t = target(k);
-    return t > 0 ? t * (ln_sum - v) : 0.0F;
-  });
-  if (at.active && glogits != nullptr) {
-    for (unsigned k = at.lane; k < classes; k += lanes) {
-      const float p = expf(to_float(row[k]) - largest) / sum;
-      const float g = scale * (targets * p - target(k));
-      glogits[begin + k] = from_float<T>(outside ? NAN : (valid ? g : 0.0F));
+    const float largest = row.max();
+    const float sum = row.sum([=](float v, unsigned, unsigned) { return expf(v - largest); });
+    const float ln_sum = largest + logf(sum);
+    float targets = 1;
+    if (!plain) targets = row.sum([=](float, unsigned k, unsigned) { return target.of(k); });
+    const float loss = row.sum([=](float v, unsigned k, unsigned) {
+      const float t = target.of(k);
+      return t > 0 ? t * (ln_sum - v) : 0.0F;
+    });
+    if (at.active && glogits != nullptr) {
+      const float inverse = 1 / sum;
+      row.each([&](float v, unsigned k, unsigned) {
+        const float g = scale * (targets * (expf(v - largest) * inverse) - target.of(k));
+        glogits[begin + k] = from_float<T>(outside ? NAN : (valid ? g : 0.0F));
+      });
     }
+    if (at.active && at.lane == 0 && valid) total += static_cast<double>(loss);
+    if (at.active && outside) total = NAN;
   }
-  double total = at.active && at.lane == 0 && valid ? static_cast<double>(loss) : 0.0;
-  if (at.active && outside) total = NAN;
   total = block_all(total, Add{}, 0.0, scratch);
   if (threadIdx.x == 0) partial[blockIdx.x] = total;
 }
@@ -130,20 +143,23 @@ void cross_entropy_cuda(const TensorView& logits, const TensorView& labels, cons
   LIMBECK_CHECK(count > 0 && count < (std::int64_t{1} << 26), "cross_entropy", "{} pixels, expected 1 to 2^26", count);
   const auto pixels = static_cast<unsigned>(count);
   const unsigned lanes = lanes_per_pixel(logits.c());
-  const unsigned blocks = ceil_div(count * lanes, kBlock);
+  const PixelTurns turns(count, lanes);
   const unsigned census_blocks = std::min(ceil_div(count, 16 * kBlock), 512U);
   const Labels y{{labels.data, labels.dtype, args.ignore_index}, static_cast<unsigned>(logits.c())};
   const Scratch census((1 + census_blocks) * sizeof(Census));
   auto* total = census.as<Census>();
-  const Scratch partial(blocks * sizeof(double));
+  const Scratch partial(turns.blocks * sizeof(double));
   launch(census_kernel, census_blocks, kBlock, y, class_weights.ptr<const float>(), pixels, total + 1);
   launch(finish_census_kernel, 1, kBlock, total + 1, census_blocks, total);
   visit_fast_dtype("cross_entropy", logits.dtype, [&](auto tag) {
     using T = decltype(tag);
-    launch(loss_kernel<T>, blocks, kBlock, logits.ptr<const T>(), y, class_weights.ptr<const float>(),
-           static_cast<float>(args.label_smoothing), total, glogits.ptr<T>(), partial.as<double>(), pixels, lanes);
+    visit_kept_channels(logits.c(), lanes, [&](auto kept) {
+      launch(loss_kernel<decltype(kept)::value, T>, turns.blocks, kBlock, logits.ptr<const T>(), y,
+             class_weights.ptr<const float>(), static_cast<float>(args.label_smoothing), total, glogits.ptr<T>(),
+             partial.as<double>(), pixels, lanes, turns.turns);
+    });
   });
-  launch(finish_loss_kernel, 1, kBlock, partial.as<double>(), blocks, total, loss.ptr<float>());
+  launch(finish_loss_kernel, 1, kBlock, partial.as<double>(), turns.blocks, total, loss.ptr<float>());
   if (!synchronous()) return;
   Census seen{};
   copy_to_host(current_device(), &seen, total, sizeof seen);

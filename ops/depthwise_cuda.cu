@@ -1,6 +1,11 @@
-// Depthwise convolution on the GPU, channels-last: a thread per pixel and 16 bytes of channels. The weights are first
+// Depthwise convolution on the GPU, channels-last: a thread per strip of pixels and 16 bytes of channels. The weights are first
 // reordered to [KH][KW][C], so that a thread reads the taps of its channels as vectors too. Both gradients gather: the
 // data gradient looks up the outputs that read a pixel, the weight gradient is a reduction over all pixels per tap.
+//
+// Note [strips]
+//   Nine taps of eight channels are 288 bytes of weights for 16 bytes of a map: what a thread reads from the cache decides its speed. A
+//   thread therefore computes four neighbours of a row with one reading of the weights, and where stride and dilation are 1 with one
+//   reading of the pixels that they share. At stride 1 the data gradient is a forward pass with the kernel turned round.
 #include "core/cuda/columns.cuh"
 #include "ops/depthwise_kernels.h"
 
@@ -31,6 +36,15 @@ struct ConvShape {
     LIMBECK_CHECK(x.numel() < (std::int64_t{1} << 31) && y.numel() < (std::int64_t{1} << 31), "depthwise_conv2d",
                   "maps of shapes {} and {} have too many elements", x.shape, y.shape);
   }
+  /// The forward pass that computes the gradient of x at stride 1: from y, with the kernel turned round.
+  [[nodiscard]] ConvShape backwards() const {
+    ConvShape b = *this;
+    std::swap(b.height, b.out_height);
+    std::swap(b.width, b.out_width);
+    b.padding_h = dilation_h * (kernel_h - 1) - padding_h;
+    b.padding_w = dilation_w * (kernel_w - 1) - padding_w;
+    return b;
+  }
   __device__ std::size_t input(unsigned image, int h, int w) const {
     return ((static_cast<std::size_t>(image) * static_cast<unsigned>(height) + static_cast<unsigned>(h)) *
                 static_cast<unsigned>(width) +
@@ -45,52 +59,86 @@ struct ConvShape {
   }
 };
 
-/// packed[tap][c] = w[c][tap]
-__global__ void pack_kernel(const float* w, float* packed, unsigned taps, unsigned channels) {
-  for (unsigned i = first(); i < taps * channels; i += step()) packed[i] = w[i % channels * taps + i / channels];
+/// packed[tap][c] = w[c][tap], or with the taps from last to first.
+__global__ void pack_kernel(const float* w, float* packed, unsigned taps, unsigned channels, bool turned) {
+  for (unsigned i = first(); i < taps * channels; i += step()) {
+    const unsigned tap = i / channels;
+    packed[i] = w[i % channels * taps + (turned ? taps - 1 - tap : tap)];
+  }
 }
 
-/// K: size of the kernel along both axes, so that its loops unroll; 0: any.
-template <int V, int K, class T>
+/// K: size of the kernel along both axes, so that its loops unroll; 0: any. P: pixels of a strip, with K = 0 only one. kShared:
+/// neighbours read the same pixels, because stride and dilation along the row are 1.
+template <int V, int K, int P, bool kShared, class T>
 __global__ void forward_kernel(ConvShape s, const T* x, const float* w, const float* bias, const T* residual,
                                Activation act, T* y, unsigned items) {
   const int kernel_h = K > 0 ? K : s.kernel_h;
   const int kernel_w = K > 0 ? K : s.kernel_w;
   const unsigned vectors = s.channels / V;
+  const unsigned strips = (static_cast<unsigned>(s.out_width) + P - 1) / P;
   for (unsigned i = first(); i < items; i += step()) {
     const unsigned c = i % vectors * V;
-    const unsigned pixel = i / vectors;
-    const auto ow = static_cast<int>(pixel % static_cast<unsigned>(s.out_width));
-    const auto oh = static_cast<int>(pixel / static_cast<unsigned>(s.out_width) % static_cast<unsigned>(s.out_height));
-    const unsigned image = pixel / static_cast<unsigned>(s.out_width) / static_cast<unsigned>(s.out_height);
-    float sum[V] = {};
-    if (bias != nullptr) load<V>(bias + c, sum);
+    const unsigned strip = i / vectors;
+    const auto ow = static_cast<int>(strip % strips) * P;
+    const auto oh = static_cast<int>(strip / strips % static_cast<unsigned>(s.out_height));
+    const unsigned image = strip / strips / static_cast<unsigned>(s.out_height);
+    float sum[P][V] = {};
+    if (bias != nullptr) {
+      for (int p = 0; p < P; ++p) load<V>(bias + c, sum[p]);
+    }
 #pragma unroll
     for (int r = 0; r < kernel_h; ++r) {
       const int h = oh * s.stride_h - s.padding_h + r * s.dilation_h;
       if (h < 0 || h >= s.height) continue;
+      const float* taps = w + static_cast<unsigned>(r * kernel_w) * s.channels + c;
+      if constexpr (kShared) {
+        float weight[K][V];
 #pragma unroll
-      for (int q = 0; q < kernel_w; ++q) {
-        const int v = ow * s.stride_w - s.padding_w + q * s.dilation_w;
-        if (v < 0 || v >= s.width) continue;
-        float value[V];
-        float weight[V];
-        load<V>(x + s.input(image, h, v) + c, value);
-        load<V>(w + static_cast<unsigned>(r * kernel_w + q) * s.channels + c, weight);
-        for (int j = 0; j < V; ++j) sum[j] += value[j] * weight[j];
+        for (int q = 0; q < K; ++q) load<V>(taps + static_cast<unsigned>(q) * s.channels, weight[q]);
+#pragma unroll
+        for (int k = 0; k < P + K - 1; ++k) {  // the pixels that the strip reads in this row
+          const int v = ow - s.padding_w + k;
+          if (v < 0 || v >= s.width) continue;
+          float value[V];
+          load<V>(x + s.input(image, h, v) + c, value);
+#pragma unroll
+          for (int q = 0; q < K; ++q) {
+            if (k - q < 0 || k - q >= P) continue;
+            for (int j = 0; j < V; ++j) sum[k - q][j] += value[j] * weight[q][j];
+          }
+        }
+      } else {
+#pragma unroll
+        for (int q = 0; q < kernel_w; ++q) {
+          float weight[V];
+          load<V>(taps + static_cast<unsigned>(q) * s.channels, weight);
+#pragma unroll
+          for (int p = 0; p < P; ++p) {
+            const int v = (ow + p) * s.stride_w - s.padding_w + q * s.dilation_w;
+            if (v < 0 || v >= s.width) continue;
+            float value[V];
+            load<V>(x + s.input(image, h, v) + c, value);
+            for (int j = 0; j < V; ++j) sum[p][j] += value[j] * weight[j];
+          }
+        }
       }
     }
-    const std::size_t at = s.output(image, oh, ow) + c;
-    if (residual != nullptr) {
-      float add[V];
-      load<V>(residual + at, add);
-      for (int j = 0; j < V; ++j) sum[j] += add[j];
+#pragma unroll
+    for (int p = 0; p < P; ++p) {
+      if (ow + p >= s.out_width) continue;
+      const std::size_t at = s.output(image, oh, ow + p) + c;
+      if (residual != nullptr) {
+        float add[V];
+        load<V>(residual + at, add);
+        for (int j = 0; j < V; ++j) sum[p][j] += add[j];
+      }
+      for (int j = 0; j < V; ++j) sum[p][j] = activate(act, sum[p][j]);
+      store<V>(y + at, sum[p]);
     }
-    for (int j = 0; j < V; ++j) sum[j] = activate(act, sum[j]);
-    store<V>(y + at, sum);
   }
 }
 
+/// For any stride.
 template <int V, int K, class T>
 __global__ void backward_data_kernel(ConvShape s, const T* gy, const float* w, const float* bias, T* gx,
                                      unsigned items) {
@@ -124,12 +172,24 @@ __global__ void backward_data_kernel(ConvShape s, const T* gy, const float* w, c
   }
 }
 
-/// The rows of the reduction are the output pixels of all images, its stacks the rows of the kernel: a thread adds up one
-/// row of R taps. R = 1: a stack is a single tap.
-template <int V, int R, class T>
+/// As load(), and four numbers of bf16: the accumulators of nine taps of eight channels would not fit into a block's shared memory.
+template <int V, class T>
+__device__ inline void load_some(const T* p, float (&out)[V]) {
+  if constexpr (V == 4 && sizeof(T) == 2) {
+    const unsigned long long words = *reinterpret_cast<const unsigned long long*>(p);
+    unpack(static_cast<unsigned>(words), out[0], out[1]);
+    unpack(static_cast<unsigned>(words >> 32U), out[2], out[3]);
+  } else {
+    load<V>(p, out);
+  }
+}
+
+/// The rows of the reduction are the output pixels of all images, its stacks are R rows of the kernel each: a thread adds up R x Q
+/// taps. Q = 1: a stack is a single tap.
+template <int V, int R, int Q, class T>
 struct WeightGradient {
   struct Acc {
-    float tap[R][V];
+    float tap[R * Q][V];
   };
   ConvShape s;
   const T* x;
@@ -137,38 +197,43 @@ struct WeightGradient {
   float* gw;  // [C][KH][KW]
 
   __device__ void start(Acc& a) const {
-    for (int q = 0; q < R; ++q) {
-      for (int j = 0; j < V; ++j) a.tap[q][j] = 0;
+    for (int k = 0; k < R * Q; ++k) {
+      for (int j = 0; j < V; ++j) a.tap[k][j] = 0;
     }
   }
   __device__ void add(Acc& a, unsigned stack, unsigned row, unsigned v) const {
     const auto ow = static_cast<int>(row % static_cast<unsigned>(s.out_width));
     const auto oh = static_cast<int>(row / static_cast<unsigned>(s.out_width) % static_cast<unsigned>(s.out_height));
     const unsigned image = row / static_cast<unsigned>(s.out_width) / static_cast<unsigned>(s.out_height);
-    const int first_tap = static_cast<int>(stack) * R;
-    const int h = oh * s.stride_h - s.padding_h + first_tap / s.kernel_w * s.dilation_h;
-    if (h < 0 || h >= s.height) return;
+    const int first_tap = static_cast<int>(stack) * R * Q;
+    const int left = ow * s.stride_w - s.padding_w + first_tap % s.kernel_w * s.dilation_w;
+    const int above = oh * s.stride_h - s.padding_h + first_tap / s.kernel_w * s.dilation_h;
     float g[V];
-    load<V>(gy + s.output(image, oh, ow) + v * V, g);
+    load_some<V>(gy + s.output(image, oh, ow) + v * V, g);
 #pragma unroll
-    for (int q = 0; q < R; ++q) {
-      const int w = ow * s.stride_w - s.padding_w + (first_tap % s.kernel_w + q) * s.dilation_w;
-      if (w < 0 || w >= s.width) continue;
-      float value[V];
-      load<V>(x + s.input(image, h, w) + v * V, value);
-      for (int j = 0; j < V; ++j) a.tap[q][j] += g[j] * value[j];
+    for (int r = 0; r < R; ++r) {
+      const int h = above + r * s.dilation_h;
+      if (h < 0 || h >= s.height) continue;
+#pragma unroll
+      for (int q = 0; q < Q; ++q) {
+        const int w = left + q * s.dilation_w;
+        if (w < 0 || w >= s.width) continue;
+        float value[V];
+        load_some<V>(x + s.input(image, h, w) + v * V, value);
+        for (int j = 0; j < V; ++j) a.tap[r * Q + q][j] += g[j] * value[j];
+      }
     }
   }
   __device__ void merge(Acc& a, const Acc& b) const {
-    for (int q = 0; q < R; ++q) {
-      for (int j = 0; j < V; ++j) a.tap[q][j] += b.tap[q][j];
+    for (int k = 0; k < R * Q; ++k) {
+      for (int j = 0; j < V; ++j) a.tap[k][j] += b.tap[k][j];
     }
   }
   __device__ void finish(const Acc& a, unsigned stack, unsigned v) const {
     const auto taps = static_cast<unsigned>(s.kernel_h * s.kernel_w);
-    for (int q = 0; q < R; ++q) {
+    for (int k = 0; k < R * Q; ++k) {
       for (int j = 0; j < V; ++j)
-        gw[(v * V + static_cast<unsigned>(j)) * taps + stack * R + static_cast<unsigned>(q)] = a.tap[q][j];
+        gw[(v * V + static_cast<unsigned>(j)) * taps + stack * (R * Q) + static_cast<unsigned>(k)] = a.tap[k][j];
     }
   }
 };
@@ -176,9 +241,10 @@ struct WeightGradient {
 /// The weights as [KH][KW][C] on the device.
 class PackedWeights {
  public:
-  explicit PackedWeights(const TensorView& w) : memory_(static_cast<std::size_t>(w.numel()) * sizeof(float)) {
+  explicit PackedWeights(const TensorView& w, bool turned = false)
+      : memory_(static_cast<std::size_t>(w.numel()) * sizeof(float)) {
     launch(pack_kernel, grid_for(w.numel()), kBlock, w.ptr<const float>(), memory_.as<float>(), w.h() * w.w(),
-           w.shape[0]);
+           w.shape[0], turned);
   }
   [[nodiscard]] const float* data() const { return memory_.as<const float>(); }
 
@@ -194,6 +260,47 @@ void visit_kernel_size(const TensorView& w, F&& f) {
   f(std::integral_constant<int, 0>{});
 }
 
+/// A forward pass over dense maps; see Note [strips].
+template <class T>
+struct Forward {
+  ConvShape s;
+  const T* x;
+  const float* w;
+  const float* bias;
+  const T* residual;
+  Activation act;
+  T* y;
+  std::int64_t images;
+
+  template <int V, int K, int P, bool kShared>
+  void start() const {
+    const std::int64_t strips = (s.out_width + P - 1) / P;
+    const std::int64_t items = images * s.out_height * strips * (s.channels / V);
+    launch(forward_kernel<V, K, P, kShared, T>, grid_for(items), kBlock, s, x, w, bias, residual, act, y, items);
+  }
+  template <int V, int K>
+  void choose() const {
+    if constexpr (V > 1 && K > 0) {
+      constexpr int kStrip = 4;
+      const std::int64_t enough =
+          128 * std::int64_t{properties().multiProcessorCount};  // threads that strips are worth
+      const std::int64_t strips = images * s.out_height * (s.out_width / kStrip) * (s.channels / V);
+      const bool shared = s.stride_w == 1 && s.dilation_w == 1;
+      if (strips >= enough && shared) return start<V, K, kStrip, true>();
+      if (strips >= enough) return start<V, K, kStrip, false>();
+    }
+    start<V, K, 1, false>();
+  }
+  void run(const TensorView& weights) const {
+    visit_lanes<T>(
+        s.channels,
+        [&](auto lanes) {
+          visit_kernel_size(weights, [&](auto size) { choose<decltype(lanes)::value, decltype(size)::value>(); });
+        },
+        x, residual, y, bias);
+  }
+};
+
 }  // namespace
 
 void depthwise_forward_cuda(const TensorView& x, const TensorView& w, const TensorView& bias,
@@ -203,25 +310,26 @@ void depthwise_forward_cuda(const TensorView& x, const TensorView& w, const Tens
   const PackedWeights packed(w);
   visit_fast_dtype("depthwise_conv2d", x.dtype, [&](auto tag) {
     using T = decltype(tag);
-    visit_lanes<T>(
-        x.c(),
-        [&](auto lanes) {
-          visit_kernel_size(w, [&](auto size) {
-            constexpr int V = decltype(lanes)::value;
-            constexpr int K = decltype(size)::value;
-            const auto items = static_cast<unsigned>(y.numel() / V);
-            launch(forward_kernel<V, K, T>, grid_for(items), kBlock, s, x.ptr<const T>(), packed.data(),
-                   bias.ptr<const float>(), residual.ptr<const T>(), act, y.ptr<T>(), items);
-          });
-        },
-        x.ptr<const T>(), residual.ptr<const T>(), y.ptr<const T>(), bias.ptr<const float>());
+    Forward<T>{s,   x.ptr<const T>(), packed.data(), bias.ptr<const float>(), residual.ptr<const T>(),
+               act, y.ptr<T>(),       y.n()}
+        .run(w);
   });
 }
 
 void depthwise_backward_data_cuda(const TensorView& gy, const TensorView& w, const TensorView& bias,
                                   const Conv2dOptions& options, const TensorView& gx) {
   const ConvShape s(gx, w, gy, options);
-  const PackedWeights packed(w);
+  const bool turned = s.stride_h == 1 && s.stride_w == 1;
+  const PackedWeights packed(w, turned);
+  if (turned) {
+    visit_fast_dtype("depthwise_conv2d", gy.dtype, [&](auto tag) {
+      using T = decltype(tag);
+      Forward<T>{s.backwards(), gy.ptr<const T>(), packed.data(), bias.ptr<const float>(),
+                 nullptr,       Activation::kNone, gx.ptr<T>(),   gx.n()}
+          .run(w);
+    });
+    return;
+  }
   visit_fast_dtype("depthwise_conv2d", gy.dtype, [&](auto tag) {
     using T = decltype(tag);
     visit_lanes<T>(
@@ -249,14 +357,15 @@ void depthwise_backward_weights_cuda(const TensorView& x, const TensorView& gy, 
         x.c(),
         [&](auto lanes) {
           constexpr int V = decltype(lanes)::value;
-          const auto run = [&](auto row) {
-            constexpr int R = decltype(row)::value;
-            reduce_columns(WeightGradient<V, R, T>{s, x.ptr<const T>(), gy.ptr<const T>(), gw.ptr<float>()},
-                           gw.h() * gw.w() / R, pixels, x.c() / V);
+          const auto run = [&]<int W, int R, int Q>() {
+            reduce_columns(WeightGradient<W, R, Q, T>{s, x.ptr<const T>(), gy.ptr<const T>(), gw.ptr<float>()},
+                           gw.h() * gw.w() / (R * Q), pixels, x.c() / W);
           };
-          if (gw.w() == 3) return run(std::integral_constant<int, 3>{});
-          if (gw.w() == 5) return run(std::integral_constant<int, 5>{});
-          run(std::integral_constant<int, 1>{});
+          constexpr int kFew = V < 4 ? V : 4;
+          if (gw.h() == 3 && gw.w() == 3) return run.template operator()<kFew, 3, 3>();
+          if (gw.w() == 3) return run.template operator()<V, 1, 3>();
+          if (gw.w() == 5) return run.template operator()<V, 1, 5>();
+          run.template operator()<V, 1, 1>();
         },
         x.ptr<const T>(), gy.ptr<const T>());
   });

@@ -9,35 +9,34 @@ namespace {
 
 using namespace cuda;
 
-template <class T>
+template <int K, class T>
 __global__ void channel_kernel(const T* x, T* y, unsigned pixels, unsigned channels, unsigned lanes, bool logarithm) {
   const PixelLane at(pixels, lanes);
-  const T* row = x + static_cast<std::size_t>(at.pixel) * channels;
-  const float largest = row_max(row, channels, at.lane, lanes);
-  const float sum = row_sum(row, channels, at.lane, lanes, [=](float v, unsigned) { return expf(v - largest); });
+  const PixelRow<K, T> row(x + static_cast<std::size_t>(at.pixel) * channels, channels, at.lane, lanes);
+  const float largest = row.max();
+  const float sum = row.sum([=](float v, unsigned, unsigned) { return expf(v - largest); });
   const float ln_sum = logf(sum);
+  const float inverse = 1 / sum;
   if (!at.active) return;
   T* out = y + static_cast<std::size_t>(at.pixel) * channels;
-  for (unsigned c = at.lane; c < channels; c += lanes) {
-    const float shifted = to_float(row[c]) - largest;
-    out[c] = from_float<T>(logarithm ? shifted - ln_sum : expf(shifted) / sum);
-  }
+  row.each([&](float v, unsigned c, unsigned) {
+    out[c] = from_float<T>(logarithm ? v - largest - ln_sum : expf(v - largest) * inverse);
+  });
 }
 
-template <class T>
+template <int K, class T>
 __global__ void channel_backward_kernel(const T* y, const T* gy, T* gx, unsigned pixels, unsigned channels,
                                         unsigned lanes, bool logarithm) {
   const PixelLane at(pixels, lanes);
   const std::size_t begin = static_cast<std::size_t>(at.pixel) * channels;
-  const T* values = y + begin;
-  const float sum = row_sum(gy + begin, channels, at.lane, lanes,
-                            [=](float g, unsigned c) { return logarithm ? g : g * to_float(values[c]); });
+  const PixelRow<K, T> values(y + begin, channels, at.lane, lanes);
+  const PixelRow<K, T> slopes(gy + begin, channels, at.lane, lanes);
+  const float sum = slopes.sum([&](float g, unsigned, unsigned j) { return logarithm ? g : g * values.at(j); });
   if (!at.active) return;
-  for (unsigned c = at.lane; c < channels; c += lanes) {
-    const float g = to_float(gy[begin + c]);
-    const float value = to_float(values[c]);
+  slopes.each([&](float g, unsigned c, unsigned j) {
+    const float value = values.at(j);
     gx[begin + c] = from_float<T>(logarithm ? g - expf(value) * sum : value * (g - sum));
-  }
+  });
 }
 
 /// Maximum and sum of exponentials over the positions of each channel of each image.
@@ -66,7 +65,13 @@ struct SpatialSums {
   __device__ void add(Acc& a, unsigned image, unsigned row, unsigned v) const {
     float value[V];
     load<V>(x + (static_cast<std::size_t>(image) * rows + row) * channels + v * V, value);
-    for (int j = 0; j < V; ++j) join(a.largest[j], a.sum[j], value[j], 1.0F);
+    for (int j = 0; j < V; ++j) {  // join() with one number needs one exponential
+      if (value[j] == -INFINITY) continue;
+      const bool larger = value[j] > a.largest[j];
+      const float factor = expf(larger ? a.largest[j] - value[j] : value[j] - a.largest[j]);
+      a.sum[j] = larger ? a.sum[j] * factor + 1 : a.sum[j] + factor;
+      if (larger) a.largest[j] = value[j];
+    }
   }
   __device__ void merge(Acc& a, const Acc& b) const {
     for (int j = 0; j < V; ++j) join(a.largest[j], a.sum[j], b.largest[j], b.sum[j]);
@@ -166,8 +171,10 @@ void softmax_cuda(const TensorView& x, const TensorView& y, const SoftmaxArgs& a
     using T = decltype(tag);
     if (args.axis == SoftmaxAxis::kChannel) {
       const unsigned lanes = lanes_per_pixel(x.c());
-      launch(channel_kernel<T>, ceil_div(std::int64_t{s.pixels} * lanes, kBlock), kBlock, x.ptr<const T>(), y.ptr<T>(),
-             s.pixels, s.channels, lanes, args.logarithm);
+      visit_kept_channels(x.c(), lanes, [&](auto kept) {
+        launch(channel_kernel<decltype(kept)::value, T>, ceil_div(std::int64_t{s.pixels} * lanes, kBlock), kBlock,
+               x.ptr<const T>(), y.ptr<T>(), s.pixels, s.channels, lanes, args.logarithm);
+      });
       return;
     }
     const auto results = static_cast<std::size_t>(x.n()) * s.channels;
@@ -195,8 +202,10 @@ void softmax_backward_cuda(const TensorView& y, const TensorView& gy, const Tens
     using T = decltype(tag);
     if (args.axis == SoftmaxAxis::kChannel) {
       const unsigned lanes = lanes_per_pixel(y.c());
-      launch(channel_backward_kernel<T>, ceil_div(std::int64_t{s.pixels} * lanes, kBlock), kBlock, y.ptr<const T>(),
-             gy.ptr<const T>(), gx.ptr<T>(), s.pixels, s.channels, lanes, args.logarithm);
+      visit_kept_channels(y.c(), lanes, [&](auto kept) {
+        launch(channel_backward_kernel<decltype(kept)::value, T>, ceil_div(std::int64_t{s.pixels} * lanes, kBlock),
+               kBlock, y.ptr<const T>(), gy.ptr<const T>(), gx.ptr<T>(), s.pixels, s.channels, lanes, args.logarithm);
+      });
       return;
     }
     const Scratch sum(static_cast<std::size_t>(y.n()) * s.channels * sizeof(float));

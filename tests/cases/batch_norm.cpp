@@ -59,6 +59,7 @@ std::vector<OpCase> batch_norm_cases() {
            {.label = "training, residual, 21 channels", .shape = {2, 21, 3, 3}, .residual = true},
            {.label = "training, relu after residual", .shape = {2, 16, 3, 3}, .act = kRelu, .residual = true},
            {.label = "training, relu6 after residual", .shape = {2, 5, 3, 3}, .act = kRelu6, .residual = true},
+           {.label = "training, relu, a large map", .shape = {2, 64, 24, 25}, .act = kRelu},
            {.label = "training, one pixel", .shape = {3, 40, 1, 1}, .act = kRelu},
            {.label = "training, two dimensions", .shape = {6, 33}},
            {.label = "training, without gamma and beta", .shape = {2, 4, 3, 3}, .affine = false},

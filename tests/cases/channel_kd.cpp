@@ -32,6 +32,8 @@ std::vector<OpCase> channel_kd_cases() {
       make("C=1", {2, 1, 13, 11}),
       make("one position", {2, 19, 1, 1}),
       make("several chunks", {1, 19, 40, 61}),
+      make("C=19, pixels in eights", {3, 19, 8, 10}),
+      make("C=6, pixels in fours", {2, 6, 2, 6}),
       make("divided by other channels", {2, 12, 5, 6}, {.divide_by_channels = 5}),
       make("norm spatial", {2, 19, 5, 7}, {.tau = 2, .norm = ChannelKdNorm::kSpatial}),
       make("norm none", {2, 11, 5, 7}, {.norm = ChannelKdNorm::kNone}),

@@ -63,6 +63,10 @@ std::vector<OpCase> depthwise_cases() {
       {"3x3 dilation 4, long rows", {1, 16, 9, 26}, {3, 3}, false, {.padding = {4, 4}, .dilation = {4, 4}}},
       {"5x5 same, long rows", {1, 17, 5, 19}, {5, 5}, false, {.padding = {2, 2}}},
       {"3x3 without padding, long rows", {1, 32, 4, 18}, {3, 3}, false, {}},
+      // So many pixels that a GPU takes four of them at once.
+      {"3x3, a large map", {2, 64, 68, 69}, {3, 3}, true, {.padding = {1, 1}}},
+      {"3x3 dilation 2, a large map", {2, 64, 68, 70}, {3, 3}, false, {.padding = {2, 2}, .dilation = {2, 2}}},
+      {"5x5, a large map", {2, 64, 68, 67}, {5, 5}, false, {.padding = {1, 3}}},
       {"several blocks of the weight sum", {2, 40, 30, 31}, {3, 3}, true, {.padding = {1, 1}}},
   };
   std::vector<OpCase> cases;
