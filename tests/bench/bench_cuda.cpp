@@ -82,6 +82,7 @@ void report_flops(const char* name, double flops, const std::function<void()>& r
 }  // namespace
 
 int main() {
+  static_cast<void>(std::setvbuf(stdout, nullptr, _IOLBF, 0));  // whoever stops it has what was measured
   if (cuda::device_count() == 0) {
     std::printf("{\"skipped\":\"%s\"}\n", cuda::describe_devices().c_str());
     return 0;

@@ -32,12 +32,12 @@ def environment(policy):
 class PyTorch:
     """One mode in a process that stays alive; between its turns it waits for a line on its standard input."""
 
-    def __init__(self, mode, policy, warmup):
+    def __init__(self, mode, policy, warmup, problem=()):
         self.name = f"pytorch {mode} ({policy} threads)"
         self.mode, self.policy = mode, policy
         self.errors = tempfile.TemporaryFile("w+")  # a pipe that nobody reads would block a talkative process
         self.process = subprocess.Popen(
-            [sys.executable, str(STEP), "--mode", mode, "--warmup", str(warmup), "--serve"],
+            [sys.executable, str(STEP), "--mode", mode, "--warmup", str(warmup), "--serve", *problem],
             env=environment(policy), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True)
         self.read()
 
@@ -65,38 +65,40 @@ class PyTorch:
 class Limbeck:
     """A fresh process per turn; its own warm-up steps are not timed."""
 
-    def __init__(self, program, dtype, policy, warmup):
+    def __init__(self, program, dtype, policy, warmup, problem=()):
         self.name = f"limbeck {dtype} ({policy} threads)"
         self.policy = policy
-        self.command = [program, "bench", "step", "--dtype", dtype, "--json", "--warmup", str(warmup)]
+        self.command = [program, "bench", "step", "--dtype", dtype, "--json", "--warmup", str(warmup), *problem]
 
     def steps(self, count):
         done = subprocess.run(self.command + ["--steps", str(count)], env=environment(self.policy), text=True,
                               capture_output=True)
         if done.returncode != 0:
             raise RuntimeError(f"{' '.join(self.command)} failed ({done.returncode}): {done.stderr.strip()[-500:]}")
-        return json.loads(done.stdout.strip().splitlines()[-1])
+        reply = json.loads(done.stdout.strip().splitlines()[-1])
+        reply["peak_mb"] = reply["peak_rss_mb" if reply["device"] == "cpu" else "peak_tensor_mb"]
+        return reply
 
     def close(self):
         pass
 
 
-def explore(modes, passes, steps, warmup):
+def explore(modes, passes, steps, warmup, problem):
     """Median step time of every PyTorch mode, `passes` visits each, in turns."""
     times = {m: [] for m in modes}
     peak = {}
     for number in range(passes):
         for mode in modes:
             try:
-                contender = PyTorch(mode, "passive", warmup)
+                contender = PyTorch(mode, "passive", warmup, problem.rival)
                 reply = contender.steps(steps)
             except RuntimeError as error:  # a mode that this version of PyTorch cannot run
                 print(json.dumps({"mode": mode, "error": str(error)[:300]}), flush=True)
                 continue
             contender.close()
             times[mode] += reply["ms"]
-            peak[mode] = reply["peak_rss_mb"]
-            print(json.dumps({"pass": number + 1, **{k: reply[k] for k in ("mode", "ms", "teacher_ms", "peak_rss_mb")}}),
+            peak[mode] = reply["peak_mb"]
+            print(json.dumps({"pass": number + 1, **{k: reply[k] for k in ("mode", "ms", "teacher_ms", "peak_mb")}}),
                   flush=True)
     medians = {m: statistics.median(t) for m, t in times.items() if t}
     print(f"\n{'PyTorch mode (layout, type, student, teacher)':48} {'median ms':>9} {'min ms':>8} {'peak MB':>8}")
@@ -105,20 +107,56 @@ def explore(modes, passes, steps, warmup):
     return medians
 
 
-def duel(program, dtype, modes, rounds, steps, warmup):
-    contenders = [PyTorch(mode, policy, warmup) for mode, policy in modes]
-    own = {policy: Limbeck(program, dtype, policy, warmup=2) for policy in dict.fromkeys(p for _, p in modes)}
+def started(modes, warmup, problem):
+    """The contenders that this version of PyTorch can run."""
+    contenders = []
+    for mode, policy in modes:
+        try:
+            contenders.append(PyTorch(mode, policy, warmup, problem.rival))
+        except RuntimeError as error:
+            print(json.dumps({"mode": mode, "error": str(error)[:300]}), flush=True)
+    return contenders
+
+
+class Problem:
+    """Device and sizes where they are not those of the programs: arguments for both sides."""
+
+    def __init__(self, args):
+        self.own, self.rival = [], []
+        if args.device == "cuda":
+            self.own += ["--device", "cuda:0", "--cuda-graph"]
+            self.rival += ["--device", "cuda"]
+        if args.batch:
+            self.own += ["--batch", str(args.batch)]
+            self.rival += ["--batch", str(args.batch)]
+        if args.size:
+            self.own += ["--size", f"{args.size}x{args.size}"]
+            self.rival += ["--size", str(args.size)]
+        if args.classes:
+            self.own += ["--classes", str(args.classes)]
+            self.rival += ["--classes", str(args.classes)]
+
+
+def duel(program, dtype, modes, rounds, steps, warmup, problem):
+    contenders = started(modes, warmup, problem)
+    if not contenders:
+        print(json.dumps({"dtype": dtype, "error": "no mode of PyTorch runs"}), flush=True)
+        return
+    own = {policy: Limbeck(program, dtype, policy, 2, problem.own) for policy in dict.fromkeys(p for _, p in modes)}
     ratios = {c.name: [] for c in contenders}
     times = {c.name: [] for c in [*own.values(), *contenders]}
     peak = {}
-    for _ in range(rounds):
+    for number in range(rounds):
         for rival in contenders:  # A B A B: each rival is paired with a run of ours next to it, with the same policy
             ours = own[rival.policy]
             mine, theirs = ours.steps(steps), rival.steps(steps)
             times[ours.name] += mine["ms"]
             times[rival.name] += theirs["ms"]
-            peak[ours.name], peak[rival.name] = mine["peak_rss_mb"], theirs["peak_rss_mb"]
+            peak[ours.name], peak[rival.name] = mine["peak_mb"], theirs["peak_mb"]
             ratios[rival.name].append(statistics.median(theirs["ms"]) / statistics.median(mine["ms"]))
+            print(json.dumps({"round": number + 1, "dtype": dtype, "rival": rival.mode, "limbeck_ms": mine["ms"],
+                              "pytorch_ms": theirs["ms"], "limbeck_mb": peak[ours.name],
+                              "pytorch_mb": peak[rival.name], "ratio": round(ratios[rival.name][-1], 3)}), flush=True)
     for c in contenders:
         c.close()
     print(f"\n{dtype}: {rounds} rounds of {steps} steps")
@@ -143,18 +181,23 @@ def main():
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument("--passes", type=int, default=2)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--batch", type=int, default=0, help="0: that of `limbeck bench step`")
+    parser.add_argument("--size", type=int, default=0, help="of square pictures; 0: likewise")
+    parser.add_argument("--classes", type=int, default=0, help="0: likewise")
     parser.add_argument("--explore-only", action="store_true")
     parser.add_argument("--mode", action="append", help="skip the exploration and duel with these PyTorch modes")
     args = parser.parse_args()
+    problem = Problem(args)
 
     if args.mode:
         medians = {m: 0.0 for m in args.mode}
     else:
-        modes = subprocess.run([sys.executable, str(STEP), "--list"], check=True, text=True,
+        modes = subprocess.run([sys.executable, str(STEP), "--list", "--device", args.device], check=True, text=True,
                                capture_output=True).stdout.split()
         if args.dtype:
             modes = [m for m in modes if m.split(",")[1] in args.dtype]
-        medians = explore(modes, args.passes, max(args.steps, 5), args.warmup)
+        medians = explore(modes, args.passes, max(args.steps, 5), args.warmup, problem)
     if args.explore_only:
         return
     for dtype in args.dtype or DTYPES:
@@ -163,8 +206,9 @@ def main():
             continue
         # The two best modes of the exploration (their order is noisy) or all named ones, each with both thread policies.
         best = [m for _, m in (own if args.mode else own[:2])]
-        chosen = [(m, policy) for m in best for policy in ("passive", "default")]
-        duel(args.limbeck, dtype, chosen, args.rounds, args.steps, args.warmup)
+        policies = ("passive",) if args.device == "cuda" else ("passive", "default")
+        chosen = [(m, policy) for m in best for policy in policies]
+        duel(args.limbeck, dtype, chosen, args.rounds, args.steps, args.warmup, problem)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The rival of the main benchmark: one distillation step in PyTorch on the CPU.
+"""The rival of the main benchmark: one distillation step in PyTorch, on the CPU or on a GPU.
 
 What it measures (the same work as `limbeck bench step`):
   teacher  DeepLabV3-ResNet-50, output stride 16, ASPP rates 6/12/18, no auxiliary head, eval, frozen
@@ -6,6 +6,7 @@ What it measures (the same work as `limbeck bench step`):
   loss     cross entropy of the logits resized bilinearly (align_corners=False) to 256x256, ignore 255
            + 3 * channel-wise distillation (tau 4) of the logits at their native stride
   update   SGD, learning rate 0.01, momentum 0.9, weight decay 5e-4; batch 4 of 3x256x256, random data, random weights
+  --device, --batch, --size and --classes make it another device, batch, size (of square pictures) and number of classes
 
 What it is not: a training script, or a check of results (tests/golden does that).
 
@@ -18,7 +19,9 @@ Usage:
 A mode is LAYOUT,DTYPE,STUDENT,TEACHER:
   LAYOUT   nchw | channels_last
   DTYPE    f32 | bf16           bf16 is torch.autocast; a folded or compiled bf16 teacher is converted once instead
-  STUDENT  eager | compile      compile: torch.compile of the student's forward, backward and losses
+  STUDENT  eager | compile | graphs
+           compile: torch.compile of the student's forward, backward and losses; graphs: the same with
+           mode="reduce-overhead", which replays CUDA graphs on a GPU
   TEACHER  eager | folded | mkldnn | compile
            folded: batch norm folded into the convolutions (torch.fx); compile: folded, then torch.compile with frozen
            (prepacked) weights; mkldnn: folded, in oneDNN's blocked tensors (torch.fx optimize_for_inference), f32 only
@@ -37,10 +40,6 @@ from torchvision.models import mobilenet_v2, resnet50
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
-CLASSES = 11
-SIZE = 256
-BATCH = 4
-
 MODES = [
     "nchw,f32,eager,eager",
     "channels_last,f32,eager,eager",
@@ -54,21 +53,27 @@ MODES = [
     "channels_last,bf16,eager,compile",
     "channels_last,bf16,compile,compile",
 ]
+GPU_MODES = [  # the student and the teacher in PyTorch's usual ways; folded and frozen teachers are the better rivals
+    "channels_last,bf16,eager,eager",
+    "channels_last,bf16,eager,folded",
+    "channels_last,bf16,compile,compile",
+    "channels_last,bf16,graphs,compile",
+]
 
 
 class Teacher(nn.Module):
-    def __init__(self):
+    def __init__(self, classes):
         super().__init__()
         backbone = resnet50(weights=None, replace_stride_with_dilation=[False, False, True])
         self.backbone = IntermediateLayerGetter(backbone, {"layer4": "out"})
-        self.classifier = DeepLabHead(2048, CLASSES, atrous_rates=(6, 12, 18))
+        self.classifier = DeepLabHead(2048, classes, atrous_rates=(6, 12, 18))
 
     def forward(self, x):
         return self.classifier(self.backbone(x)["out"])
 
 
 class Student(nn.Module):
-    def __init__(self):
+    def __init__(self, classes):
         super().__init__()
         self.features = mobilenet_v2(weights=None).features[:18]
         # Output stride 16: the stride of block 14 goes, the depthwise convolutions after it are dilated.
@@ -78,7 +83,7 @@ class Student(nn.Module):
             if k > 14:
                 depthwise.dilation = (2, 2)
                 depthwise.padding = (2, 2)
-        self.head = nn.Conv2d(320, CLASSES, 1)
+        self.head = nn.Conv2d(320, classes, 1)
 
     def forward(self, x):
         return self.head(self.features(x))
@@ -92,13 +97,14 @@ def channel_kd(student, teacher, tau=4.0):
 
 
 class Step:
-    def __init__(self, mode):
+    def __init__(self, mode, device="cpu", batch=4, size=256, classes=11):
         layout, dtype, student_exec, teacher_exec = mode.split(",")
+        self.device, self.size = device, size
         self.low = dtype == "bf16"
         memory_format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
         torch.manual_seed(1)
-        self.teacher = Teacher().eval().requires_grad_(False)
-        self.student = Student().train()
+        self.teacher = Teacher(classes).eval().requires_grad_(False)
+        self.student = Student(classes).train()
         if teacher_exec in ("folded", "compile"):
             from torch.fx.experimental.optimization import fuse
 
@@ -112,35 +118,37 @@ class Step:
         if self.teacher_low:
             self.teacher = self.teacher.to(torch.bfloat16)
         if teacher_exec != "mkldnn":
-            self.teacher = self.teacher.to(memory_format=memory_format)
-        self.student = self.student.to(memory_format=memory_format)
+            self.teacher = self.teacher.to(device=device, memory_format=memory_format)
+        self.student = self.student.to(device=device, memory_format=memory_format)
         if teacher_exec == "compile":
             import torch._inductor.config as inductor
 
             inductor.freezing = True  # applies to code without gradients only: the teacher
             self.teacher = torch.compile(self.teacher)
         self.optimizer = torch.optim.SGD(self.student.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-        images = torch.randn(BATCH, 3, SIZE, SIZE)
-        labels = torch.randint(0, CLASSES, (BATCH, SIZE, SIZE))
+        images = torch.randn(batch, 3, size, size)
+        labels = torch.randint(0, classes, (batch, size, size))
         labels[torch.rand(labels.shape) < 0.05] = 255
-        self.images = images.contiguous(memory_format=memory_format)
-        self.labels = labels
+        self.images = images.contiguous(memory_format=memory_format).to(device)
+        self.labels = labels.to(device)
         self.student_loss = self._student_loss
         if student_exec == "compile":
             self.student_loss = torch.compile(self._student_loss)
+        if student_exec == "graphs":
+            self.student_loss = torch.compile(self._student_loss, mode="reduce-overhead")
 
     def _student_loss(self, images, labels, target):
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.low):
+        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.low):
             logits = self.student(images)
         logits = logits.float()
-        up = F.interpolate(logits, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
+        up = F.interpolate(logits, size=(self.size, self.size), mode="bilinear", align_corners=False)
         return F.cross_entropy(up, labels, ignore_index=255) + 3.0 * channel_kd(logits, target)
 
     def teacher_logits(self):
         with torch.no_grad():
             if self.teacher_low:
                 return self.teacher(self.images.to(torch.bfloat16)).float()
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.low):
+            with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.low):
                 return self.teacher(self.images).float()
 
     def __call__(self):
@@ -152,7 +160,10 @@ class Step:
         return loss.item()
 
 
-def peak_rss_mb():
+def peak_mb(device):
+    """On a GPU the most that tensors needed at once, on the CPU the most that the process needed."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 1048576.0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
 
 
@@ -165,12 +176,14 @@ def timed(step, count):
     for _ in range(1 if count else 0):  # where the time goes; not part of the steps above
         begin = time.perf_counter()
         step.teacher_logits()
+        if step.device == "cuda":
+            torch.cuda.synchronize()
         teacher_times.append((time.perf_counter() - begin) * 1e3)
     return {
         "ms": [round(t, 2) for t in times],
         "teacher_ms": [round(t, 2) for t in teacher_times],
         "loss": loss if count else None,
-        "peak_rss_mb": round(peak_rss_mb(), 1),
+        "peak_mb": round(peak_mb(step.device), 1),
     }
 
 
@@ -179,19 +192,27 @@ def main():
     parser.add_argument("--mode", default="channels_last,bf16,eager,folded")
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument("--steps", type=int, default=9)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--classes", type=int, default=11)
     parser.add_argument("--threads", type=int, default=0, help="0: PyTorch's default")
     parser.add_argument("--serve", action="store_true")
     parser.add_argument("--list", action="store_true")
     args = parser.parse_args()
     if args.list:
-        print("\n".join(MODES))
+        print("\n".join(GPU_MODES if args.device == "cuda" else MODES))
         return
     if args.threads > 0:
         torch.set_num_threads(args.threads)
-    step = Step(args.mode)
+    if args.device == "cuda":
+        torch.backends.cudnn.benchmark = True  # algorithms by timing, as limbeck's
+    step = Step(args.mode, args.device, args.batch, args.size, args.classes)
     begin = time.perf_counter()
     for _ in range(args.warmup):
         step()
+    if args.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()  # not of choosing algorithms
     head = {"mode": args.mode, "torch": torch.__version__, "threads": torch.get_num_threads()}
     if not args.serve:
         print(json.dumps({**head, **timed(step, args.steps)}), flush=True)
