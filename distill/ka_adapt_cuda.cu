@@ -73,39 +73,44 @@ struct Numbers {
 
 template <class S, class T>
 __global__ void positions_kernel(const S* student, const T* teacher, Powers p, Powers q, double factor, unsigned count,
-                                 unsigned c, unsigned lanes, S* gs, double* partial) {
+                                 unsigned c, unsigned lanes, unsigned turns, S* gs, double* partial) {
   __shared__ double scratch[32];
-  const PixelLane at(count, lanes);
-  const S* s = student + static_cast<std::size_t>(at.pixel) * c;
-  const T* t = teacher + static_cast<std::size_t>(at.pixel) * c;
-  const auto sum = [&](const auto& value) {
-    double v = 0;
-    for (unsigned k = at.lane; k < c; k += lanes) v += static_cast<double>(value(to_float(s[k]), to_float(t[k])));
-    return warp_all(v, Add{}, lanes);
-  };
-  const auto largest = [&](const auto& value) {
-    float v = 0;
-    for (unsigned k = at.lane; k < c; k += lanes) v = Max{}(v, fabsf(value(to_float(s[k]), to_float(t[k]))));
-    return warp_all(v, Max{}, lanes);
-  };
-  Numbers v{1, 1, 1, 1, 0, 0, 0, 0};
-  if (q.scaled()) {
-    v.scale_s = inverse_of(largest([](float a, float) { return a; }));
-    v.scale_t = inverse_of(largest([](float, float b) { return b; }));
-  }
-  const double sum_s = sum([&](float a, float) { return q.whole(a, v.scale_s); });
-  const double sum_t = sum([&](float, float b) { return q.whole(b, v.scale_t); });
-  v.set_norms(q, sum_s, sum_t);
-  if (p.scaled()) v.scale_d = inverse_of(largest([&](float a, float b) { return a - v.ratio * b; }));
-  const double powers = sum([&](float a, float b) { return p.whole(a - v.ratio * b, v.scale_d); });
-  const double along = sum([&](float a, float b) { return p.less_one(a - v.ratio * b, v.scale_d) * a; });
-  const double distance = v.set_slopes(p, q, powers, along, factor);
-  if (at.active && gs != nullptr) {
-    for (unsigned k = at.lane; k < c; k += lanes) {
-      gs[static_cast<std::size_t>(at.pixel) * c + k] = from_float<S>(v.gradient(p, q, to_float(s[k]), to_float(t[k])));
+  double total = 0;
+  for (unsigned turn = 0; turn < turns; ++turn) {
+    const PixelLane at(count, lanes, turn);
+    const S* s = student + static_cast<std::size_t>(at.pixel) * c;
+    const T* t = teacher + static_cast<std::size_t>(at.pixel) * c;
+    const auto sum = [&](const auto& value) {
+      double v = 0;
+      for (unsigned k = at.lane; k < c; k += lanes) v += static_cast<double>(value(to_float(s[k]), to_float(t[k])));
+      return warp_all(v, Add{}, lanes);
+    };
+    const auto largest = [&](const auto& value) {
+      float v = 0;
+      for (unsigned k = at.lane; k < c; k += lanes) v = Max{}(v, fabsf(value(to_float(s[k]), to_float(t[k]))));
+      return warp_all(v, Max{}, lanes);
+    };
+    Numbers v{1, 1, 1, 1, 0, 0, 0, 0};
+    if (q.scaled()) {
+      v.scale_s = inverse_of(largest([](float a, float) { return a; }));
+      v.scale_t = inverse_of(largest([](float, float b) { return b; }));
     }
+    const double sum_s = sum([&](float a, float) { return q.whole(a, v.scale_s); });
+    const double sum_t = sum([&](float, float b) { return q.whole(b, v.scale_t); });
+    v.set_norms(q, sum_s, sum_t);
+    if (p.scaled()) v.scale_d = inverse_of(largest([&](float a, float b) { return a - v.ratio * b; }));
+    const double powers = sum([&](float a, float b) { return p.whole(a - v.ratio * b, v.scale_d); });
+    const double along = sum([&](float a, float b) { return p.less_one(a - v.ratio * b, v.scale_d) * a; });
+    const double distance = v.set_slopes(p, q, powers, along, factor);
+    if (at.active && gs != nullptr) {
+      for (unsigned k = at.lane; k < c; k += lanes) {
+        gs[static_cast<std::size_t>(at.pixel) * c + k] =
+            from_float<S>(v.gradient(p, q, to_float(s[k]), to_float(t[k])));
+      }
+    }
+    if (at.active && at.lane == 0) total += distance;
   }
-  const double total = block_all(at.active && at.lane == 0 ? distance : 0.0, Add{}, 0.0, scratch);
+  total = block_all(total, Add{}, 0.0, scratch);
   if (threadIdx.x == 0) partial[blockIdx.x] = total;
 }
 
@@ -246,7 +251,8 @@ void ka_adapt_cuda(const TensorView& student, const TensorView& teacher, const T
   const Powers p{static_cast<float>(options.p)};
   const Powers q{static_cast<float>(options.q)};
   const unsigned lanes = ops::lanes_per_pixel(length);
-  const unsigned blocks = image ? static_cast<unsigned>(count) : ceil_div(count * lanes, kBlock);
+  const ops::PixelTurns turns(count, lanes);
+  const unsigned blocks = image ? static_cast<unsigned>(count) : turns.blocks;
   const Scratch distances(blocks * sizeof(double));
   const Scratch numbers(image ? static_cast<std::size_t>(count) * sizeof(Numbers) : 1);
   visit_fast_dtype("ka_adapt", student.dtype, [&](auto s_tag) {
@@ -259,8 +265,8 @@ void ka_adapt_cuda(const TensorView& student, const TensorView& teacher, const T
         images_loss(Vectors<S, T>{s, t, numbers.as<Numbers>(), p, q, factor, distances.as<double>()}, count, length,
                     gstudent.ptr<S>());
       } else {
-        launch(positions_kernel<S, T>, blocks, kBlock, s, t, p, q, factor, count, length, lanes, gstudent.ptr<S>(),
-               distances.as<double>());
+        launch(positions_kernel<S, T>, blocks, kBlock, s, t, p, q, factor, count, length, lanes, turns.turns,
+               gstudent.ptr<S>(), distances.as<double>());
       }
     });
   });

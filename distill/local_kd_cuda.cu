@@ -39,25 +39,29 @@ __device__ inline float distance2(const T* a, const T* b, unsigned channels, uns
 
 template <class S, class T>
 __global__ void values_kernel(const S* student, const T* teacher, Grid grid, double slope, float* weights,
-                              unsigned pixels, unsigned c, unsigned d, unsigned lanes, double* partial) {
+                              unsigned pixels, unsigned c, unsigned d, unsigned lanes, unsigned turns,
+                              double* partial) {
   __shared__ double scratch[32];
-  const PixelLane at(pixels, lanes);
-  const S* s = student + static_cast<std::size_t>(at.pixel) * c;
-  const T* t = teacher + static_cast<std::size_t>(at.pixel) * d;
   double total = 0;
-  for (int k = 0; k < kPairs; ++k) {
-    // Without a neighbour the pixel is compared with itself: both distances are 0, and all lanes meet in the sums.
-    const std::ptrdiff_t offset = grid.offset(at.pixel, k, 1);
-    const double d_s = sqrt(static_cast<double>(distance2(s, s + offset * c, c, at.lane, lanes)));
-    const double d_t = sqrt(static_cast<double>(distance2(t, t + offset * d, d, at.lane, lanes)));
-    const double difference = offset == 0 ? 0 : d_s - d_t;
-    total += difference * difference;
-    if (weights != nullptr && at.active && at.lane == 0) {
-      weights[static_cast<std::size_t>(at.pixel) * kPairs + static_cast<unsigned>(k)] =
-          d_s > 0 ? static_cast<float>(slope * difference / d_s) : 0.0F;
+  for (unsigned turn = 0; turn < turns; ++turn) {
+    const PixelLane at(pixels, lanes, turn);
+    const S* s = student + static_cast<std::size_t>(at.pixel) * c;
+    const T* t = teacher + static_cast<std::size_t>(at.pixel) * d;
+    for (int k = 0; k < kPairs; ++k) {
+      // Without a neighbour the pixel is compared with itself: both distances are 0, and all lanes meet in the sums.
+      const std::ptrdiff_t offset = grid.offset(at.pixel, k, 1);
+      const double d_s = sqrt(static_cast<double>(distance2(s, s + offset * c, c, at.lane, lanes)));
+      const double d_t = sqrt(static_cast<double>(distance2(t, t + offset * d, d, at.lane, lanes)));
+      const double difference = offset == 0 ? 0 : d_s - d_t;
+      if (!at.active || at.lane != 0) continue;
+      total += difference * difference;
+      if (weights != nullptr) {
+        weights[static_cast<std::size_t>(at.pixel) * kPairs + static_cast<unsigned>(k)] =
+            d_s > 0 ? static_cast<float>(slope * difference / d_s) : 0.0F;
+      }
     }
   }
-  total = block_all(at.active && at.lane == 0 ? total : 0.0, Add{}, 0.0, scratch);
+  total = block_all(total, Add{}, 0.0, scratch);
   if (threadIdx.x == 0) partial[blockIdx.x] = total;
 }
 
@@ -94,22 +98,22 @@ void local_kd_cuda(const TensorView& student, const TensorView& teacher, const T
   const double factor = local_kd_factor(student.n(), student.h(), student.w());
   const Grid grid{static_cast<int>(student.h()), static_cast<int>(student.w())};
   const unsigned lanes = ops::lanes_per_pixel(std::max(student.c(), teacher.c()));
-  const unsigned blocks = ceil_div(pixels * lanes, kBlock);
-  const Scratch partial(blocks * sizeof(double));
+  const ops::PixelTurns turns(pixels, lanes);
+  const Scratch partial(turns.blocks * sizeof(double));
   const Scratch weights(static_cast<std::size_t>(gstudent.defined() ? kPairs * pixels : 1) * sizeof(float));
   visit_fast_dtype("local_kd", student.dtype, [&](auto s) {
     using S = decltype(s);
     visit_fast_dtype("local_kd", teacher.dtype, [&](auto t) {
       using T = decltype(t);
-      launch(values_kernel<S, T>, blocks, kBlock, student.ptr<const S>(), teacher.ptr<const T>(), grid, 4 * factor,
-             gstudent.defined() ? weights.as<float>() : nullptr, pixels, student.c(), teacher.c(), lanes,
-             partial.as<double>());
+      launch(values_kernel<S, T>, turns.blocks, kBlock, student.ptr<const S>(), teacher.ptr<const T>(), grid,
+             4 * factor, gstudent.defined() ? weights.as<float>() : nullptr, pixels, student.c(), teacher.c(), lanes,
+             turns.turns, partial.as<double>());
     });
     if (!gstudent.defined()) return;
-    launch(gradient_kernel<S>, blocks, kBlock, student.ptr<const S>(), weights.as<float>(), grid, pixels, student.c(),
-           lanes, gstudent.ptr<S>());
+    launch(gradient_kernel<S>, ceil_div(pixels * lanes, kBlock), kBlock, student.ptr<const S>(), weights.as<float>(),
+           grid, pixels, student.c(), lanes, gstudent.ptr<S>());
   });
-  launch(finish_sum_kernel<float>, 1, kBlock, partial.as<double>(), blocks, 2 * factor,
+  launch(finish_sum_kernel<float>, 1, kBlock, partial.as<double>(), turns.blocks, 2 * factor,
          loss.ptr<float>());  // both directions
 }
 

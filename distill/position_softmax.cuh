@@ -38,7 +38,14 @@ struct PositionSums {
   __device__ void add(Acc& a, unsigned stack, unsigned row, unsigned v) const {
     float value[V];
     cuda::load<V>(x + (static_cast<std::size_t>(stack) * rows + row) * columns + v * V, value);
-    for (int j = 0; j < V; ++j) join(a.largest[j], a.sum[j], value[j], 1.0);
+    for (int j = 0; j < V; ++j) {  // join() with one number needs one exponential
+      if (value[j] == -INFINITY) continue;
+      const bool larger = value[j] > a.largest[j];
+      const float difference = larger ? a.largest[j] - value[j] : value[j] - a.largest[j];
+      const auto factor = static_cast<double>(expf(difference * inverse_tau));
+      a.sum[j] = larger ? a.sum[j] * factor + 1 : a.sum[j] + factor;
+      if (larger) a.largest[j] = value[j];
+    }
   }
   __device__ void merge(Acc& a, const Acc& b) const {
     for (int j = 0; j < V; ++j) join(a.largest[j], a.sum[j], b.largest[j], b.sum[j]);

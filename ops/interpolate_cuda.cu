@@ -74,6 +74,36 @@ __global__ void bilinear_kernel(MapShape in, MapShape out, const Tap* rows, cons
   }
 }
 
+/// V consecutive numbers of a row of the output, whatever pixels they belong to: for channels that are no multiple of V.
+template <int V, class T>
+__global__ void bilinear_row_kernel(MapShape in, MapShape out, const Tap* rows, const Tap* columns, const T* x, T* y,
+                                    unsigned items) {
+  const unsigned per_row = out.width * out.channels / V;
+  for (unsigned i = first(); i < items; i += step()) {
+    const unsigned place = i % per_row * V;
+    const unsigned row = i / per_row;
+    const Tap r = rows[row % out.height];
+    const T* above = x + in.at(row / out.height, static_cast<unsigned>(r.lower), 0);
+    const T* below = x + in.at(row / out.height, static_cast<unsigned>(r.upper), 0);
+    unsigned ow = place / out.channels;
+    unsigned c = place % out.channels;
+    Tap q = columns[ow];
+    float value[V];
+#pragma unroll
+    for (int j = 0; j < V; ++j) {
+      const unsigned left = static_cast<unsigned>(q.lower) * in.channels + c;
+      const unsigned right = static_cast<unsigned>(q.upper) * in.channels + c;
+      const float upper = (1 - q.weight) * to_float(above[left]) + q.weight * to_float(above[right]);
+      const float lower = (1 - q.weight) * to_float(below[left]) + q.weight * to_float(below[right]);
+      value[j] = (1 - r.weight) * upper + r.weight * lower;
+      if (++c < out.channels) continue;
+      c = 0;
+      if (++ow < out.width) q = columns[ow];
+    }
+    store<V>(y + static_cast<std::size_t>(i) * V, value);
+  }
+}
+
 /// How much of output `tap` came from input i.
 __device__ inline float share(const Tap& tap, unsigned i) {
   const float of_lower = tap.lower == static_cast<int>(i) ? 1 - tap.weight : 0.0F;
@@ -180,6 +210,14 @@ void resize_bilinear_cuda(const TensorView& x, bool align_corners, const TensorV
   const Tables tables(x, y, align_corners);
   visit_fast_dtype("resize_bilinear", x.dtype, [&](auto tag) {
     using T = decltype(tag);
+    constexpr int kMost = kLanes<T>;
+    const bool aligned = reinterpret_cast<std::uintptr_t>(y.data) % 16 == 0;
+    if (x.c() % kMost != 0 && y.w() * y.c() % kMost == 0 && aligned) {
+      const std::int64_t items = y.numel() / kMost;
+      launch(bilinear_row_kernel<kMost, T>, grid_for(items), kBlock, shape_of(x), shape_of(y), tables.rows,
+             tables.columns, x.ptr<const T>(), y.ptr<T>(), items);
+      return;
+    }
     visit_lanes<T>(
         x.c(),
         [&](auto lanes) {

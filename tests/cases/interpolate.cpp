@@ -45,6 +45,8 @@ std::vector<OpCase> interpolate_cases() {
     cases.push_back(bilinear_case("4x5 to 16x20", {2, 11, 4, 5}, {16, 20}, align));
     cases.push_back(bilinear_case("3x3 to 7x5, 21 channels", {2, 21, 3, 3}, {7, 5}, align));
     cases.push_back(bilinear_case("9x8 to 4x3", {1, 19, 9, 8}, {4, 3}, align));
+    cases.push_back(bilinear_case("3x5 to 6x8, 19 channels", {2, 19, 3, 5}, {6, 8}, align));
+    cases.push_back(bilinear_case("5x9 to 7x16, 3 channels", {2, 3, 5, 9}, {7, 16}, align));
     cases.push_back(bilinear_case("20x17 to 3x2", {1, 5, 20, 17}, {3, 2}, align));
     cases.push_back(bilinear_case("5x9 to 8x4", {2, 16, 5, 9}, {8, 4}, align));
     cases.push_back(bilinear_case("one pixel to 5x6", {2, 33, 1, 1}, {5, 6}, align));
