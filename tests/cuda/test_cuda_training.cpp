@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <deque>
+#include <initializer_list>
 #include <limits>
 #include <numeric>
 #include <set>
@@ -89,20 +90,35 @@ struct Outcome {
   std::vector<double> weights;    // of the first layer at the end
 };
 
+models::ModelSpec tiny_network(double width) {
+  models::ModelSpec spec;
+  spec.name = "mobilenet_v2_seg";
+  spec.classes = 5;
+  spec.width = width;
+  return spec;
+}
+
+std::vector<distill::Term> terms_of(std::initializer_list<const char*> losses) {
+  std::vector<distill::Term> terms;
+  for (const char* yaml : losses) {
+    const Config config = Config::parse(yaml, "test");
+    distill::Term& term = terms.emplace_back();
+    term.name = config.get<std::string>("loss");
+    term.loss = distill::make_loss(config);
+  }
+  return terms;
+}
+
+constexpr const char* kChannelKd = "{loss: channel_kd, tau: 4}";
+constexpr const char* kPixelKd = "{loss: pixel_kd, reduction: per_pixel}";
+
 /// Distils a tiny MobileNetV2 from another one, on images with noise of this size.
 Outcome train(Device device, bool bf16, int steps, double noise = 0) {
   const nn::ParameterDevice on(device);
   Generator g(1);
-  models::ModelSpec spec;
-  spec.name = "mobilenet_v2_seg";
-  spec.classes = 5;
-  spec.width = 0.25;
-  std::vector<distill::Term> terms(2);
-  terms[0].name = "cwd";
-  terms[0].loss = distill::make_loss(Config::parse("{loss: channel_kd, tau: 4}", "test"));
-  terms[1].name = "kd";
-  terms[1].loss = distill::make_loss(Config::parse("{loss: pixel_kd, reduction: per_pixel}", "test"));
-  distill::Distiller objective(models::make_model(spec, g), models::make_model(spec, g), std::move(terms));
+  const models::ModelSpec spec = tiny_network(0.25);
+  distill::Distiller objective(models::make_model(spec, g), models::make_model(spec, g),
+                               terms_of({kChannelKd, kPixelKd}));
   std::vector<nn::ParameterGroup> groups(1);
   groups[0].weight_decay = 1e-4;
   nn::assign_parameters(groups, objective, [](const nn::NamedTensor&) { return 0; });
@@ -144,16 +160,9 @@ Outcome train_with_everything(bool adamw, bool recorded) {
   cuda::trim(kGpu);
   const nn::ParameterDevice on(kGpu);
   Generator g(1);
-  models::ModelSpec spec;
-  spec.name = "mobilenet_v2_seg";
-  spec.classes = 5;
-  spec.width = 0.1;
-  std::vector<distill::Term> terms(3);
-  terms[2].loss = distill::make_loss(Config::parse("{loss: mgd}", "test"));
-  terms[2].name = "mgd";
-  terms[0].loss = distill::make_loss(Config::parse("{loss: channel_kd, tau: 4}", "test"));
+  const models::ModelSpec spec = tiny_network(0.1);
+  std::vector<distill::Term> terms = terms_of({kChannelKd, kPixelKd, "{loss: mgd}"});
   terms[0].weight = distill::WeightSchedule::linear(0.5, 3);
-  terms[1].loss = distill::make_loss(Config::parse("{loss: pixel_kd, reduction: per_pixel}", "test"));
   distill::ObjectiveOptions options;
   options.ce_weight = distill::WeightSchedule::linear(1, 0.2);
   distill::Distiller objective(models::make_model(spec, g), models::make_model(spec, g), std::move(terms), options);
