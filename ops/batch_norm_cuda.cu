@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "core/cuda/columns.cuh"
+#include "core/cuda/vectors.cuh"
 #include "ops/batch_norm_kernels.h"
 #include "ops/map_view.h"
 
@@ -263,17 +264,15 @@ unsigned channels_of(const TensorView& x) { return static_cast<unsigned>(x.shape
 void batch_norm_moments_cuda(const TensorView& x, const TensorView& moments) {
   const unsigned channels = channels_of(x);
   const std::int64_t rows = x.numel() / x.shape[1];
-  visit_fast_dtype("batch_norm", x.dtype, [&](auto tag) {
-    using T = decltype(tag);
-    visit_lanes<T>(
-        x.shape[1],
-        [&](auto lanes) {
-          constexpr int V = decltype(lanes)::value;
-          reduce_columns(Moments<V, T>{x.ptr<const T>(), moments.ptr<double>(), channels, static_cast<unsigned>(rows)},
-                         1, rows, x.shape[1] / V);
-        },
-        x.ptr<const T>());
-  });
+  visit_vectors(
+      "batch_norm", x.dtype, x.shape[1],
+      [&](auto tag, auto lanes) {
+        using T = decltype(tag);
+        constexpr int V = decltype(lanes)::value;
+        reduce_columns(Moments<V, T>{x.ptr<const T>(), moments.ptr<double>(), channels, static_cast<unsigned>(rows)}, 1,
+                       rows, x.shape[1] / V);
+      },
+      x.data);
 }
 
 void batch_norm_running_cuda(const TensorView& moments, double momentum, double unbias, const TensorView& running_mean,
@@ -301,69 +300,61 @@ void batch_norm_coefficients_cuda(const TensorView& mean, const TensorView& var,
 
 void batch_norm_apply_cuda(const TensorView& x, const TensorView& residual, const TensorView& k, Activation act,
                            const TensorView& y) {
-  visit_fast_dtype("batch_norm", x.dtype, [&](auto tag) {
-    using T = decltype(tag);
-    visit_lanes<T>(
-        x.shape[1],
-        [&](auto lanes) {
-          constexpr int V = decltype(lanes)::value;
-          const unsigned count = vector_count(x, V);
-          const Spread threads = spread(count, channels_of(x) / V);
-          launch(apply_kernel<V, T>, ceil_div(threads.threads, kBlock), kBlock, x.ptr<const T>(),
-                 residual.ptr<const T>(), k.ptr<const float>(), act, y.ptr<T>(), channels_of(x), threads, count);
-        },
-        x.ptr<const T>(), residual.ptr<const T>(), k.ptr<const float>(), y.ptr<const T>());
-  });
+  visit_vectors(
+      "batch_norm", x.dtype, x.shape[1],
+      [&](auto tag, auto lanes) {
+        using T = decltype(tag);
+        constexpr int V = decltype(lanes)::value;
+        const unsigned count = vector_count(x, V);
+        const Spread threads = spread(count, channels_of(x) / V);
+        launch(apply_kernel<V, T>, ceil_div(threads.threads, kBlock), kBlock, x.ptr<const T>(), residual.ptr<const T>(),
+               k.ptr<const float>(), act, y.ptr<T>(), channels_of(x), threads, count);
+      },
+      x.data, residual.data, k.data, y.data);
 }
 
 void batch_norm_sums_cuda(const TensorView& gy, const TensorView& x, const TensorView& y, const TensorView& k,
                           Activation act, const TensorView& masked, const TensorView& sums) {
   const std::int64_t rows = x.numel() / x.shape[1];
-  visit_fast_dtype("batch_norm", x.dtype, [&](auto tag) {
-    using T = decltype(tag);
-    visit_lanes<T>(
-        x.shape[1],
-        [&](auto lanes) {
-          constexpr int V = decltype(lanes)::value;
-          reduce_columns(Sums<V, T>{gy.ptr<const T>(), x.ptr<const T>(), y.ptr<const T>(), k.ptr<const float>(), act,
-                                    masked.ptr<T>(), sums.ptr<double>(), channels_of(x)},
-                         1, rows, x.shape[1] / V);
-        },
-        gy.ptr<const T>(), x.ptr<const T>(), y.ptr<const T>(), masked.ptr<const T>(), k.ptr<const float>());
-  });
+  visit_vectors(
+      "batch_norm", x.dtype, x.shape[1],
+      [&](auto tag, auto lanes) {
+        using T = decltype(tag);
+        constexpr int V = decltype(lanes)::value;
+        reduce_columns(Sums<V, T>{gy.ptr<const T>(), x.ptr<const T>(), y.ptr<const T>(), k.ptr<const float>(), act,
+                                  masked.ptr<T>(), sums.ptr<double>(), channels_of(x)},
+                       1, rows, x.shape[1] / V);
+      },
+      gy.data, x.data, y.data, masked.data, k.data);
 }
 
 void batch_norm_gradient_cuda(const TensorView& gy, const TensorView& x, const TensorView& y, const TensorView& k,
                               Activation act, const TensorView& sums, double count, const TensorView& gx) {
-  visit_fast_dtype("batch_norm", gy.dtype, [&](auto tag) {
-    using T = decltype(tag);
-    visit_lanes<T>(
-        gy.shape[1],
-        [&](auto lanes) {
-          constexpr int V = decltype(lanes)::value;
-          const unsigned vectors = vector_count(gy, V);
-          const Spread threads = spread(vectors, channels_of(gy) / V);
-          launch(gradient_kernel<V, T>, ceil_div(threads.threads, kBlock), kBlock, gy.ptr<const T>(), x.ptr<const T>(),
-                 y.ptr<const T>(), k.ptr<const float>(), act, sums.ptr<const double>(), count, gx.ptr<T>(),
-                 channels_of(gy), threads, vectors);
-        },
-        gy.ptr<const T>(), x.ptr<const T>(), y.ptr<const T>(), k.ptr<const float>(), gx.ptr<const T>());
-  });
+  visit_vectors(
+      "batch_norm", gy.dtype, gy.shape[1],
+      [&](auto tag, auto lanes) {
+        using T = decltype(tag);
+        constexpr int V = decltype(lanes)::value;
+        const unsigned vectors = vector_count(gy, V);
+        const Spread threads = spread(vectors, channels_of(gy) / V);
+        launch(gradient_kernel<V, T>, ceil_div(threads.threads, kBlock), kBlock, gy.ptr<const T>(), x.ptr<const T>(),
+               y.ptr<const T>(), k.ptr<const float>(), act, sums.ptr<const double>(), count, gx.ptr<T>(),
+               channels_of(gy), threads, vectors);
+      },
+      gy.data, x.data, y.data, k.data, gx.data);
 }
 
 void batch_norm_mask_cuda(const TensorView& gy, const TensorView& y, Activation act, const TensorView& g) {
-  visit_fast_dtype("batch_norm", gy.dtype, [&](auto tag) {
-    using T = decltype(tag);
-    visit_lanes<T>(
-        gy.numel(),
-        [&](auto lanes) {
-          constexpr int V = decltype(lanes)::value;
-          const unsigned vectors = vector_count(gy, V);
-          launch(mask_kernel<V, T>, grid_for(vectors), kBlock, gy.ptr<const T>(), y.ptr<const T>(), act, g.ptr<T>(),
-                 vectors);
-        },
-        gy.ptr<const T>(), y.ptr<const T>(), g.ptr<const T>());
-  });
+  visit_vectors(
+      "batch_norm", gy.dtype, gy.numel(),
+      [&](auto tag, auto lanes) {
+        using T = decltype(tag);
+        constexpr int V = decltype(lanes)::value;
+        const unsigned vectors = vector_count(gy, V);
+        launch(mask_kernel<V, T>, grid_for(vectors), kBlock, gy.ptr<const T>(), y.ptr<const T>(), act, g.ptr<T>(),
+               vectors);
+      },
+      gy.data, y.data, g.data);
 }
 
 }  // namespace limbeck::ops

@@ -7,6 +7,7 @@
 //   thread therefore computes four neighbours of a row with one reading of the weights, and where stride and dilation are 1 with one
 //   reading of the pixels that they share. At stride 1 the data gradient is a forward pass with the kernel turned round.
 #include "core/cuda/columns.cuh"
+#include "core/cuda/vectors.cuh"
 #include "ops/depthwise_kernels.h"
 
 namespace limbeck::ops {
@@ -351,24 +352,22 @@ void depthwise_backward_weights_cuda(const TensorView& x, const TensorView& gy, 
                                      const TensorView& gw) {
   const ConvShape s(x, gw, gy, options);
   const std::int64_t pixels = gy.n() * gy.h() * gy.w();
-  visit_fast_dtype("depthwise_conv2d", x.dtype, [&](auto tag) {
-    using T = decltype(tag);
-    visit_lanes<T>(
-        x.c(),
-        [&](auto lanes) {
-          constexpr int V = decltype(lanes)::value;
-          const auto run = [&]<int W, int R, int Q>() {
-            reduce_columns(WeightGradient<W, R, Q, T>{s, x.ptr<const T>(), gy.ptr<const T>(), gw.ptr<float>()},
-                           gw.h() * gw.w() / (R * Q), pixels, x.c() / W);
-          };
-          constexpr int kFew = V < 4 ? V : 4;
-          if (gw.h() == 3 && gw.w() == 3) return run.template operator()<kFew, 3, 3>();
-          if (gw.w() == 3) return run.template operator()<V, 1, 3>();
-          if (gw.w() == 5) return run.template operator()<V, 1, 5>();
-          run.template operator()<V, 1, 1>();
-        },
-        x.ptr<const T>(), gy.ptr<const T>());
-  });
+  visit_vectors(
+      "depthwise_conv2d", x.dtype, x.c(),
+      [&](auto tag, auto lanes) {
+        using T = decltype(tag);
+        constexpr int V = decltype(lanes)::value;
+        const auto run = [&]<int W, int R, int Q>() {
+          reduce_columns(WeightGradient<W, R, Q, T>{s, x.ptr<const T>(), gy.ptr<const T>(), gw.ptr<float>()},
+                         gw.h() * gw.w() / (R * Q), pixels, x.c() / W);
+        };
+        constexpr int kFew = V < 4 ? V : 4;
+        if (gw.h() == 3 && gw.w() == 3) return run.template operator()<kFew, 3, 3>();
+        if (gw.w() == 3) return run.template operator()<V, 1, 3>();
+        if (gw.w() == 5) return run.template operator()<V, 1, 5>();
+        run.template operator()<V, 1, 1>();
+      },
+      x.data, gy.data);
 }
 
 }  // namespace limbeck::ops

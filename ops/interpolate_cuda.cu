@@ -2,6 +2,7 @@
 // into small tables, exactly as on the CPU (integer arithmetic). Backward gathers: the outputs that read an input pixel
 // are neighbours, and the tables say where they begin.
 #include "core/cuda/kernel.cuh"
+#include "core/cuda/vectors.cuh"
 #include "ops/interpolate_kernels.h"
 
 namespace limbeck::ops {
@@ -233,18 +234,16 @@ void resize_bilinear_cuda(const TensorView& x, bool align_corners, const TensorV
 void resize_bilinear_backward_cuda(const TensorView& gy, bool align_corners, const TensorView& gx) {
   Tables tables(gx, gy, align_corners);
   tables.find_begins(gx, gy);
-  visit_fast_dtype("resize_bilinear", gy.dtype, [&](auto tag) {
-    using T = decltype(tag);
-    visit_lanes<T>(
-        gy.c(),
-        [&](auto lanes) {
-          constexpr int V = decltype(lanes)::value;
-          const auto items = static_cast<unsigned>(gx.numel() / V);
-          launch(bilinear_backward_kernel<V, T>, grid_for(items), kBlock, shape_of(gx), shape_of(gy), tables.rows,
-                 tables.columns, tables.row_begin, tables.column_begin, gy.ptr<const T>(), gx.ptr<T>(), items);
-        },
-        gy.ptr<const T>(), gx.ptr<const T>());
-  });
+  visit_vectors(
+      "resize_bilinear", gy.dtype, gy.c(),
+      [&](auto tag, auto lanes) {
+        using T = decltype(tag);
+        constexpr int V = decltype(lanes)::value;
+        const auto items = static_cast<unsigned>(gx.numel() / V);
+        launch(bilinear_backward_kernel<V, T>, grid_for(items), kBlock, shape_of(gx), shape_of(gy), tables.rows,
+               tables.columns, tables.row_begin, tables.column_begin, gy.ptr<const T>(), gx.ptr<T>(), items);
+      },
+      gy.data, gx.data);
 }
 
 void resize_nearest_cuda(const TensorView& x, const TensorView& y) {
@@ -262,18 +261,16 @@ void resize_nearest_cuda(const TensorView& x, const TensorView& y) {
 }
 
 void resize_nearest_backward_cuda(const TensorView& gy, const TensorView& gx) {
-  visit_fast_dtype("resize_nearest", gy.dtype, [&](auto tag) {
-    using T = decltype(tag);
-    visit_lanes<T>(
-        gy.c(),
-        [&](auto lanes) {
-          constexpr int V = decltype(lanes)::value;
-          const auto items = static_cast<unsigned>(gx.numel() / V);
-          launch(nearest_backward_kernel<V, T>, grid_for(items), kBlock, shape_of(gx), shape_of(gy), gy.ptr<const T>(),
-                 gx.ptr<T>(), items);
-        },
-        gy.ptr<const T>(), gx.ptr<const T>());
-  });
+  visit_vectors(
+      "resize_nearest", gy.dtype, gy.c(),
+      [&](auto tag, auto lanes) {
+        using T = decltype(tag);
+        constexpr int V = decltype(lanes)::value;
+        const auto items = static_cast<unsigned>(gx.numel() / V);
+        launch(nearest_backward_kernel<V, T>, grid_for(items), kBlock, shape_of(gx), shape_of(gy), gy.ptr<const T>(),
+               gx.ptr<T>(), items);
+      },
+      gy.data, gx.data);
 }
 
 }  // namespace limbeck::ops

@@ -1,6 +1,7 @@
 // Pooling on the GPU, channels-last: a thread per window and 16 bytes of channels. Large windows (global pooling) are
 // shared by the threads of a block. Backward gathers: each input pixel adds up the windows that cover it.
 #include "core/cuda/columns.cuh"
+#include "core/cuda/vectors.cuh"
 #include "ops/pool2d_kernels.h"
 
 namespace limbeck::ops {
@@ -191,38 +192,34 @@ void visit_indices(const TensorView& indices, F&& f) {
 
 void max_pool_cuda(const TensorView& x, const PoolAxis& rows, const PoolAxis& columns, const TensorView& y,
                    const TensorView& indices) {
-  visit_fast_dtype("max_pool2d", x.dtype, [&](auto tag) {
-    using T = decltype(tag);
-    visit_lanes<T>(
-        x.c(),
-        [&](auto lanes) {
-          constexpr int V = decltype(lanes)::value;
-          const PoolShape s = make_shape(rows, columns, y, V);
-          visit_indices(indices, [&](auto* where) {
-            using I = std::remove_pointer_t<decltype(where)>;
-            launch(max_kernel<V, T, I>, grid_for(s.items), kBlock, s, x.ptr<const T>(), y.ptr<T>(), where);
-          });
-        },
-        x.ptr<const T>(), y.ptr<const T>());
-  });
+  visit_vectors(
+      "max_pool2d", x.dtype, x.c(),
+      [&](auto tag, auto lanes) {
+        using T = decltype(tag);
+        constexpr int V = decltype(lanes)::value;
+        const PoolShape s = make_shape(rows, columns, y, V);
+        visit_indices(indices, [&](auto* where) {
+          using I = std::remove_pointer_t<decltype(where)>;
+          launch(max_kernel<V, T, I>, grid_for(s.items), kBlock, s, x.ptr<const T>(), y.ptr<T>(), where);
+        });
+      },
+      x.data, y.data);
 }
 
 void max_pool_backward_cuda(const TensorView& gy, const TensorView& indices, const PoolAxis& rows,
                             const PoolAxis& columns, const TensorView& gx) {
-  visit_fast_dtype("max_pool2d", gy.dtype, [&](auto tag) {
-    using T = decltype(tag);
-    visit_lanes<T>(
-        gy.c(),
-        [&](auto lanes) {
-          constexpr int V = decltype(lanes)::value;
-          const PoolShape s = make_shape(rows, columns, gx, V);
-          visit_indices(indices, [&](auto* where) {
-            using I = std::remove_pointer_t<decltype(where)>;
-            launch(max_backward_kernel<V, T, I>, grid_for(s.items), kBlock, s, gy.ptr<const T>(), where, gx.ptr<T>());
-          });
-        },
-        gy.ptr<const T>(), gx.ptr<const T>());
-  });
+  visit_vectors(
+      "max_pool2d", gy.dtype, gy.c(),
+      [&](auto tag, auto lanes) {
+        using T = decltype(tag);
+        constexpr int V = decltype(lanes)::value;
+        const PoolShape s = make_shape(rows, columns, gx, V);
+        visit_indices(indices, [&](auto* where) {
+          using I = std::remove_pointer_t<decltype(where)>;
+          launch(max_backward_kernel<V, T, I>, grid_for(s.items), kBlock, s, gy.ptr<const T>(), where, gx.ptr<T>());
+        });
+      },
+      gy.data, gx.data);
 }
 
 void avg_pool_cuda(const TensorView& x, const PoolAxis& rows, const PoolAxis& columns, const TensorView& y) {
@@ -230,35 +227,31 @@ void avg_pool_cuda(const TensorView& x, const PoolAxis& rows, const PoolAxis& co
   const std::int64_t height = rows.adaptive() ? (rows.in + rows.out - 1) / rows.out + 1 : rows.kernel;
   const std::int64_t width = columns.adaptive() ? (columns.in + columns.out - 1) / columns.out + 1 : columns.kernel;
   const std::int64_t windows = y.n() * y.h() * y.w();
-  visit_fast_dtype("avg_pool2d", x.dtype, [&](auto tag) {
-    using T = decltype(tag);
-    visit_lanes<T>(
-        x.c(),
-        [&](auto lanes) {
-          constexpr int V = decltype(lanes)::value;
-          const PoolShape s = make_shape(rows, columns, y, V);
-          if (height * width >= kLargeWindow && windows <= 65535) {
-            reduce_columns(WindowMean<V, T>{s, x.ptr<const T>(), y.ptr<T>()}, windows, height * width, x.c() / V);
-          } else {
-            launch(avg_kernel<V, T>, grid_for(s.items), kBlock, s, x.ptr<const T>(), y.ptr<T>());
-          }
-        },
-        x.ptr<const T>(), y.ptr<const T>());
-  });
+  visit_vectors(
+      "avg_pool2d", x.dtype, x.c(),
+      [&](auto tag, auto lanes) {
+        using T = decltype(tag);
+        constexpr int V = decltype(lanes)::value;
+        const PoolShape s = make_shape(rows, columns, y, V);
+        if (height * width >= kLargeWindow && windows <= 65535) {
+          reduce_columns(WindowMean<V, T>{s, x.ptr<const T>(), y.ptr<T>()}, windows, height * width, x.c() / V);
+        } else {
+          launch(avg_kernel<V, T>, grid_for(s.items), kBlock, s, x.ptr<const T>(), y.ptr<T>());
+        }
+      },
+      x.data, y.data);
 }
 
 void avg_pool_backward_cuda(const TensorView& gy, const PoolAxis& rows, const PoolAxis& columns, const TensorView& gx) {
-  visit_fast_dtype("avg_pool2d", gy.dtype, [&](auto tag) {
-    using T = decltype(tag);
-    visit_lanes<T>(
-        gy.c(),
-        [&](auto lanes) {
-          constexpr int V = decltype(lanes)::value;
-          const PoolShape s = make_shape(rows, columns, gx, V);
-          launch(avg_backward_kernel<V, T>, grid_for(s.items), kBlock, s, gy.ptr<const T>(), gx.ptr<T>());
-        },
-        gy.ptr<const T>(), gx.ptr<const T>());
-  });
+  visit_vectors(
+      "avg_pool2d", gy.dtype, gy.c(),
+      [&](auto tag, auto lanes) {
+        using T = decltype(tag);
+        constexpr int V = decltype(lanes)::value;
+        const PoolShape s = make_shape(rows, columns, gx, V);
+        launch(avg_backward_kernel<V, T>, grid_for(s.items), kBlock, s, gy.ptr<const T>(), gx.ptr<T>());
+      },
+      gy.data, gx.data);
 }
 
 }  // namespace limbeck::ops

@@ -1,5 +1,7 @@
 // What this is: the three kernels that tensors need before there is any op: copy between views, fill, add. Any strides
 // and element types; 16-byte vectors where all sides are consecutive, square tiles where they are transposed.
+#include <cstring>
+
 #include "core/cuda.h"
 #include "core/cuda/kernel.cuh"
 #include "core/cuda/nest.h"
@@ -122,17 +124,42 @@ void copy(const TensorView& source, const TensorView& destination) {
   launch(copy_kernel<To, From>, grid_for(plain.total), kBlock, plain, source.ptr<const From>(), destination.ptr<To>());
 }
 
+__device__ inline std::int64_t place_of(const Nest<1>& nest, unsigned i) {
+  std::int64_t at = 0;
+  for (int l = 0; l < nest.count; ++l) {
+    const unsigned k = l + 1 < nest.count ? i % nest.size[l] : i;
+    i = l + 1 < nest.count ? i / nest.size[l] : 0;
+    at += static_cast<std::int64_t>(k) * nest.stride[0][l];
+  }
+  return at;
+}
+
 template <class T>
 __global__ void fill_kernel(Nest<1> nest, T value, T* destination) {
-  for (unsigned i = first(); i < nest.total; i += step()) {
-    std::int64_t at = 0;
-    unsigned rest = i;
-    for (int l = 0; l < nest.count; ++l) {
-      at += static_cast<std::int64_t>(rest % nest.size[l]) * nest.stride[0][l];
-      rest /= nest.size[l];
-    }
-    destination[at] = value;
+  for (unsigned i = first(); i < nest.total; i += step()) destination[place_of(nest, i)] = value;
+}
+
+/// 16 bytes at once, whatever their type.
+__global__ void fill_vectors_kernel(uint4 value, uint4* destination, unsigned count) {
+  for (unsigned i = first(); i < count; i += step()) destination[i] = value;
+}
+
+template <class T>
+void fill(T element, const TensorView& destination) {
+  constexpr auto kElements = static_cast<std::int64_t>(16 / sizeof(T));
+  int one = 1;
+  const auto nest = make_nest<1>({&destination}, one);
+  const bool consecutive =
+      nest.count == 1 && nest.stride[0][0] == 1 && reinterpret_cast<std::uintptr_t>(destination.data) % 16 == 0;
+  if (!consecutive || nest.total % kElements != 0) {
+    launch(fill_kernel<T>, grid_for(nest.total), kBlock, nest, element, destination.ptr<T>());
+    return;
   }
+  uint4 value;
+  for (std::int64_t i = 0; i < kElements; ++i)
+    std::memcpy(reinterpret_cast<char*>(&value) + static_cast<std::size_t>(i) * sizeof(T), &element, sizeof(T));
+  const std::int64_t count = nest.total / kElements;
+  launch(fill_vectors_kernel, grid_for(count), kBlock, value, reinterpret_cast<uint4*>(destination.data), count);
 }
 
 template <class T>
@@ -197,17 +224,13 @@ void copy_view(Device device, const TensorView& source, const TensorView& destin
 void fill_view(Device device, double value, const TensorView& destination) {
   if (destination.numel() == 0) return;
   activate(device, "fill");
-  int one = 1;
-  const auto nest = make_nest<1>({&destination}, one);
   visit_dtype(destination.dtype, [&](auto tag) {
     using T = decltype(tag);
-    T element{};
     if constexpr (std::is_same_v<T, bfloat16>) {
-      element = bfloat16(static_cast<float>(value));
+      fill(bfloat16(static_cast<float>(value)), destination);
     } else {
-      element = static_cast<T>(value);
+      fill(static_cast<T>(value), destination);
     }
-    launch(fill_kernel<T>, grid_for(nest.total), kBlock, nest, element, destination.ptr<T>());
   });
 }
 
