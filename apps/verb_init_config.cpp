@@ -1,4 +1,9 @@
 // The verb `init-config`: the presets of apps/configs/, compiled into the program.
+#include <algorithm>
+#include <filesystem>
+#include <string>
+#include <string_view>
+
 #include "apps/cli.h"
 #include "apps/presets.h"
 #include "core/config.h"
@@ -6,15 +11,28 @@
 #include "core/log.h"
 #include "core/nearest_word.h"
 
-#include <filesystem>
-
 namespace limbeck::apps {
+
+namespace {
+
+/// The first sentence of the comment that a preset begins with.
+std::string first_sentence(std::string_view text) {
+  std::string comment;
+  while (text.starts_with("# ")) {
+    const std::size_t end = std::min(text.find('\n'), text.size());
+    comment += std::string(comment.empty() ? "" : " ") + std::string(text.substr(2, end - 2));
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return comment.substr(0, comment.find(". "));
+}
+
+}  // namespace
 
 int run_init_config(const InitConfigArgs& args) {
   std::vector<std::string> names;
   for (const auto& preset : presets()) names.emplace_back(preset.name);
   if (args.preset.empty()) {
-    for (const auto& name : names) fmt::print("{}\n", name);
+    for (const auto& preset : presets()) fmt::print("{:<44} {}\n", preset.name, first_sentence(preset.text));
     return 0;
   }
   for (const auto& preset : presets()) {

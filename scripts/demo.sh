@@ -26,6 +26,13 @@ while [ $# -gt 0 ]; do
   esac
 done
 
+# What the build cannot change is looked at before it.
+[ -z "$data" ] || [ -f "$data/train.txt" ] ||
+  { echo "demo: $data/train.txt does not exist; --data wants CamVid in the SegNet layout" >&2; exit 3; }
+for file in "$teacher_init" "$student_init"; do
+  [ -z "$file" ] || [ -e "$file" ] || { echo "demo: $file does not exist; it was given as weights to start from" >&2; exit 4; }
+done
+
 ./scripts/setup.sh
 cmake --preset release >/dev/null
 cmake --build --preset release --target limbeck_app
@@ -35,7 +42,6 @@ config=apps/configs/scenes/demo.yaml
 overrides=()
 if [ -n "$data" ]; then
   config=apps/configs/camvid/demo.yaml
-  [ -f "$data/train.txt" ] || { echo "demo: $data/train.txt does not exist; --data wants CamVid in the SegNet layout" >&2; exit 3; }
   overrides=("common.data.root=$data")
   $limbeck check-data -c apps/configs/camvid/student.yaml "data.root=$data"
 fi

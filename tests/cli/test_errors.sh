@@ -29,6 +29,9 @@ expect 2 "cuda" "$limbeck" train -c "$config" -o "$work/x" --device cuda:0
 expect 2 "model.classes is 7, but the data set has 11 classes" "$limbeck" train -c "$config" -o "$work/x" model.classes=7
 [ ! -e "$work/x" ] || { failures=$((failures + 1)); echo "FAILED: a refused run left $work/x behind"; }
 
+expect 2 "unknown preset 'camvid/distil', did you mean 'camvid/distill'" "$limbeck" init-config camvid/distil
+expect 0 "CamVid student trained alone: MobileNetV2 at 0.35 width" "$limbeck" init-config
+
 # --- a good run to damage
 run=$work/run
 "$limbeck" train -c "$config" -o "$run" train.steps=2
