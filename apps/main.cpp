@@ -37,7 +37,7 @@ void add_results(CLI::App& verb, CommonArgs& args, const char* out = "output fol
 }
 
 void add_seed(CLI::App& verb, CommonArgs& args) {
-  verb.add_option("--seed", args.seed, "seed of weights, order and augmentation");
+  verb.add_option("--seed", args.seed, "seed of weights, order and augmentation")->check(CLI::NonNegativeNumber);
 }
 
 void add_overrides(CLI::App& verb, CommonArgs& args) {

@@ -53,6 +53,10 @@ std::string reference(const Config& config, const char* key) {
 }
 
 Verb read_verb(const Config& section) {
+  if (!section.has("verb")) {
+    section.reject("verb",
+                   "the stage has none, expected train, autoencoder or distill; is the name of the stage mistyped?");
+  }
   const std::string word = section.choice("verb", "", {"train", "autoencoder", "distill"});
   if (word == "train") return Verb::kTrain;
   return word == "autoencoder" ? Verb::kAutoencoder : Verb::kDistill;

@@ -117,6 +117,13 @@ TrainInputs open_data(const Settings& settings) {
   return inputs;
 }
 
+void require_splits(datasets::DatasetSpec val, const std::vector<std::string>& splits) {
+  for (const std::string& split : splits) {
+    val.split = split;
+    static_cast<void>(datasets::make_dataset(val));
+  }
+}
+
 // The architecture, the classes and the input scaling come with the weights; for a file of another project the configuration names them.
 std::shared_ptr<models::Model> load_teacher(const Settings& settings, const datasets::Dataset& val) {
   const auto& want = settings.teacher.spec;

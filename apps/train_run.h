@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "apps/settings.h"
 #include "apps/trainer.h"
@@ -26,6 +27,9 @@ struct TrainInputs {
 /// Opens both splits, looks at some samples of each, and counts the classes where the settings ask for class weights.
 /// Leaves the teacher null. Throws DataError naming the file.
 [[nodiscard]] TrainInputs open_data(const Settings& settings);
+
+/// Opens the parts of the data set that are scored in the end: a mistyped one is an error before the training, not after it.
+void require_splits(datasets::DatasetSpec val, const std::vector<std::string>& splits);
 
 /// The frozen teacher of `settings`, after it has passed its gate on `val`.
 /// Throws WeightsError when it is another network, has other classes or another input scaling, or misses the gate.

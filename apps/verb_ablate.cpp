@@ -147,6 +147,7 @@ void Sweep::prepare() {
     if (!is_active(method)) continue;
     Plan plan = plan_run(method, spec_.seeds.front());
     if (spec_.splits.empty()) spec_.splits = {plan.settings.data.val.split};
+    require_splits(plan.settings.data.val, spec_.splits);
     const TrainInputs inputs = inputs_of(plan, method.distillation);
     try {
       static_cast<void>(build_objective(plan.settings, inputs));

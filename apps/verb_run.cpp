@@ -131,7 +131,10 @@ int run_stages(const TrainArgs& args) {
   std::vector<Progress> progress;
   for (const Stage& stage : staged.stages) progress.push_back(args.force ? Progress::kNew : progress_of(root, stage));
   check_order(staged.stages, progress, root);
-  for (const Stage& stage : staged.stages) check_taken(stage, root);
+  for (const Stage& stage : staged.stages) {
+    check_taken(stage, root);
+    if (stage.verb != Verb::kAutoencoder) require_splits(read_data(stage.resolved(root)).val, staged.splits);
+  }
   const SignalGuard signals;  // between stages too
   for (std::size_t i = 0; i < staged.stages.size(); ++i) {
     const Stage& stage = staged.stages[i];

@@ -89,6 +89,9 @@ Sample make_scene(const SceneOptions& options, std::uint64_t index) {
 }
 
 std::shared_ptr<const Dataset> make_scenes(const DatasetSpec& spec) {
+  if (spec.split != "train" && spec.split != "val" && spec.split != "test") {
+    fail<ConfigError>("scenes", "there is no split '{}', expected train, val or test", spec.split);
+  }
   SceneOptions options{spec.seed, spec.split, spec.height, spec.width};
   std::size_t count = spec.samples > 0 ? spec.samples : (spec.split == "train" ? 2000 : 200);
   if (spec.limit > 0) count = std::min(count, spec.limit);

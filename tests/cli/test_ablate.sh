@@ -62,6 +62,9 @@ expect 0 "4 of 4 runs finished" "$limbeck" ablate -c "$sweep" -o "$broken" --for
 check "--only kd trained another method" [ "$alone" = "$(changed alone)" ]
 check "--force did not train kd again" [ "$kd" != "$(changed kd)" ]
 same <(numbers "$straight") <(numbers "$broken")
+expect 2 "there is no split 'tset'" "$limbeck" ablate -c "$sweep" -o "$work/refused" 'splits=[val, tset]'
+[ ! -e "$work/refused" ] || { failures=$((failures + 1)); echo "FAILED: a refused sweep left $work/refused behind"; }
+
 # A split that was not scored before is scored without training.
 expect 0 "## train" "$limbeck" ablate -c "$sweep" -o "$broken" 'splits=[val, test, train]' --only alone
 

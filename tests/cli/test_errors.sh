@@ -17,6 +17,8 @@ expect 2 "cannot read" "$limbeck" train -c "$work/missing.yaml" -o "$work/x"
 expect 2 "no configuration" "$limbeck" train -o "$work/x"
 expect 2 "tiny.yaml: 'out': the run folder is missing; give -o DIR" "$limbeck" train -c "$config"
 expect 2 "unknown data set 'scens', did you mean 'scenes'" "$limbeck" train -c "$config" -o "$work/x" data.kind=scens
+expect 2 "there is no split 'tset', expected train, val or test" "$limbeck" train -c "$config" -o "$work/x" data.val_split=tset
+expect 2 "--seed" "$limbeck" train -c "$config" -o "$work/x" --seed -1
 expect 2 "24 samples give no full batch of 100" "$limbeck" train -c "$config" -o "$work/x" train.batch=100
 expect 2 "is no run folder: run.json is missing" "$limbeck" report "$work"
 expect 2 "did you mean 'batch'" "$limbeck" train -c "$config" -o "$work/x" train.bach=8

@@ -35,6 +35,10 @@ done
 [ ! -e "$work/x" ] || { failures=$((failures + 1)); echo "FAILED: a refused run left $work/x behind"; }
 
 ka=(-c "$work/ka.yaml" "${tiny[@]}" "${code[@]}")
+# Mistakes that only the end of the job would meet are found at its beginning.
+expect 2 "there is no split 'tset'" "$limbeck" run "${ka[@]}" -o "$work/x" 'splits=[val, tset]'
+expect 2 "is the name of the stage mistyped" "$limbeck" run "${ka[@]}" -o "$work/x" stages.techer.train.steps=3
+[ ! -e "$work/x" ] || { failures=$((failures + 1)); echo "FAILED: a refused run left $work/x behind"; }
 expect 0 "of the variance of the teacher's tap 'aspp'" cat "$work/ka/table.md"
 expect 0 "val_zeros" cat "$work/ka/autoencoder/metrics.jsonl"
 exists "$work/ka/autoencoder/pictures/val_000.png"
