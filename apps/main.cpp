@@ -181,8 +181,7 @@ int run(int argc, char** argv) {
       app.add_subcommand("calibrate", "prepare a trained network for int8, and say what that costs in mIoU");
   calibrate_verb->add_option("model", calibrate.model, "run folder, step folder or .safetensors file")->required();
   add_config(*calibrate_verb, calibrate);
-  calibrate_verb->add_option("-o,--out", calibrate.out, ".safetensors file to write");
-  add_json(*calibrate_verb, calibrate);
+  add_results(*calibrate_verb, calibrate, ".safetensors file to write");
   add_overrides(*calibrate_verb, calibrate);
   calibrate_verb
       ->add_option("--images", calibrate.images,
