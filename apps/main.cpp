@@ -105,19 +105,11 @@ std::string usage_message(const CLI::App* app, const CLI::Error& error) {
                      verb == nullptr ? "" : " " + verb->get_name());
 }
 
-int run(int argc, char** argv) {
-  CLI::App app{"limbeck distils big segmentation networks into small ones"};
-  app.require_subcommand(1);
-  app.failure_message(usage_message);
-  int threads = 0;
-  app.add_option("-j,--threads", threads, "threads of the compute kernels (default: OMP_NUM_THREADS or all cores)")
-      ->check(CLI::Range(1, 4096));
-  app.fallthrough();
-  // What each verb does once all arguments are known.
-  std::vector<std::pair<CLI::App*, std::function<int()>>> verbs;
+/// What each verb does once all arguments are known. The arguments are those of run(), which outlive it.
+using Verbs = std::vector<std::pair<CLI::App*, std::function<int()>>>;
 
-  TrainArgs train;
-  const auto add_training = [&](const char* name, const char* text, int (*action)(const TrainArgs&)) {
+void add_training(CLI::App& app, Verbs& verbs, TrainArgs& train) {
+  const auto add = [&](const char* name, const char* text, int (*action)(const TrainArgs&)) {
     auto* verb = app.add_subcommand(name, text);
     add_config(*verb, train);
     add_results(*verb, train);
@@ -128,16 +120,17 @@ int run(int argc, char** argv) {
     return verb;
   };
   const auto add_resumable = [&](const char* name, const char* text, int (*action)(const TrainArgs&)) {
-    add_training(name, text, action)
+    add(name, text, action)
         ->add_flag("--resume", train.resume, "continue the run in --out from its newest checkpoint, bit for bit");
   };
   add_resumable("train", "train a network (a teacher, or a student alone)", run_train);
   add_resumable("autoencoder", "train the feature autoencoder of knowledge adaptation on a frozen teacher",
                 run_autoencoder);
   add_resumable("distill", "train a student from a frozen teacher", run_distill);
-  add_training("run", "run the stages of one file; started again, it goes on where it stopped", run_stages);
+  add("run", "run the stages of one file; started again, it goes on where it stopped", run_stages);
+}
 
-  AblateArgs ablate;
+void add_ablate(CLI::App& app, Verbs& verbs, AblateArgs& ablate) {
   auto* ablate_verb = app.add_subcommand("ablate", "compare distillation methods: same student, data order and seeds");
   add_config(*ablate_verb, ablate);
   add_results(*ablate_verb, ablate);
@@ -148,8 +141,9 @@ int run(int argc, char** argv) {
       ->allow_extra_args(false);
   ablate_verb->add_flag("--force", ablate.force, "train again what is finished already");
   verbs.emplace_back(ablate_verb, [&] { return run_ablate(ablate); });
+}
 
-  EvalArgs eval;
+void add_eval(CLI::App& app, Verbs& verbs, EvalArgs& eval) {
   auto* eval_verb = app.add_subcommand("eval", "mIoU of a trained network on a data set");
   eval_verb->add_option("model", eval.model, "run folder, step folder or .safetensors file")->required();
   add_config(*eval_verb, eval);
@@ -161,8 +155,9 @@ int run(int argc, char** argv) {
       "--precision", eval.precision,
       "f32, bf16, or int8 for a file of `limbeck calibrate` (default: eval.precision; int8 for one of --pack)");
   verbs.emplace_back(eval_verb, [&] { return run_eval(eval); });
+}
 
-  PredictArgs predict;
+void add_predict(CLI::App& app, Verbs& verbs, PredictArgs& predict) {
   auto* predict_verb = app.add_subcommand("predict", "segment image files");
   predict_verb->add_option("images", predict.images, "image files or folders");
   predict_verb->add_option("--stdin", predict.frames, "WxH: segment raw RGB frames of this size from standard input");
@@ -175,8 +170,9 @@ int run(int argc, char** argv) {
   predict_verb->add_option("-m,--model", predict.model, "run folder, step folder or .safetensors file")->required();
   add_results(*predict_verb, predict, "folder for the masks, or - for raw ids on standard output");
   verbs.emplace_back(predict_verb, [&] { return run_predict(predict); });
+}
 
-  CalibrateArgs calibrate;
+void add_calibrate(CLI::App& app, Verbs& verbs, CalibrateArgs& calibrate) {
   auto* calibrate_verb =
       app.add_subcommand("calibrate", "prepare a trained network for int8, and say what that costs in mIoU");
   calibrate_verb->add_option("model", calibrate.model, "run folder, step folder or .safetensors file")->required();
@@ -194,16 +190,18 @@ int run(int argc, char** argv) {
                            "weights in 8 bits, too: a file of a third of the size, for inference only");
   calibrate_verb->add_option("--split", calibrate.split, "part of the data set that is scored, e.g. val, test");
   verbs.emplace_back(calibrate_verb, [&] { return run_calibrate(calibrate); });
+}
 
-  CompareArgs compare;
+void add_compare(CLI::App& app, Verbs& verbs, CompareArgs& compare) {
   auto* compare_verb =
       app.add_subcommand("compare", "two runs: configuration, results, and the first step that differs");
   compare_verb->add_option("a", compare.a, "run folder")->required();
   compare_verb->add_option("b", compare.b, "run folder")->required();
   compare_verb->add_flag("--json", compare.json, "print JSON");
   verbs.emplace_back(compare_verb, [&] { return run_compare(compare); });
+}
 
-  VisualizeArgs see;
+void add_visualize(CLI::App& app, Verbs& verbs, VisualizeArgs& see) {
   auto* see_verb =
       app.add_subcommand("visualize", "affinity, saliency and class-similarity pictures of teacher and students");
   see_verb->add_option("images", see.images, "image files; none: samples of the data set");
@@ -226,23 +224,26 @@ int run(int argc, char** argv) {
   see_verb->add_option("--student-tap", see.student_tap, "feature of the students for affinities");
   see_verb->add_option("--tau", see.tau, "temperature of the saliency maps")->capture_default_str();
   verbs.emplace_back(see_verb, [&] { return run_visualize(see); });
+}
 
-  SummaryArgs summary;
+void add_summary(CLI::App& app, Verbs& verbs, SummaryArgs& summary) {
   auto* summary_verb = app.add_subcommand("summary", "layers, shapes, parameters and MACs of a network");
   summary_verb->add_option("model", summary.model, "network name; a wrong one lists all")->required();
   summary_verb->add_option("--size", summary.size, "input size HxW")->capture_default_str();
   add_network(*summary_verb, summary);
   summary_verb->add_flag("--json", summary.json, "print JSON");
   verbs.emplace_back(summary_verb, [&] { return run_summary(summary); });
+}
 
-  CommonArgs check;
+void add_check_data(CLI::App& app, Verbs& verbs, CommonArgs& check) {
   auto* check_verb = app.add_subcommand("check-data", "scan every image and mask; exit 3 if something is wrong");
   add_config(*check_verb, check);
   add_json(*check_verb, check);
   add_overrides(*check_verb, check);
   verbs.emplace_back(check_verb, [&] { return run_check_data(check); });
+}
 
-  ImportArgs import;
+void add_import(CLI::App& app, Verbs& verbs, ImportArgs& import) {
   auto* import_verb = app.add_subcommand("import", "turn a weight file (.pth, .pt, .safetensors) into limbeck's own");
   import_verb->add_option("file", import.file, "weight file")->required();
   import_verb->add_option("--model", import.model, "network the weights are for; a wrong one lists all")->required();
@@ -266,8 +267,9 @@ int run(int argc, char** argv) {
                         "a last layer for other classes is replaced by a fresh one");
   import_verb->add_flag("--json", import.json, "print the report as JSON");
   verbs.emplace_back(import_verb, [&] { return run_import(import); });
+}
 
-  ExportArgs exports;
+void add_export(CLI::App& app, Verbs& verbs, ExportArgs& exports) {
   auto* export_verb =
       app.add_subcommand("export", "write a trained network for other programs: ONNX, safetensors, .pth");
   export_verb->add_option("model", exports.model, "run folder, step folder or .safetensors file")->required();
@@ -295,8 +297,9 @@ int run(int argc, char** argv) {
       ->capture_default_str();
   export_verb->add_flag("--json", exports.json, "print the proof as JSON");
   verbs.emplace_back(export_verb, [&] { return run_export(exports); });
+}
 
-  BenchArgs bench;
+void add_bench(CLI::App& app, Verbs& verbs, BenchArgs& bench) {
   auto* bench_verb = app.add_subcommand("bench", "time the distillation step");
   bench_verb->add_option("what", bench.what, "step")->capture_default_str();
   bench_verb->add_option("--dtype", bench.dtype, "f32 or bf16")->capture_default_str();
@@ -315,17 +318,63 @@ int run(int argc, char** argv) {
   bench_verb->add_flag("--cuda-graph", bench.cuda_graph, "on a GPU: record the step and time its replays");
   bench_verb->add_flag("--json", bench.json, "print JSON");
   verbs.emplace_back(bench_verb, [&] { return run_bench(bench); });
+}
 
-  InitConfigArgs init;
+void add_init_config(CLI::App& app, Verbs& verbs, InitConfigArgs& init) {
   auto* init_verb = app.add_subcommand("init-config", "print a ready configuration, or list them");
   init_verb->add_option("preset", init.preset, "name of the preset; none lists all");
   init_verb->add_option("-o,--out", init.out, "file to write");
   verbs.emplace_back(init_verb, [&] { return run_init_config(init); });
+}
 
-  std::string report_run;
+void add_report(CLI::App& app, Verbs& verbs, std::string& report_run) {
   auto* report_verb = app.add_subcommand("report", "write report.html of a run again");
   report_verb->add_option("run", report_run, "run folder")->required();
   verbs.emplace_back(report_verb, [&] { return run_report(report_run); });
+}
+
+/// Of all verbs; the parser fills those of the one that was given.
+struct Arguments {
+  TrainArgs train;
+  AblateArgs ablate;
+  EvalArgs eval;
+  PredictArgs predict;
+  CalibrateArgs calibrate;
+  CompareArgs compare;
+  VisualizeArgs see;
+  SummaryArgs summary;
+  CommonArgs check;
+  ImportArgs import;
+  ExportArgs exports;
+  BenchArgs bench;
+  InitConfigArgs init;
+  std::string report_run;
+};
+
+int run(int argc, char** argv) {
+  CLI::App app{"limbeck distils big segmentation networks into small ones"};
+  app.require_subcommand(1);
+  app.failure_message(usage_message);
+  int threads = 0;
+  app.add_option("-j,--threads", threads, "threads of the compute kernels (default: OMP_NUM_THREADS or all cores)")
+      ->check(CLI::Range(1, 4096));
+  app.fallthrough();
+  Arguments args;
+  Verbs verbs;
+  add_training(app, verbs, args.train);
+  add_ablate(app, verbs, args.ablate);
+  add_eval(app, verbs, args.eval);
+  add_predict(app, verbs, args.predict);
+  add_calibrate(app, verbs, args.calibrate);
+  add_compare(app, verbs, args.compare);
+  add_visualize(app, verbs, args.see);
+  add_summary(app, verbs, args.summary);
+  add_check_data(app, verbs, args.check);
+  add_import(app, verbs, args.import);
+  add_export(app, verbs, args.exports);
+  add_bench(app, verbs, args.bench);
+  add_init_config(app, verbs, args.init);
+  add_report(app, verbs, args.report_run);
 
   try {
     app.parse(argc, argv);
