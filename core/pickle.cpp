@@ -146,6 +146,19 @@ class Machine {
   }
   void push_int(std::int64_t value) { push_new(Kind::kInt)->integer = value; }
   void push_text(std::string_view value) { push_new(Kind::kText)->text = value; }
+  void push_line() {  // an integer; also the old spelling of booleans
+    const std::string_view text = line();
+    if (text == "00" || text == "01") {
+      push_bool(text == "01");
+    } else {
+      push_int(decimal(text));
+    }
+  }
+  void push_float() {  // big-endian
+    std::uint64_t bits = 0;
+    for (const char c : take(8)) bits = (bits << 8U) | static_cast<unsigned char>(c);
+    push_new(Kind::kFloat)->real = std::bit_cast<double>(bits);
+  }
   /// Values without contents are shared: a long list of them costs no more than its entries.
   void push_none() {
     if (none_ == nullptr) none_ = make(Kind::kNone);
@@ -184,6 +197,34 @@ class Machine {
     std::vector<PickleValue*> out(mark.base(), stack_.end());
     stack_.erase(mark.base() - 1, stack_.end());
     return out;
+  }
+  void collect(Kind kind) {
+    auto items = pop_to_mark();
+    push_new(kind)->items = std::move(items);
+  }
+  void collect_tuple(std::size_t count) {
+    std::vector<PickleValue*> items(count);
+    for (std::size_t i = count; i-- > 0;) items[i] = pop();
+    push_new(Kind::kTuple)->items = std::move(items);
+  }
+  void collect_dictionary() {
+    const auto items = pop_to_mark();
+    push_new(Kind::kDict);
+    set_items(items);
+  }
+  void append() {
+    PickleValue* item = pop();
+    container(Kind::kList, "a list")->items.push_back(item);
+  }
+  void extend() {
+    const auto items = pop_to_mark();
+    auto& list = container(Kind::kList, "a list")->items;
+    list.insert(list.end(), items.begin(), items.end());
+  }
+  void set_item() {
+    PickleValue* value = pop();
+    PickleValue* key = pop();
+    set_items({key, value});
   }
   void remember(std::uint64_t key) { memo_[key] = top(); }
   void recall(std::uint64_t key) {
@@ -227,6 +268,20 @@ class Machine {
     for (const std::string_view s : kValues) {
       if (s == full) v->text = s;
     }
+  }
+
+  void line_global() {
+    const std::string_view module = line();
+    push_global(module, line());
+  }
+  void stack_global() {
+    const PickleValue* name = pop(Kind::kText, "a name");
+    const PickleValue* module = pop(Kind::kText, "a module name");
+    push_global(module->text, name->text);
+  }
+  void build() {  // attributes of an OrderedDict (_metadata) are dropped
+    static_cast<void>(pop());
+    if (top()->kind != Kind::kDict) refuse("attributes are set on something that is no dictionary");
   }
 
   void reduce() {
@@ -320,12 +375,10 @@ class Machine {
 void Machine::step() {
   const auto opcode = static_cast<unsigned char>(take(1)[0]);
   switch (opcode) {
-    // frame and end
-    case 0x80: static_cast<void>(take(1)); break;  // PROTO
-    case 0x95: static_cast<void>(take(8)); break;  // FRAME
-    case '.':
-      document_.root = pop();
-      break;  // STOP
+    // protocol, frame, end
+    case 0x80: static_cast<void>(take(1)); break;
+    case 0x95: static_cast<void>(take(8)); break;
+    case '.': document_.root = pop(); break;
     // constants
     case 'N': push_none(); break;
     case 0x88: push_bool(true); break;
@@ -335,23 +388,9 @@ void Machine::step() {
     case 'J': push_int(static_cast<std::int32_t>(number<std::uint32_t>())); break;  // BININT
     case 0x8a: push_int(long_of(number<std::uint8_t>())); break;                    // LONG1
     case 0x8b: push_int(long_of(number<std::uint32_t>())); break;                   // LONG4
-    case 'I': {  // INT: also the old spelling of booleans
-      const std::string_view text = line();
-      if (text == "00" || text == "01") {
-        push_bool(text == "01");
-      } else {
-        push_int(decimal(text));
-      }
-      break;
-    }
-    case 'L': push_int(decimal(line())); break;  // LONG
-    case 'G': {                                  // BINFLOAT, big-endian
-      const std::string_view raw = take(8);
-      std::uint64_t bits = 0;
-      for (const char c : raw) bits = (bits << 8U) | static_cast<unsigned char>(c);
-      push_new(Kind::kFloat)->real = std::bit_cast<double>(bits);
-      break;
-    }
+    case 'I': push_line(); break;
+    case 'L': push_int(decimal(line())); break;
+    case 'G': push_float(); break;
     // text and bytes
     case 0x8c: push_text(take(number<std::uint8_t>())); break;   // SHORT_BINUNICODE
     case 'X': push_text(take(number<std::uint32_t>())); break;   // BINUNICODE
@@ -360,62 +399,24 @@ void Machine::step() {
     case 'T': push_text(take(number<std::uint32_t>())); break;   // BINSTRING
     case 'C': push_text(take(number<std::uint8_t>())); break;    // SHORT_BINBYTES
     case 'B': push_text(take(number<std::uint32_t>())); break;   // BINBYTES
-    case 'V':
-      push_text(line());
-      break;  // UNICODE
+    case 'V': push_text(line()); break;
     // containers
     case '(': push_mark(); break;
     case '}': push_new(Kind::kDict); break;
     case ']': push_new(Kind::kList); break;
     case ')': push_new(Kind::kTuple); break;
     case 0x8f: push_new(Kind::kList); break;  // EMPTY_SET
-    case 't': {
-      auto items = pop_to_mark();
-      push_new(Kind::kTuple)->items = std::move(items);
-      break;
-    }
-    case 'l': {
-      auto items = pop_to_mark();
-      push_new(Kind::kList)->items = std::move(items);
-      break;
-    }
-    case 'd': {
-      const auto items = pop_to_mark();
-      push_new(Kind::kDict);
-      set_items(items);
-      break;
-    }
+    case 't': collect(Kind::kTuple); break;
+    case 'l': collect(Kind::kList); break;
+    case 'd': collect_dictionary(); break;
     case 0x85:
     case 0x86:
-    case 0x87: {  // TUPLE1 .. TUPLE3
-      std::vector<PickleValue*> items(opcode - 0x84U);
-      for (std::size_t i = items.size(); i-- > 0;) items[i] = pop();
-      push_new(Kind::kTuple)->items = std::move(items);
-      break;
-    }
-    case 'a': {
-      PickleValue* item = pop();
-      container(Kind::kList, "a list")->items.push_back(item);
-      break;
-    }
+    case 0x87: collect_tuple(opcode - 0x84U); break;  // TUPLE1 .. TUPLE3
+    case 'a': append(); break;
     case 'e':
-    case 0x90: {  // APPENDS, ADDITEMS
-      const auto items = pop_to_mark();
-      auto& list = container(Kind::kList, "a list")->items;
-      list.insert(list.end(), items.begin(), items.end());
-      break;
-    }
-    case 's': {
-      PickleValue* value = pop();
-      PickleValue* key = pop();
-      set_items({key, value});
-      break;
-    }
-    case 'u': {
-      const auto items = pop_to_mark();
-      set_items(items);
-      break;
-    }
+    case 0x90: extend(); break;  // APPENDS, ADDITEMS
+    case 's': set_item(); break;
+    case 'u': set_items(pop_to_mark()); break;
     // stack and memo
     case '0': static_cast<void>(pop()); break;
     case '1': static_cast<void>(pop_to_mark()); break;
@@ -428,24 +429,11 @@ void Machine::step() {
     case 'j': recall(number<std::uint32_t>()); break;
     case 'g': recall(static_cast<std::uint64_t>(decimal(line()))); break;
     // names and calls
-    case 'c': {
-      const std::string_view module = line();
-      push_global(module, line());
-      break;
-    }
-    case 0x93: {  // STACK_GLOBAL
-      const PickleValue* name = pop(Kind::kText, "a name");
-      const PickleValue* module = pop(Kind::kText, "a module name");
-      push_global(module->text, name->text);
-      break;
-    }
+    case 'c': line_global(); break;
+    case 0x93: stack_global(); break;
     case 'R':
     case 0x81: reduce(); break;  // REDUCE, NEWOBJ
-    case 'b': {                  // BUILD: attributes of an OrderedDict (_metadata) are dropped
-      static_cast<void>(pop());
-      if (top()->kind != Kind::kDict) refuse("attributes are set on something that is no dictionary");
-      break;
-    }
+    case 'b': build(); break;
     case 'Q': persistent_id(); break;
     default: refuse("opcode 0x{:02x}, which weight files do not need", opcode);
   }
