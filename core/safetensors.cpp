@@ -213,9 +213,11 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
   std::unordered_set<std::string> names_, fields_;
 };
 
-/// Bytes that shape and dtype ask for; empty when the product does not fit 63 bits.
+/// Bytes in the file that shape and dtype ask for; empty when these, or those in memory (F16 becomes f32), do not fit 63 bits.
 std::optional<std::uint64_t> byte_count(const SafetensorsEntry& e) {
-  std::uint64_t bytes = find_type(e.file_dtype)->bytes;
+  const std::uint64_t in_file = find_type(e.file_dtype)->bytes;
+  const std::uint64_t wider = std::max<std::uint64_t>(in_file, size_of(e.dtype));
+  std::uint64_t bytes = wider;
   bool zero = false;
   for (const auto size : e.shape) {
     if (size == 0) zero = true;
@@ -223,7 +225,7 @@ std::optional<std::uint64_t> byte_count(const SafetensorsEntry& e) {
     if (size != 0 && __builtin_mul_overflow(bytes, static_cast<std::uint64_t>(size), &bytes)) return std::nullopt;
   }
   if (bytes > static_cast<std::uint64_t>(INT64_MAX)) return std::nullopt;
-  return zero ? 0 : bytes;
+  return zero ? 0 : bytes / wider * in_file;
 }
 
 /// Ranges must fit dtype and shape, and tile the data section exactly.

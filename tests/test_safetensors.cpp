@@ -208,6 +208,8 @@ TEST_CASE("shapes that overflow are refused before anything is allocated") {
                0);
   // 2^62 elements of 4 bytes wrap to 0 in 64 bits.
   check_header(R"({"a":{"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,0]}})", {"is too large"}, 0);
+  // Fits as F16, but not as the f32 that it becomes.
+  check_header(R"({"a":{"dtype":"F16","shape":[0,4611680001073637790],"data_offsets":[0,0]}})", {"is too large"}, 0);
 }
 
 TEST_CASE("data ranges must tile the file") {
