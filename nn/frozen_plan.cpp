@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <memory>
+#include <utility>
 
 #include "core/autocast.h"
 #include "core/autograd.h"
@@ -59,6 +61,15 @@ class OneThread {
 Shape one_image(Shape batch) {
   batch[0] = 1;
   return batch;
+}
+
+/// Image n of a dense batch, as storage of its own: threads that write neighbours must not count versions in one counter.
+Tensor image_of(const Tensor& batch, std::int64_t n) {
+  const Shape shape = one_image(batch.shape());
+  const std::size_t bytes = static_cast<std::size_t>(shape.numel()) * size_of(batch.dtype());
+  char* const data = static_cast<char*>(batch.raw_data()) + static_cast<std::size_t>(n) * bytes;
+  auto storage = make_ref<Storage>(data, bytes, std::make_shared<const Tensor>(batch));
+  return Tensor(make_ref<TensorImpl>(std::move(storage), shape, default_strides(shape), 0, batch.dtype()));
 }
 
 }  // namespace
@@ -251,7 +262,7 @@ FrozenPlan::Values FrozenPlan::run_images(const Tensor& x) {
   const auto run_image = [&](std::size_t thread, std::int64_t n) {
     Values given(results.size());
     for (std::size_t v = 1; v < results.size(); ++v) {
-      if (results[v].defined()) given[v] = ops::slice(results[v], 0, n, n + 1);
+      if (results[v].defined()) given[v] = image_of(results[v], n);
     }
     static_cast<void>(run_batch({layout, blocks_[thread], given}, ops::slice(x, 0, n, n + 1)));
   };
