@@ -300,8 +300,8 @@ void add_export(CLI::App& app, Verbs& verbs, ExportArgs& exports) {
 }
 
 void add_bench(CLI::App& app, Verbs& verbs, BenchArgs& bench) {
-  auto* bench_verb = app.add_subcommand("bench", "time the distillation step");
-  bench_verb->add_option("what", bench.what, "step")->capture_default_str();
+  auto* bench_verb = app.add_subcommand("bench", "time the distillation step, or the student's alone");
+  bench_verb->add_option("what", bench.what, "step, or student: without a teacher")->capture_default_str();
   bench_verb->add_option("--dtype", bench.dtype, "f32 or bf16")->capture_default_str();
   bench_verb->add_option("--device", bench.device, "cpu, or cuda:N in a build with CUDA")->capture_default_str();
   bench_verb->add_option("--batch", bench.batch, "images per step")

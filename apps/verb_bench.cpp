@@ -1,5 +1,6 @@
 // The verb `bench`: times the distillation step that the project is measured by: a frozen DeepLabV3-ResNet-50 teacher
-// (output stride 16), a MobileNetV2 student with a 1x1 head, channel-wise distillation on the logits + cross entropy, SGD.
+// (output stride 16), a MobileNetV2 student with a 1x1 head, channel-wise distillation on the logits + cross entropy, SGD. `bench student`
+// leaves out the teacher: forward and backward pass and update of the student.
 // Weights are random: the time does not depend on them. Compare with scripts/bench_vs_pytorch.sh. The step's floor on this
 // machine (apps/floor.h) is printed beside its time.
 #include <sys/resource.h>
@@ -41,8 +42,11 @@ models::ModelSpec student_spec(std::int64_t classes) {
   return spec;
 }
 
-std::shared_ptr<distill::Distiller> make_objective(std::int64_t classes) {
+std::shared_ptr<distill::Distiller> make_objective(std::int64_t classes, bool with_teacher) {
   Generator g(1);
+  if (!with_teacher)
+    return std::make_shared<distill::Distiller>(models::make_model(student_spec(classes), g), nullptr,
+                                                std::vector<distill::Term>());
   const Config term = Config::parse("{loss: channel_kd, tau: 4}", "bench");
   std::vector<distill::Term> terms(1);
   terms[0].name = "cwd";
@@ -54,8 +58,9 @@ std::shared_ptr<distill::Distiller> make_objective(std::int64_t classes) {
 
 /// Of the whole step, from the layers' sizes and two measurements.
 Floor step_floor(const BenchArgs& args, const Shape& images, const MachineSpeed& speed, DType dtype) {
-  Floor floor = inference_floor(models::summarize(teacher_spec(args.classes), images).layers, dtype, speed);
-  floor += training_floor(models::summarize(student_spec(args.classes), images).layers, dtype, speed);
+  Floor floor = training_floor(models::summarize(student_spec(args.classes), images).layers, dtype, speed);
+  if (args.what == "step")
+    floor += inference_floor(models::summarize(teacher_spec(args.classes), images).layers, dtype, speed);
   return floor;
 }
 
@@ -82,13 +87,15 @@ double peak_rss_mb() {
 }  // namespace
 
 int run_bench(const BenchArgs& args) {
-  if (args.what != "step") fail<ConfigError>("bench", "unknown benchmark '{}', expected step", args.what);
+  const double begin = monotonic_seconds();
+  if (args.what != "step" && args.what != "student")
+    fail<ConfigError>("bench", "unknown benchmark '{}', expected step or student", args.what);
   if (args.dtype != "f32" && args.dtype != "bf16")
     fail<ConfigError>("bench", "--dtype {}, expected f32 or bf16", args.dtype);
   const Device device = open_device(args.device);
   const nn::ParameterDevice parameters(device);
   const auto size = parse_size(args.size, "bench --size");
-  const auto objective = make_objective(args.classes);
+  const auto objective = make_objective(args.classes, args.what == "step");
   std::vector<nn::ParameterGroup> groups(1);
   groups[0].weight_decay = 5e-4;
   nn::assign_parameters(groups, *objective, [](const nn::NamedTensor&) { return 0; });
@@ -116,9 +123,11 @@ int run_bench(const BenchArgs& args) {
   };
   std::unique_ptr<StepGraph> graph;
   double loss = 0;
+  double first = 0;  // seconds until the first step was done
   const auto step = [&](std::int64_t k) {
     graph ? graph->replay(k) : work(k);
     loss = total.item();
+    if (first == 0) first = monotonic_seconds() - begin;
   };
   for (int k = 0; k < args.warmup; ++k) step(k);
   if (args.cuda_graph) graph = record_step(device, work);
@@ -141,12 +150,13 @@ int run_bench(const BenchArgs& args) {
   const Floor floor = step_floor(args, images.shape(), speed, dtype);
   if (args.json) {
     fmt::print("{}\n", JsonObject()
-                           .add("what", "distillation step")
+                           .add("what", args.what == "step" ? "distillation step" : "student's step")
                            .add("device", device.to_string())
                            .add("dtype", args.dtype)
                            .add("cuda_graph", args.cuda_graph)
                            .add("ms", std::span<const double>(ms))
                            .add("median_ms", median)
+                           .add("first_step_seconds", first)
                            .add("peak_rss_mb", peak_mb)
                            .add("peak_tensor_mb", static_cast<double>(after.peak) / 1048576.0)
                            .add("system_allocations", after.system_allocations - before.system_allocations)

@@ -149,6 +149,8 @@ if wanted tests; then
   run "tests" 150 "$tests"
   if reason=$(grep -m1 -o 'skipped: .*' "$last"); then
     echo "gpu_check: $(grep -c 'skipped: ' "$last") tests $reason; nothing has been checked" >&2
+    rows=("tests|${reason:0:120}|0")
+    show
     exit 1
   fi
 fi
@@ -165,23 +167,26 @@ step() {
     "$(number median_ms)" "$(number floor_ms)" "$(number peak_tensor_mb)")")
   show
 }
-# beside MODE...: the step and PyTorch's in turns; modes: STUDENT,TEACHER of tests/bench/pytorch_step.py.
+# beside WHAT MODE...: the step, or the student's alone, and PyTorch's in turns; modes: STUDENT,TEACHER of tests/bench/pytorch_step.py.
 beside() {
-  local mode
+  local mode what=$1
+  shift
   for mode in "$@"; do
-    run "step bf16 beside PyTorch $mode" 100 "$python" tests/bench/compare_with_pytorch.py --limbeck "$app" --device cuda \
-      --batch "${BATCH:-16}" --size "${SIZE:-512}" --classes 19 --dtype bf16 --mode "channels_last,bf16,$mode" \
+    run "$what bf16 beside PyTorch $mode" 100 "$python" tests/bench/compare_with_pytorch.py --limbeck "$app" --device cuda \
+      --what "$what" --batch "${BATCH:-16}" --size "${SIZE:-512}" --classes 19 --dtype bf16 --mode "channels_last,bf16,$mode" \
       --rounds 3 --steps "${STEPS:-10}" --warmup "${STEPS:-5}"
     keep
-    [ -z "$(number ratio)" ] || figures+=("PyTorch bf16 $mode takes $(number ratio) times as long (median of the rounds, or the last of them)")
+    [ -z "$(number ratio)" ] || figures+=("$what: PyTorch bf16 $mode takes $(number ratio) times as long (median of the rounds, or the last of them)")
     show
   done
 }
 if wanted step; then
   step "step bf16, replayed" bf16 --cuda-graph
   step "step bf16, launched one by one" bf16
+  [ -z "$(number first_step_seconds)" ] || figures+=("first step done after $(number first_step_seconds) s")
   if "$python" -c 'import torch, torchvision; assert torch.cuda.is_available()' 2> /dev/null; then
-    beside eager,eager compile,compile
+    beside step eager,eager compile,compile
+    beside student eager,eager
   else
     row "step beside PyTorch" "not run: no PyTorch with CUDA" 0
   fi
@@ -222,7 +227,7 @@ if wanted f32; then
   step "step f32, launched one by one" f32
 fi
 if wanted rivals && "$python" -c 'import torch, torchvision; assert torch.cuda.is_available()' 2> /dev/null; then
-  beside eager,folded graphs,compile
+  beside step eager,folded graphs,compile
 fi
 
 echo

@@ -65,10 +65,10 @@ class PyTorch:
 class Limbeck:
     """A fresh process per turn; its own warm-up steps are not timed."""
 
-    def __init__(self, program, dtype, policy, warmup, problem=()):
+    def __init__(self, program, what, dtype, policy, warmup, problem=()):
         self.name = f"limbeck {dtype} ({policy} threads)"
         self.policy = policy
-        self.command = [program, "bench", "step", "--dtype", dtype, "--json", "--warmup", str(warmup), *problem]
+        self.command = [program, "bench", what, "--dtype", dtype, "--json", "--warmup", str(warmup), *problem]
 
     def steps(self, count):
         done = subprocess.run(self.command + ["--steps", str(count)], env=environment(self.policy), text=True,
@@ -122,7 +122,8 @@ class Problem:
     """Device and sizes where they are not those of the programs: arguments for both sides."""
 
     def __init__(self, args):
-        self.own, self.rival = [], []
+        self.what = args.what
+        self.own, self.rival = [], ["--what", args.what]
         if args.device == "cuda":
             self.own += ["--device", "cuda:0", "--cuda-graph"]
             self.rival += ["--device", "cuda"]
@@ -142,7 +143,7 @@ def duel(program, dtype, modes, rounds, steps, warmup, problem):
     if not contenders:
         print(json.dumps({"dtype": dtype, "error": "no mode of PyTorch runs"}), flush=True)
         return
-    own = {policy: Limbeck(program, dtype, policy, 2, problem.own) for policy in dict.fromkeys(p for _, p in modes)}
+    own = {policy: Limbeck(program, problem.what, dtype, policy, 2, problem.own) for policy in dict.fromkeys(p for _, p in modes)}
     ratios = {c.name: [] for c in contenders}
     times = {c.name: [] for c in [*own.values(), *contenders]}
     peak = {}
@@ -167,7 +168,7 @@ def duel(program, dtype, modes, rounds, steps, warmup, problem):
             ratio = f"  limbeck is {statistics.median(r):.2f}x as fast (rounds {min(r):.2f} to {max(r):.2f})"
         print(f"  {name:66} median {statistics.median(t):7.1f} ms  peak {peak[name]:6.0f} MB{ratio}")
     fastest = min(ratios, key=lambda n: statistics.median(ratios[n]))
-    result = {"dtype": dtype, "rival": fastest, "ratio": round(statistics.median(ratios[fastest]), 3),
+    result = {"what": problem.what, "dtype": dtype, "rival": fastest, "ratio": round(statistics.median(ratios[fastest]), 3),
               "limbeck_ms": round(statistics.median(times[next(o.name for o in own.values() if f"({o.policy} " in fastest)]), 1),
               "pytorch_ms": round(statistics.median(times[fastest]), 1)}
     print(json.dumps(result), flush=True)
@@ -185,6 +186,7 @@ def main():
     parser.add_argument("--batch", type=int, default=0, help="0: that of `limbeck bench step`")
     parser.add_argument("--size", type=int, default=0, help="of square pictures; 0: likewise")
     parser.add_argument("--classes", type=int, default=0, help="0: likewise")
+    parser.add_argument("--what", choices=("step", "student"), default="step", help="student: without the teacher")
     parser.add_argument("--explore-only", action="store_true")
     parser.add_argument("--mode", action="append", help="skip the exploration and duel with these PyTorch modes")
     args = parser.parse_args()

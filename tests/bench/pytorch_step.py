@@ -97,9 +97,9 @@ def channel_kd(student, teacher, tau=4.0):
 
 
 class Step:
-    def __init__(self, mode, device="cpu", batch=4, size=256, classes=11):
+    def __init__(self, mode, device="cpu", batch=4, size=256, classes=11, with_teacher=True):
         layout, dtype, student_exec, teacher_exec = mode.split(",")
-        self.device, self.size = device, size
+        self.device, self.size, self.with_teacher = device, size, with_teacher
         self.low = dtype == "bf16"
         memory_format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
         torch.manual_seed(1)
@@ -142,7 +142,8 @@ class Step:
             logits = self.student(images)
         logits = logits.float()
         up = F.interpolate(logits, size=(self.size, self.size), mode="bilinear", align_corners=False)
-        return F.cross_entropy(up, labels, ignore_index=255) + 3.0 * channel_kd(logits, target)
+        loss = F.cross_entropy(up, labels, ignore_index=255)
+        return loss if target is None else loss + 3.0 * channel_kd(logits, target)
 
     def teacher_logits(self):
         with torch.no_grad():
@@ -152,7 +153,7 @@ class Step:
                 return self.teacher(self.images).float()
 
     def __call__(self):
-        target = self.teacher_logits()
+        target = self.teacher_logits() if self.with_teacher else None
         loss = self.student_loss(self.images, self.labels, target)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -196,6 +197,7 @@ def main():
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--classes", type=int, default=11)
+    parser.add_argument("--what", choices=("step", "student"), default="step", help="student: without the teacher")
     parser.add_argument("--threads", type=int, default=0, help="0: PyTorch's default")
     parser.add_argument("--serve", action="store_true")
     parser.add_argument("--list", action="store_true")
@@ -207,7 +209,7 @@ def main():
         torch.set_num_threads(args.threads)
     if args.device == "cuda":
         torch.backends.cudnn.benchmark = True  # algorithms by timing, as limbeck's
-    step = Step(args.mode, args.device, args.batch, args.size, args.classes)
+    step = Step(args.mode, args.device, args.batch, args.size, args.classes, args.what == "step")
     begin = time.perf_counter()
     for _ in range(args.warmup):
         step()
