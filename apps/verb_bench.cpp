@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <array>
 #include <functional>
 #include <memory>
 
@@ -84,6 +85,57 @@ double peak_rss_mb() {
   return static_cast<double>(usage.ru_maxrss) / 1024.0;
 }
 
+/// What was measured.
+struct BenchResult {
+  Device device;
+  std::array<std::int64_t, 2> size{};
+  std::vector<double> ms;  // of every step
+  double first = 0;        // seconds until the first step was done
+  double loss = 0;
+  double peak_mb = 0;
+  std::size_t peak_tensors = 0;  // bytes
+  std::uint64_t system_allocations = 0;
+  MachineSpeed speed;
+  Floor floor;
+};
+
+void print_result(const BenchArgs& args, const BenchResult& r) {
+  std::vector<double> sorted = r.ms;
+  std::sort(sorted.begin(), sorted.end());
+  const double median = sorted.empty() ? 0 : sorted[sorted.size() / 2];
+  if (args.json) {
+    fmt::print("{}\n", JsonObject()
+                           .add("what", args.what == "step" ? "distillation step" : "student's step")
+                           .add("device", r.device.to_string())
+                           .add("dtype", args.dtype)
+                           .add("cuda_graph", args.cuda_graph)
+                           .add("ms", std::span<const double>(r.ms))
+                           .add("median_ms", median)
+                           .add("first_step_seconds", r.first)
+                           .add("peak_rss_mb", r.peak_mb)
+                           .add("peak_tensor_mb", static_cast<double>(r.peak_tensors) / 1048576.0)
+                           .add("system_allocations", r.system_allocations)
+                           .add("loss", r.loss)
+                           .add("gflop", r.floor.flops / 1e9)
+                           .add("gigabytes", r.floor.bytes / 1e9)
+                           .add("matmul_gflops", r.speed.flops_per_second / 1e9)
+                           .add("copy_gigabytes_per_second", r.speed.bytes_per_second / 1e9)
+                           .add("floor_ms", 1e3 * r.floor.seconds)
+                           .str());
+  } else {
+    fmt::print(
+        "{} step, batch {} of {}x{}: median {:.0f} ms ({} steps), {:.1f} images/s, peak memory {:.0f} MiB, "
+        "{} system allocations\n",
+        args.dtype, args.batch, r.size[0], r.size[1], median, args.steps,
+        1e3 * static_cast<double>(args.batch) / std::max(median, 1e-9), r.peak_mb, r.system_allocations);
+    fmt::print(
+        "floor {:.0f} ms: {:.0f} Gflop at {:.0f} Gflop/s (matrix product), {:.2f} GB at {:.1f} GB/s (copy); "
+        "the step reaches {:.0f} % of it\n",
+        1e3 * r.floor.seconds, r.floor.flops / 1e9, r.speed.flops_per_second / 1e9, r.floor.bytes / 1e9,
+        r.speed.bytes_per_second / 1e9, 1e5 * r.floor.seconds / std::max(median, 1e-9));
+  }
+}
+
 }  // namespace
 
 int run_bench(const BenchArgs& args) {
@@ -141,45 +193,12 @@ int run_bench(const BenchArgs& args) {
     ms.push_back(1e3 * (monotonic_seconds() - start));
   }
   const auto after = memory();
-  std::vector<double> sorted = ms;
-  std::sort(sorted.begin(), sorted.end());
-  const double median = sorted.empty() ? 0 : sorted[sorted.size() / 2];
-  const double peak_mb = peak_rss_mb();
   const DType dtype = args.dtype == "bf16" ? DType::kBF16 : DType::kF32;
+  const double peak_mb = peak_rss_mb();  // before speed is measured, which takes memory too
   const MachineSpeed speed = measure_speed(device, dtype);
-  const Floor floor = step_floor(args, images.shape(), speed, dtype);
-  if (args.json) {
-    fmt::print("{}\n", JsonObject()
-                           .add("what", args.what == "step" ? "distillation step" : "student's step")
-                           .add("device", device.to_string())
-                           .add("dtype", args.dtype)
-                           .add("cuda_graph", args.cuda_graph)
-                           .add("ms", std::span<const double>(ms))
-                           .add("median_ms", median)
-                           .add("first_step_seconds", first)
-                           .add("peak_rss_mb", peak_mb)
-                           .add("peak_tensor_mb", static_cast<double>(after.peak) / 1048576.0)
-                           .add("system_allocations", after.system_allocations - before.system_allocations)
-                           .add("loss", loss)
-                           .add("gflop", floor.flops / 1e9)
-                           .add("gigabytes", floor.bytes / 1e9)
-                           .add("matmul_gflops", speed.flops_per_second / 1e9)
-                           .add("copy_gigabytes_per_second", speed.bytes_per_second / 1e9)
-                           .add("floor_ms", 1e3 * floor.seconds)
-                           .str());
-  } else {
-    fmt::print(
-        "{} step, batch {} of {}x{}: median {:.0f} ms ({} steps), {:.1f} images/s, peak memory {:.0f} MiB, "
-        "{} system allocations\n",
-        args.dtype, args.batch, size[0], size[1], median, args.steps,
-        1e3 * static_cast<double>(args.batch) / std::max(median, 1e-9), peak_mb,
-        after.system_allocations - before.system_allocations);
-    fmt::print(
-        "floor {:.0f} ms: {:.0f} Gflop at {:.0f} Gflop/s (matrix product), {:.2f} GB at {:.1f} GB/s (copy); "
-        "the step reaches {:.0f} % of it\n",
-        1e3 * floor.seconds, floor.flops / 1e9, speed.flops_per_second / 1e9, floor.bytes / 1e9,
-        speed.bytes_per_second / 1e9, 1e5 * floor.seconds / std::max(median, 1e-9));
-  }
+  print_result(
+      args, {device, size, ms, first, loss, peak_mb, after.peak, after.system_allocations - before.system_allocations,
+             speed, step_floor(args, images.shape(), speed, dtype)});
   return 0;
 }
 
