@@ -6,13 +6,13 @@
 #include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "apps/chart.h"
 #include "apps/cli.h"
+#include "apps/compare.h"
 #include "apps/html.h"
 #include "core/error.h"
 #include "core/file_io.h"
@@ -33,20 +33,15 @@ struct Curve {
 };
 using Series = std::map<std::string, Curve>;
 
-/// All numbers of metrics.jsonl by key, over "iter".
+/// All numbers of metrics.jsonl by key, over the steps.
 Series read_series(const fs::path& file) {
   Series series;
-  std::istringstream lines(read_file(file));
-  std::string line;
-  while (std::getline(lines, line)) {
-    const auto o = nlohmann::json::parse(line, nullptr, false);
-    if (!o.is_object() || !o.contains("iter")) continue;  // a torn last line
-    const double x = o["iter"].get<double>();
-    for (const auto& [key, value] : o.items()) {
-      if (key == "iter" || !value.is_number()) continue;
+  for (const auto& [step, values] : read_metrics(file)) {
+    for (const auto& [key, value] : values) {
+      if (!std::isfinite(value)) continue;
       auto& curve = series[key];
       curve.name = key;
-      curve.points.emplace_back(x, value.get<double>());
+      curve.points.emplace_back(static_cast<double>(step), value);
     }
   }
   return series;

@@ -3,8 +3,11 @@
 
 #include <cmath>
 #include <fstream>
+#include <string>
 
 #include "apps/compare.h"
+#include "apps/report.h"
+#include "core/file_io.h"
 #include "tests/harness/temp_dir.h"
 
 using namespace limbeck;
@@ -62,6 +65,18 @@ TEST_CASE("the first step with another number is found; clocks and torn lines do
   CHECK(last.at("val_miou") == 30);
   CHECK_FALSE(last.contains("steps_per_second"));
   CHECK_THROWS_AS(static_cast<void>(read_metrics(dir / "none")), Error);
+}
+
+TEST_CASE("a report draws the numbers that are there, and no torn or foreign line") {
+  const test::TempDir dir;
+  std::ofstream(dir / "run.json") << "{\"best_miou\": 50}";
+  std::ofstream(dir / "metrics.jsonl")
+      << "{\"iter\":1,\"loss\":2}\n{\"iter\":2,\"loss\":null}\n{\"iter\":\"x\",\"loss\":9}\n"
+         "{\"iter\":3,\"loss\":1}\n{\"iter\":4,\"lo";
+  write_report(dir.path());
+  const std::string page = read_file(dir / "report.html");
+  CHECK(page.find("points=\"60.0,28.0 470.0,230.0 \"") !=
+        std::string::npos);  // from the upper left to the lower right corner
 }
 
 TEST_SUITE_END();
