@@ -268,7 +268,7 @@ TEST_CASE("loader: samples of different sizes in one batch") {
 TEST_CASE("loader: options that make no sense") {
   const auto dataset = std::make_shared<FakeDataset>(3);
   LoaderOptions o;
-  CHECK_CONTAINS(error_of<ConfigError>([&] { Loader(dataset, o); }), "drop_last");  // batch 4 of 3 samples
+  CHECK_CONTAINS(error_of<ConfigError>([&] { Loader(dataset, o); }), "3 samples give no full batch of 4");
   o.drop_last = false;
   CHECK_NOTHROW(Loader(dataset, o));
   o.batch = 0;
