@@ -108,6 +108,10 @@ std::shared_ptr<Model> make_model(const ModelSpec& spec, Generator& g) {
     fail<ConfigError>("model", "unknown network '{}'{}; known: {}", spec.name,
                       nearest.empty() ? "" : fmt::format(" (did you mean '{}'?)", nearest), list);
   }
+  if (!spec.variant.empty() && !spec.name.starts_with("deeplabv3") && !spec.name.starts_with("pspnet")) {
+    fail<ConfigError>("model", "variant '{}': only the DeepLab and PSPNet heads have variants, not {}", spec.variant,
+                      spec.name);
+  }
   if (spec.separable && !spec.name.starts_with("deeplabv3")) {
     fail<ConfigError>("model", "separable=true: only the DeepLab heads have a separable form, not {}", spec.name);
   }

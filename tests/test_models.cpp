@@ -462,6 +462,9 @@ TEST_CASE("unknown names and impossible options are configuration errors with a 
   check_throws<ConfigError>([&] { make({.name = "mobilenet_v1", .padding = "before_expansion"}); },
                             {"'before_expansion'", "only MobileNetV2"});
   check_throws<ConfigError>([&] { make({.name = "mobilenet_v2_seg", .stem = "v1c"}); }, {"'v1c'", "only ResNets"});
+  for (const char* name : {"mobilenet_v2_seg", "ka_student_mobilenet_v2", "resnet18"}) {
+    check_throws<ConfigError>([&] { make({.name = name, .variant = "tv"}); }, {"variant 'tv'", name});
+  }
   check_throws<ConfigError>([&] { make({.name = "pspnet_resnet18", .separable = true}); }, {"separable", "DeepLab"});
   check_throws<ConfigError>([&] { make({.name = "pspnet_resnet18", .aspp_dropout = 0}); },
                             {"aspp_dropout", "not pspnet_resnet18"});
