@@ -101,8 +101,6 @@ class Node : public RefCounted {
     std::uint32_t output = 0;  // which of its outputs
   };
   [[nodiscard]] const PooledVector<Edge>& edges() const noexcept { return edges_; }
-  [[nodiscard]] std::uint64_t sequence() const noexcept { return sequence_; }
-  [[nodiscard]] std::uint32_t output_count() const noexcept { return output_count_; }
   /// Where the op ran, e.g. "backbone.layer1.0.conv2"; empty outside of modules.
   [[nodiscard]] std::string_view scope() const noexcept { return scope_; }
 

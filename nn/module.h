@@ -87,7 +87,6 @@ class Module {
   /// Eval mode, and no parameter requires a gradient any more (the tape never sees them). unfreeze() undoes it.
   void freeze();
   void unfreeze();
-  [[nodiscard]] bool is_frozen() const noexcept { return frozen_; }
 
   // --- contents -----------------------------------------------------------------------------------------------
   /// Own entries first, then those of the children, in the order of registration.
