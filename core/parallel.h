@@ -12,8 +12,8 @@ namespace limbeck {
 [[nodiscard]] inline int max_threads() noexcept { return omp_get_max_threads(); }
 inline void set_threads(int count) noexcept { omp_set_num_threads(std::max(1, count)); }
 
-/// Calls `body(begin, end)` on disjoint ranges that cover [0, count), one range per thread, none shorter than `grain`
-/// (except the last). The split depends on the thread count, so `body` must not depend on the split: reductions
+/// Calls `body(begin, end)` on disjoint ranges of about equal length that cover [0, count), one per thread, and no more
+/// ranges than there are `grain`s in `count`, rounded up. The split depends on the thread count, so `body` must not depend on the split: reductions
 /// use reduction_blocks() below. Nested calls run serially. The first exception is rethrown in the caller.
 template <class Body>
 void parallel_for(std::int64_t count, std::int64_t grain, const Body& body) {

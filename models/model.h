@@ -24,9 +24,9 @@ namespace limbeck::models {
 struct ModelSpec {
   std::string name = {};  ///< see model_names() in models/zoo.h
   std::int64_t classes = 21;
-  std::int64_t output_stride =
-      16;              ///< of the backbone: 32, 16, 8; MobileNetV2 also 4. Classification networks: always 32.
-  double width = 1.0;  ///< width multiplier of MobileNets
+  /// Of the backbone: 32, 16, 8; MobileNetV2 also 4. Classification networks: always 32.
+  std::int64_t output_stride = 16;
+  double width = 1.0;              ///< width multiplier of MobileNets
   std::int64_t width_divisor = 8;  ///< its channel counts are multiples of this; 1 for TensorFlow's DeepLab weights
   bool aux = false;                ///< deeplabv3, pspnet: auxiliary head on the second last stage
   double bn_eps = 1e-5;            ///< 1e-3 for weights that come from TensorFlow
