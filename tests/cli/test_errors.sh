@@ -12,7 +12,7 @@ expect 2 "unknown option '--rsume', did you mean '--resume'" "$limbeck" train -c
 expect 2 "unknown option '--modle', did you mean '--model'" "$limbeck" predict --modle=x y.png
 expect 2 "--model is required" "$limbeck" predict y.png
 expect 2 "unexpected argument 'c'" "$limbeck" compare a b c
-expect 2 "--threads: Value 0 not in range 1 to 4096" "$limbeck" -j 0 summary resnet18
+expect 2 "--threads: Value 0 not in range" "$limbeck" -j 0 summary resnet18
 expect 2 "cannot read" "$limbeck" train -c "$work/missing.yaml" -o "$work/x"
 expect 2 "no configuration" "$limbeck" train -o "$work/x"
 expect 2 "tiny.yaml: 'out': the run folder is missing; give -o DIR" "$limbeck" train -c "$config"
