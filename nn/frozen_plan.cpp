@@ -14,6 +14,7 @@
 #include "ops/conv2d_engine.h"
 #include "ops/copy.h"
 #include "ops/slice.h"
+#include "ops/task_queue.h"
 
 namespace limbeck::nn {
 namespace {
@@ -251,31 +252,38 @@ FrozenPlan::Values FrozenPlan::run_batch(const Places& places, const Tensor& x) 
 
 FrozenPlan::Values FrozenPlan::run_images(const Tensor& x) {
   Values results(graph_.nodes.size() + 1);
-  const std::vector<Shape> shapes = infer_shapes(graph_, x.shape());
-  for (std::size_t v = 1; v < results.size(); ++v) {
-    if (handed_out_[v]) results[v] = Tensor::empty(shapes[v], compute_);
-  }
   const Layout& layout = layout_for(one_image(x.shape()));
-  const std::int64_t threads = std::min<std::int64_t>(x.size(0), max_threads());
-  reserve_blocks(layout, static_cast<std::size_t>(threads));
-  const bool autocast = AutocastGuard::enabled();
-  const auto run_image = [&](std::size_t thread, std::int64_t n) {
+  for (std::size_t v = 1; v < results.size(); ++v) {
+    if (!handed_out_[v]) continue;
+    Shape shape = layout.shapes[v];
+    shape[0] = x.size(0);
+    results[v] = Tensor::empty(shape, compute_);
+  }
+  reserve_blocks(layout, static_cast<std::size_t>(std::min<std::int64_t>(x.size(0), max_threads())));
+  const auto run_image = [&](const Tensor& block, std::int64_t n) {
     Values given(results.size());
     for (std::size_t v = 1; v < results.size(); ++v) {
       if (results[v].defined()) given[v] = image_of(results[v], n);
     }
-    static_cast<void>(run_batch({layout, blocks_[thread], given}, ops::slice(x, 0, n, n + 1)));
+    static_cast<void>(run_batch({layout, block, given}, ops::slice(x, 0, n, n + 1)));
   };
   std::int64_t first = 0;
-  if (!packed_weights_) run_image(0, first++);
+  if (!packed_weights_) run_image(blocks_[0], first++);
   packed_weights_ = true;
-  std::atomic<std::int64_t> next{first};
-  parallel_for(threads, 1, [&](std::int64_t begin, std::int64_t) {
-    const NoGradGuard off;
-    const AutocastGuard precision(autocast);
-    const OneThread alone;
-    for (std::int64_t n = next++; n < x.size(0); n = next++) run_image(static_cast<std::size_t>(begin), n);
-  });
+  struct Worker {
+    const Tensor& block;
+    AutocastGuard precision;
+    NoGradGuard off{};
+    OneThread alone{};
+  };
+  std::atomic<std::size_t> workers{0};
+  const bool autocast = AutocastGuard::enabled();
+  ops::parallel_tasks_with(
+      x.size(0) - first,
+      [&] {
+        return Worker{blocks_[workers++], AutocastGuard(autocast)};
+      },
+      [&](const Worker& worker, std::int64_t task) { run_image(worker.block, first + task); });
   return results;
 }
 

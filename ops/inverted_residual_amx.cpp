@@ -193,32 +193,41 @@ class Strips {
     }
   }
 
+  /// multiply(k, rows, sums) for every pair k of `count` pixels, and use(k, rows, sums) behind it, when the next pair has been multiplied.
+  /// Note [ahead]
+  template <class Multiply, class Use>
+  static void for_pairs_ahead(const Memory& memory, std::int64_t count, const Multiply& multiply, const Use& use) {
+    const auto rows = [&](std::int64_t k) { return std::min(kRows, count - k * kRows); };
+    const auto sums = [&](std::int64_t k) { return memory.sums + k % 2 * kSums; };
+    if (count > 0) multiply(0, rows(0), sums(0));
+    for (std::int64_t k = 0; k * kRows < count; ++k) {
+      if (rows(k + 1) > 0) multiply(k + 1, rows(k + 1), sums(k + 1));
+      use(k, rows(k), sums(k));
+    }
+  }
+
   template <Width W>
   void widen_and_filter(Memory& memory, const Span& span, const Ring& ring, const Part& part) const {
     const std::int64_t count = (span.to - span.from) * width_;
     const char* const weights = static_cast<const char*>(job_.widen.packed) + panel_offset<T>(widen_, part.panel);
     ReadyPair ready;
     ready.stretches[ready.stretch_count++] = {0, widen_.chunks()};
-    const auto sums = [&](std::int64_t k) { return memory.sums + k % 2 * kSums; };
-    const auto multiply = [&](std::int64_t k) {
-      if (k * kRows >= count) return;
-      const Pair& pair = memory.pairs[k];
-      ready.pixels = pair.pixels;
-      ready.row_bytes = pair.row_bytes;
-      const std::int64_t rows = std::min(kRows, count - k * kRows);
-      if (W == Width::kHalf && widen_.width(part.panel) == 2) {
-        multiply_half<T>(ready, rows, weights, part.half, sums(k));
-      } else {
-        multiply_pair<T>(ready, rows, weights, widen_.width(part.panel), sums(k), false);
-      }
-    };
     std::int64_t next = span.first;
-    multiply(0);
-    for (std::int64_t k = 0; k * kRows < count; ++k) {
-      multiply(k + 1);
-      put_wide<W>(sums(k), span.from * width_ + k * kRows, std::min(kRows, count - k * kRows), ring, part);
-      next = filter_ready<W>(memory, span, ring, part, next, span.from + std::min(count, (k + 1) * kRows) / width_);
-    }
+    for_pairs_ahead(
+        memory, count,
+        [&](std::int64_t k, std::int64_t rows, float* sums) {
+          ready.pixels = memory.pairs[k].pixels;
+          ready.row_bytes = memory.pairs[k].row_bytes;
+          if (W == Width::kHalf && widen_.width(part.panel) == 2) {
+            multiply_half<T>(ready, rows, weights, part.half, sums);
+          } else {
+            multiply_pair<T>(ready, rows, weights, widen_.width(part.panel), sums, false);
+          }
+        },
+        [&](std::int64_t k, std::int64_t rows, const float* sums) {
+          put_wide<W>(sums, span.from * width_ + k * kRows, rows, ring, part);
+          next = filter_ready<W>(memory, span, ring, part, next, span.from + (k * kRows + rows) / width_);
+        });
     filter_ready<W>(memory, span, ring, part, next, height_);
   }
 
@@ -303,19 +312,17 @@ class Strips {
     const ConvEpilogue epilogue{job_.narrow.bias, job_.residual, job_.narrow.act};
     ReadyPair ready;
     ready.stretches[ready.stretch_count++] = {0, panels_};
-    const auto sums = [&](std::int64_t k) { return memory.sums + k % 2 * kSums; };
     for (std::int64_t p = 0; p < narrow_.panels(); ++p) {
       const char* const weights = static_cast<const char*>(job_.narrow.packed) + panel_offset<T>(narrow_, p);
-      const auto multiply = [&](std::int64_t k) {
-        if (k * kRows >= count) return;
-        ready.pixels = memory.filtered + k * panels_ * kPairChunk;
-        multiply_pair<T>(ready, std::min(kRows, count - k * kRows), weights, narrow_.width(p), sums(k), false);
-      };
-      multiply(0);
-      for (std::int64_t k = 0; k * kRows < count; ++k) {
-        multiply(k + 1);
-        finish<T>(sums(k), nullptr, pixel + k * kRows, std::min(kRows, count - k * kRows), p, epilogue, job_.y);
-      }
+      for_pairs_ahead(
+          memory, count,
+          [&](std::int64_t k, std::int64_t rows, float* sums) {
+            ready.pixels = memory.filtered + k * panels_ * kPairChunk;
+            multiply_pair<T>(ready, rows, weights, narrow_.width(p), sums, false);
+          },
+          [&](std::int64_t k, std::int64_t rows, const float* sums) {
+            finish<T>(sums, nullptr, pixel + k * kRows, rows, p, epilogue, job_.y);
+          });
     }
   }
 

@@ -105,15 +105,15 @@ struct FilterThree {
   }
 };
 
-/// Any filter.
+/// Any filter, and any number of pixels.
 struct FilterAny {
-  template <Width W>
-  [[gnu::always_inline]] static void add(const FilterJob& job, std::int64_t t, BlockSums<W>& sums) {
+  template <Width W, std::size_t Pixels>
+  [[gnu::always_inline]] static void add(const FilterJob& job, std::int64_t t, std::array<Vectors<W>, Pixels>& sums) {
     for (std::size_t r = 0; r < job.count; ++r) {
       for (std::int64_t k = 0; k < job.taps; ++k) {
         const Vectors<W> weights = load_vectors<W>(job.rows[r].weights + k * kColumns);
         const float* x = job.rows[r].pixels + (t * job.step + k * job.spacing) * kPixel<W>;
-        for_each_constant<kBlock<W>>([&](auto i) LIMBECK_INLINE_LAMBDA {
+        for_each_constant<static_cast<std::int64_t>(Pixels)>([&](auto i) LIMBECK_INLINE_LAMBDA {
           add_product<W>(weights, load_vectors<W>(x + i * job.step * kPixel<W>), sums[static_cast<std::size_t>(i)]);
         });
       }
@@ -150,17 +150,14 @@ template <class T, Width W, class Filter, class Operand>
 template <class T, Width W, class Operand>
 void filter_pixels(const FilterJob& job, std::int64_t count, const Operand& operand) {
   for (std::int64_t t = 0; t < count; ++t) {
-    Vectors<W> sums = load_vectors<W>(job.bias);
-    for (std::size_t r = 0; r < job.count; ++r) {
-      for (std::int64_t k = 0; k < job.taps; ++k) {
-        add_product<W>(load_vectors<W>(job.rows[r].weights + k * kColumns),
-                       load_vectors<W>(job.rows[r].pixels + (t * job.step + k * job.spacing) * kPixel<W>), sums);
-      }
-    }
-    put_filtered<T, W>(Bounds(job.act), sums, operand(t));
+    std::array<Vectors<W>, 1> sums{load_vectors<W>(job.bias)};
+    FilterAny::add<W>(job, t, sums);
+    put_filtered<T, W>(Bounds(job.act), sums[0], operand(t));
   }
 }
 
+/// Filters pixels 0 .. count-1 of a row, whatever the filter; operand(t) is the place of pixel t.
+/// Shapes:   none
 template <class T, Width W, class Operand>
 void filter_row(const FilterJob& job, std::int64_t count, const Operand& operand) {
   const auto three = [&](std::int64_t step, std::int64_t spacing) {
