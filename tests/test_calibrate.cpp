@@ -51,6 +51,16 @@ std::string saved(const test::TempDir& dir, const models::Model& model, const st
 
 models::ModelSpec eleven() { return {.name = "mobilenet_v2_seg", .classes = 11, .width = 0.35}; }
 
+/// What the C interface makes of a picture of 56x48.
+std::vector<std::uint8_t> ids_in_c(const std::string& path, const datasets::Image& image) {
+  limbeck_model* handle = nullptr;
+  REQUIRE(limbeck_load(path.c_str(), &handle) == LIMBECK_OK);
+  std::vector<std::uint8_t> ids(48 * 56);
+  CHECK(limbeck_segment(handle, image.rgb.data(), image.rgb.size(), 48, 56, ids.data(), ids.size()) == LIMBECK_OK);
+  limbeck_free(handle);
+  return ids;
+}
+
 }  // namespace
 
 TEST_CASE("ranges survive being written, and a file with them computes in 8 bits, in C too") {
@@ -68,12 +78,7 @@ TEST_CASE("ranges survive being written, and a file with them computes in 8 bits
   const datasets::Image image = scenes(1).load(0).image;
   const auto mask = apps::predict_mask(apps::network_of(loaded, apps::Precision::kInt8), image, scaled());
   CHECK(mask == apps::predict_mask(apps::frozen_int8(*model, ranges), image, scaled()));
-  limbeck_model* handle = nullptr;
-  REQUIRE(limbeck_load(path.c_str(), &handle) == LIMBECK_OK);
-  std::vector<std::uint8_t> ids(48 * 56);
-  CHECK(limbeck_segment(handle, image.rgb.data(), image.rgb.size(), 48, 56, ids.data(), ids.size()) == LIMBECK_OK);
-  CHECK(ids == mask.ids);
-  limbeck_free(handle);
+  CHECK(ids_in_c(path, image) == mask.ids);
   // Other precisions do not see the ranges, and neither does who only wants the weights.
   CHECK(apps::predict_mask(apps::network_of(loaded, apps::Precision::kF32), image, scaled()) ==
         apps::predict_mask(apps::frozen(*model), image, scaled()));
@@ -97,12 +102,7 @@ TEST_CASE("a file with weights in 8 bits: a third of the size, the same masks, i
   const datasets::Image image = scenes(1).load(0).image;
   const auto mask = apps::predict_mask(apps::network_of(loaded, apps::Precision::kInt8), image, scaled());
   CHECK(mask == apps::predict_mask(apps::network_of(apps::load_model(plain), apps::Precision::kInt8), image, scaled()));
-  limbeck_model* handle = nullptr;
-  REQUIRE(limbeck_load(path.c_str(), &handle) == LIMBECK_OK);
-  std::vector<std::uint8_t> ids(48 * 56);
-  CHECK(limbeck_segment(handle, image.rgb.data(), image.rgb.size(), 48, 56, ids.data(), ids.size()) == LIMBECK_OK);
-  CHECK(ids == mask.ids);
-  limbeck_free(handle);
+  CHECK(ids_in_c(path, image) == mask.ids);
   // In f32 it computes with what the bytes stand for.
   const auto fresh = test::random_network(eleven(), 8);
   nn::restore(test::capture(*fresh), *loaded.bytes);

@@ -11,6 +11,7 @@
 #include "core/memory.h"
 #include "core/parallel.h"
 #include "ops/conv2d_engine.h"
+#include "tests/harness/conv_problem.h"
 #include "tests/harness/op_case.h"
 #include "tests/harness/temp_dir.h"
 
@@ -25,8 +26,11 @@ using ops::Conv2dOptions;
 using ops::F32Math;
 using ops::PackedConv2d;
 using ops::PackedInvertedResidual;
-using test::random_normal;
 using test::relative_error;
+using test::rounded_normal;
+using test::rounded_weights;
+
+constexpr double kGain = 1.5;  // of each convolution: ReLU halves
 
 struct Layer {
   Tensor w, b;  // f64
@@ -36,12 +40,7 @@ struct Layer {
     return {w.copy_as(DType::kF32), b.defined() ? b.copy_as(DType::kF32) : b, options, act, compute, math};
   }
   [[nodiscard]] Tensor run(const Tensor& x, const Tensor& residual = {}) const {
-    const Tensor y = ops::conv2d(x, w, b, options);
-    auto* values = y.data<double>();
-    for (std::int64_t i = 0; i < y.numel(); ++i) {
-      values[i] = ops::activate(act, values[i] + (residual.defined() ? residual.data<double>()[i] : 0.0));
-    }
-    return y;
+    return test::conv_truth(x, w, b, residual, options, act);
   }
 };
 
@@ -90,35 +89,23 @@ struct Layers {
   }
 };
 
-Tensor rounded(Generator& g, const Shape& shape) {
-  return random_normal(g, shape).copy_as(DType::kBF16).copy_as(DType::kF64);
-}
-
-Tensor weights(Generator& g, const Shape& shape) {
-  const double scale = 1.5 / std::sqrt(static_cast<double>(shape[1] * shape[2] * shape[3]));
-  const Tensor w = random_normal(g, shape);
-  auto* values = w.data<double>();
-  for (std::int64_t i = 0; i < w.numel(); ++i) values[i] *= scale;
-  return w.copy_as(DType::kBF16).copy_as(DType::kF64);
-}
-
 Layers make_layers(const Problem& p, Activation act, Generator& g) {
-  const auto bias = [&](std::int64_t n) { return p.bias ? rounded(g, {n}) : Tensor(); };
+  const auto bias = [&](std::int64_t n) { return p.bias ? rounded_normal(g, {n}) : Tensor(); };
   Layers layers;
   if (p.widen) {
     const bool first = (*p.widen)[2] > 1;
-    layers.widen = Layer{weights(g, *p.widen), bias(p.wide),
+    layers.widen = Layer{rounded_weights(g, *p.widen, kGain), bias(p.wide),
                          first ? Conv2dOptions{.stride = {2, 2}, .padding = {1, 1}} : Conv2dOptions{}, act};
   }
   const auto pad = [&](std::int64_t kernel) { return p.padding >= 0 ? p.padding : kernel / 2 * p.dilation; };
-  layers.filter = {weights(g, {p.wide, 1, p.kernel_h, p.kernel_w}),
+  layers.filter = {rounded_weights(g, {p.wide, 1, p.kernel_h, p.kernel_w}, kGain),
                    bias(p.wide),
                    {.stride = {p.stride, p.stride},
                     .padding = {pad(p.kernel_h), pad(p.kernel_w)},
                     .dilation = {p.dilation, p.dilation},
                     .groups = p.wide},
                    act};
-  layers.narrow = {weights(g, {p.out, p.wide, 1, 1}), bias(p.out), {}, Activation::kNone};
+  layers.narrow = {rounded_weights(g, {p.out, p.wide, 1, 1}, kGain), bias(p.out), {}, Activation::kNone};
   return layers;
 }
 
@@ -139,10 +126,10 @@ void check(const Problem& p, Activation act, DType compute, F32Math math, double
   Generator g(1);
   const Layers layers = make_layers(p, act, g);
   if (layers.widen && !PackedInvertedResidual::can_widen(layers.widen->packed(compute, math))) return;
-  const Tensor x = rounded(g, p.x);
+  const Tensor x = rounded_normal(g, p.x);
   const Tensor filtered = layers.filter.run(layers.widen ? layers.widen->run(x) : x);
   const Tensor residual =
-      p.residual ? rounded(g, ops::conv2d_output_shape("test", filtered.shape(), layers.narrow.w.shape(), {}))
+      p.residual ? rounded_normal(g, ops::conv2d_output_shape("test", filtered.shape(), layers.narrow.w.shape(), {}))
                  : Tensor();
   const Tensor truth = layers.narrow.run(filtered, residual);
   const PackedInvertedResidual block = layers.packed(compute, math);
@@ -177,7 +164,7 @@ TEST_CASE("NaN and infinity come out where the convolutions put them") {
   const Problem& p = kProblems[0];
   Generator g(1);
   const Layers layers = make_layers(p, Activation::kRelu6, g);
-  const Tensor x = rounded(g, p.x);
+  const Tensor x = rounded_normal(g, p.x);
   x.data<double>()[5] = std::nan("");
   const Tensor truth = layers.narrow.run(layers.filter.run(layers.widen->run(x)));
   const auto compare = [&](DType compute) {
@@ -223,7 +210,7 @@ TEST_CASE("weights packed into given memory give the same numbers, and need all 
   const Layers layers = make_layers(p, Activation::kRelu, g);
   const PackedInvertedResidual block = layers.packed(DType::kBF16, F32Math::kExact);
   const PackedInvertedResidual other = layers.packed(DType::kBF16, F32Math::kExact);
-  const Tensor x = rounded(g, p.x).copy_as(DType::kBF16);
+  const Tensor x = rounded_normal(g, p.x).copy_as(DType::kBF16);
   const Tensor memory = Tensor::empty({block.packed_bytes()}, DType::kU8);
   block.pack_into(memory);
   CHECK(same_bits(run(block, x, {}, p.x), run(other, x, {}, p.x)));

@@ -27,9 +27,12 @@ namespace {
 using ops::Activation;
 using ops::Conv2dOptions;
 using ops::PackedConv2d;
+using test::conv_truth;
 using test::ConvProblem;
 using test::random_normal;
 using test::relative_error;
+using test::rounded_normal;
+using test::rounded_weights;
 
 // Where a processor has no matrix units, the last one stands for the tiles.
 constexpr ops::ConvEngine kEngines[] = {ops::ConvEngine::kTiles, ops::ConvEngine::kOneDnn, ops::ConvEngine::kAmx};
@@ -53,47 +56,22 @@ const ConvProblem kProblems[] = {
     {"depthwise", {2, 37, 9, 8}, {37, 1, 3, 3}, {.stride = {2, 2}, .padding = {1, 1}, .groups = 37}},
 };
 
-/// act(conv + bias + residual) in f64, from inputs rounded to bf16 so that all types see the same numbers.
-Tensor expected(const Tensor& x, const Tensor& w, const Tensor& b, const Tensor& residual, const ConvProblem& p,
-                Activation act) {
-  Tensor y = ops::conv2d(x, w, b, p.options);
-  auto* values = y.data<double>();
-  const Tensor r = residual.defined() ? residual.dense() : Tensor();
-  for (std::int64_t i = 0; i < y.numel(); ++i) {
-    values[i] = ops::activate(act, values[i] + (r.defined() ? r.data<double>()[i] : 0.0));
-  }
-  return y;
-}
-
-Tensor rounded(Generator& g, const Shape& shape) {
-  return random_normal(g, shape).copy_as(DType::kBF16).copy_as(DType::kF64);
-}
-
-/// Weights such that results are of the order of one, as in a network (ReLU6 would clip most of larger ones).
-Tensor rounded_weights(Generator& g, const Shape& shape) {
-  const double scale = 1.0 / std::sqrt(static_cast<double>(shape[1] * shape[2] * shape[3]));
-  const Tensor w = random_normal(g, shape);
-  auto* values = w.data<double>();
-  for (std::int64_t i = 0; i < w.numel(); ++i) values[i] *= scale;
-  return w.copy_as(DType::kBF16).copy_as(DType::kF64);
-}
-
 }  // namespace
 
 TEST_CASE("equals the composition") {
   Generator g(1);
   for (const auto& p : kProblems) {
     CAPTURE(p.label);
-    const Tensor x = rounded(g, p.x);
+    const Tensor x = rounded_normal(g, p.x);
     const Tensor w = rounded_weights(g, p.w);
-    const Tensor b = rounded(g, {p.w[0]});
-    const Tensor residual = rounded(g, ops::conv2d_output_shape("test", p.x, p.w, p.options));
+    const Tensor b = rounded_normal(g, {p.w[0]});
+    const Tensor residual = rounded_normal(g, ops::conv2d_output_shape("test", p.x, p.w, p.options));
     for (const Activation act : {Activation::kNone, Activation::kRelu, Activation::kRelu6}) {
       for (const bool with_residual : {false, true}) {
         CAPTURE(ops::name_of(act));
         CAPTURE(with_residual);
         const Tensor r = with_residual ? residual : Tensor();
-        const Tensor truth = expected(x, w, b, r, p, act);
+        const Tensor truth = conv_truth(x, w, b, r, p.options, act);
         for (const auto engine : kEngines) {
           const ops::ConvEngineGuard guard(engine);
           for (const DType type : {DType::kF32, DType::kBF16}) {
@@ -108,7 +86,7 @@ TEST_CASE("equals the composition") {
       }
     }
     const PackedConv2d reference(w, b, p.options, Activation::kRelu, DType::kF64);
-    CHECK(relative_error(reference(x, residual), expected(x, w, b, residual, p, Activation::kRelu)) < 1e-14);
+    CHECK(relative_error(reference(x, residual), conv_truth(x, w, b, residual, p.options, Activation::kRelu)) < 1e-14);
   }
 }
 
@@ -118,7 +96,8 @@ TEST_CASE("f32 is f32: inputs and weights that no bf16 number holds") {
     CAPTURE(p.label);
     const Tensor x = random_normal(g, p.x).copy_as(DType::kF32);
     const Tensor w = random_normal(g, p.w).copy_as(DType::kF32);
-    const Tensor truth = expected(x.copy_as(DType::kF64), w.copy_as(DType::kF64), {}, {}, p, Activation::kNone);
+    const Tensor truth =
+        conv_truth(x.copy_as(DType::kF64), w.copy_as(DType::kF64), {}, {}, p.options, Activation::kNone);
     for (const auto engine : kEngines) {
       const ops::ConvEngineGuard guard(engine);
       const double error = relative_error(
@@ -131,10 +110,10 @@ TEST_CASE("f32 is f32: inputs and weights that no bf16 number holds") {
 
 TEST_CASE("without a bias, and with an input of another type or layout") {
   Generator g(2);
-  const Tensor x = rounded(g, {1, 16, 5, 6});
+  const Tensor x = rounded_normal(g, {1, 16, 5, 6});
   const Tensor w = rounded_weights(g, {24, 16, 3, 3});
   const ConvProblem p{"", {}, {}, {.padding = {1, 1}}};
-  const Tensor truth = expected(x, w, {}, {}, p, Activation::kRelu);
+  const Tensor truth = conv_truth(x, w, {}, {}, p.options, Activation::kRelu);
   const PackedConv2d packed(w.copy_as(DType::kF32), {}, p.options, Activation::kRelu, DType::kBF16);
   CHECK(relative_error(packed(x.copy_as(DType::kF32)), truth) < 2e-2);
   const Tensor row_major = Tensor::empty_strided({1, 16, 5, 6}, row_major_strides({1, 16, 5, 6}), DType::kBF16);
@@ -161,8 +140,9 @@ TEST_CASE("one object serves several input sizes") {
     const PackedConv2d packed(w.copy_as(DType::kF32), {}, p.options, Activation::kNone, DType::kF32,
                               ops::F32Math::kParts);
     for (const std::int64_t size : {8, 15, 8, 3}) {
-      const Tensor x = rounded(g, {2, 32, size, size + 1});
-      CHECK(relative_error(packed(x.copy_as(DType::kF32)), expected(x, w, {}, {}, p, Activation::kNone)) < 2e-5);
+      const Tensor x = rounded_normal(g, {2, 32, size, size + 1});
+      CHECK(relative_error(packed(x.copy_as(DType::kF32)), conv_truth(x, w, {}, {}, p.options, Activation::kNone)) <
+            2e-5);
     }
   }
 }
@@ -180,12 +160,12 @@ TEST_CASE("the steady state asks the system for no memory") {
 
 TEST_CASE("the reference guard gives the plain loops") {
   Generator g(5);
-  const Tensor x = rounded(g, {1, 8, 6, 6});
+  const Tensor x = rounded_normal(g, {1, 8, 6, 6});
   const Tensor w = rounded_weights(g, {8, 8, 3, 3});
   const ConvProblem p{"", {}, {}, {.padding = {1, 1}}};
   const ReferenceGuard guard;
   const PackedConv2d packed(w.copy_as(DType::kF32), {}, p.options, Activation::kNone, DType::kF32);
-  CHECK(relative_error(packed(x.copy_as(DType::kF32)), expected(x, w, {}, {}, p, Activation::kNone)) < 1e-6);
+  CHECK(relative_error(packed(x.copy_as(DType::kF32)), conv_truth(x, w, {}, {}, p.options, Activation::kNone)) < 1e-6);
 }
 
 TEST_CASE("LIMBECK_F32 chooses what f32 means, and a misspelt value is an error") {
