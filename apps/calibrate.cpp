@@ -9,15 +9,12 @@
 #include "core/autograd.h"
 #include "core/log.h"
 #include "datasets/convert.h"
+#include "models/frozen_model.h"
 #include "nn/int8_plan.h"
 #include "ops/interpolate.h"
 
 namespace limbeck::apps {
 namespace {
-
-nn::Graph graph_of(models::Model& model) {
-  return nn::capture([&](const Tensor& x) { return model.forward(x).logits; });
-}
 
 /// A picture as the network gets it.
 Tensor network_input(const datasets::Image& image, const InferenceOptions& options) {
@@ -58,7 +55,7 @@ Pictures spread(const Pictures& all, std::size_t count) {
 
 nn::Calibration find_ranges(models::Model& model, const Pictures& pictures, const InferenceOptions& options) {
   const NoGradGuard off;
-  nn::Calibrator calibrator(nn::inference_graph(graph_of(model)));
+  nn::Calibrator calibrator(nn::inference_graph(models::logits_graph(model)));
   Progress progress("calibrate", static_cast<std::int64_t>(pictures.count));
   for (std::size_t i = 0; i < pictures.count; ++i) {
     calibrator.add(network_input(prepare_sample(pictures.load(i), options).image, options));
@@ -110,7 +107,7 @@ std::vector<PrecisionScore> compare_precisions(const LoadedModel& loaded, const 
 std::vector<LayerError> layer_errors(models::Model& model, const nn::Calibration& ranges, const Pictures& pictures,
                                      const InferenceOptions& options) {
   const NoGradGuard off;
-  const nn::Int8Plan plan(graph_of(model), ranges);
+  const nn::Int8Plan plan(models::logits_graph(model), ranges);
   const nn::Graph& graph = plan.graph();
   const auto is_conv = [&](std::size_t value) {
     return value > 0 && std::holds_alternative<nn::ConvStep>(graph.nodes[value - 1].step);

@@ -10,6 +10,7 @@
 #include "core/safetensors.h"
 #include "core/torch_file.h"
 #include "datasets/convert.h"
+#include "models/frozen_model.h"
 #include "nn/layers.h"
 #include "ops/concat.h"
 #include "ops/elementwise.h"
@@ -120,7 +121,7 @@ std::string to_string(ExportOutput output) {
 
 void export_onnx(const std::filesystem::path& path, models::Model& model, const ModelCard& card,
                  const OnnxExport& what) {
-  nn::Graph graph = nn::capture([&](const Tensor& x) { return model.forward(x).logits; });
+  nn::Graph graph = models::logits_graph(model);
   if (what.fold) graph = nn::fuse_epilogues(nn::fold_batch_norms(graph));
   const bool map = !models::is_classification(card.spec.name);
   if (map && what.output != ExportOutput::kLogits) graph = nn::resize_output(std::move(graph), resize_mode(card));

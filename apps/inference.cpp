@@ -194,7 +194,7 @@ ForwardFn frozen(models::Model& model) {
 
 ForwardFn frozen_int8(models::Model& model, const nn::Calibration& ranges, const nn::Int8Weights* weights) {
   if (!device_of(model).is_cpu()) fail<ConfigError>("int8", "8 bits run on the CPU; use --device cpu");
-  const nn::Graph graph = nn::capture([&](const Tensor& x) { return model.forward(x).logits; });
+  const nn::Graph graph = models::logits_graph(model);
   return [plan = std::make_shared<const nn::Int8Plan>(graph, ranges, weights)](const Tensor& x) { return (*plan)(x); };
 }
 

@@ -11,6 +11,7 @@
 #include "core/log.h"
 #include "core/safetensors.h"
 #include "core/torch_file.h"
+#include "models/frozen_model.h"
 #include "models/weights.h"
 
 namespace limbeck::apps {
@@ -111,10 +112,6 @@ std::shared_ptr<models::Model> make_described(const models::ModelSpec& spec, con
 
 namespace {
 
-nn::Graph graph_of(models::Model& model) {
-  return nn::capture([&](const Tensor& x) { return model.forward(x).logits; });
-}
-
 /// The network of a file with weights in 8 bits. Its convolutions are compared with the file before there is memory for them.
 std::shared_ptr<models::Model> make_from_bytes(const models::ModelSpec& spec, const nn::Int8Weights& bytes) {
   const NoGradGuard off;
@@ -123,12 +120,12 @@ std::shared_ptr<models::Model> make_from_bytes(const models::ModelSpec& spec, co
     const nn::ParameterDevice nowhere(kMeta);
     const auto described = models::make_model(spec, unused);
     described->eval();
-    nn::check_fit(graph_of(*described), bytes);
+    nn::check_fit(models::logits_graph(*described), bytes);
   }
   auto model = models::make_model(spec, unused);
   model->eval();
   for (const auto& p : model->named_parameters()) p.tensor.fill_(std::numeric_limits<double>::quiet_NaN());
-  nn::restore(graph_of(*model), bytes);
+  nn::restore(models::logits_graph(*model), bytes);
   for (const auto& p : model->named_parameters()) {
     if (std::isnan(p.tensor.to_vector<float>().front()))
       fail<WeightsError>("weights", "the network has '{}', which weights in 8 bits do not hold", p.name);
@@ -196,7 +193,8 @@ LoadedModel load_foreign(const std::filesystem::path& file, const ModelCard& car
 void save_int8(models::Model& model, const std::filesystem::path& path, std::map<std::string, std::string> metadata) {
   metadata["weights"] = "int8";
   std::vector<NamedTensor> tensors;
-  for (auto& [name, tensor] : nn::to_state(nn::int8_weights(graph_of(model)))) tensors.push_back({name, tensor});
+  for (auto& [name, tensor] : nn::to_state(nn::int8_weights(models::logits_graph(model))))
+    tensors.push_back({name, tensor});
   save_safetensors(path, tensors, metadata);
 }
 

@@ -1,7 +1,6 @@
 // The verb `import`: weights of other projects become a file that eval, predict, distill and init: read. Whatever decides how the
 // numbers must be used (network, eps of batch norm, input scaling, class names) is stored with them.
 #include <algorithm>
-#include <charconv>
 #include <filesystem>
 #include <utility>
 
@@ -9,6 +8,7 @@
 #include "apps/model_io.h"
 #include "core/json.h"
 #include "core/log.h"
+#include "core/parse_number.h"
 #include "core/safetensors.h"
 #include "core/torch_file.h"
 #include "datasets/palettes.h"
@@ -46,8 +46,8 @@ ModelCard make_card(const ImportArgs& args, const std::map<std::string, std::str
   if (args.bn_eps > 0) {
     card.spec.bn_eps = args.bn_eps;
   } else if (const std::string eps = entry("bn_eps"); !eps.empty()) {
-    const auto [end, status] = std::from_chars(eps.data(), eps.data() + eps.size(), card.spec.bn_eps);
-    if (status != std::errc() || end != eps.data() + eps.size() || !(card.spec.bn_eps > 0)) {
+    card.spec.bn_eps = parse_number<double>(eps).value_or(0);
+    if (!(card.spec.bn_eps > 0)) {
       fail<WeightsError>("import", "{}: metadata 'bn_eps' is '{}', expected a positive number; give --bn-eps",
                          args.file, eps);
     }

@@ -1,6 +1,5 @@
 #include "core/choices.h"
 
-#include <charconv>
 #include <cstdlib>
 #include <map>
 #include <mutex>
@@ -8,6 +7,7 @@
 #include <string_view>
 
 #include "core/error.h"
+#include "core/parse_number.h"
 
 namespace limbeck::choices {
 namespace {
@@ -61,13 +61,10 @@ void adopt(const std::string& text) {
   std::map<std::string, std::int64_t> given;
   for (std::string line; std::getline(lines, line);) {
     const std::size_t tab = line.rfind('\t');
-    std::int64_t choice = 0;
-    const char* end = line.data() + line.size();
-    const auto parsed = tab == std::string::npos ? std::from_chars_result{end, std::errc::invalid_argument}
-                                                 : std::from_chars(line.data() + tab + 1, end, choice);
-    if (parsed.ec != std::errc() || parsed.ptr != end)
-      fail<DataError>("choices", "got the line '{}', expected a key, a tab and a number", line);
-    given.emplace(line.substr(0, tab), choice);
+    const auto choice =
+        tab == std::string::npos ? std::nullopt : parse_number<std::int64_t>(std::string_view(line).substr(tab + 1));
+    if (!choice) fail<DataError>("choices", "got the line '{}', expected a key, a tab and a number", line);
+    given.emplace(line.substr(0, tab), *choice);
   }
   const std::lock_guard lock(mutex);
   table().merge(given);

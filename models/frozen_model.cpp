@@ -10,6 +10,10 @@
 
 namespace limbeck::models {
 
+nn::Graph logits_graph(Model& model) {
+  return nn::capture([&](const Tensor& x) { return model.forward(x).logits; });
+}
+
 FrozenModel::FrozenModel(Model& model, std::vector<std::string> taps) : model_(model), taps_(std::move(taps)) {}
 
 bool FrozenModel::may_plan(const Tensor& images) const {

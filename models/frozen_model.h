@@ -14,6 +14,11 @@
 
 namespace limbeck::models {
 
+/// The way from pictures to logits, as a graph.
+/// Shapes:   none
+/// Throws:   as nn::capture().
+[[nodiscard]] nn::Graph logits_graph(Model& model);
+
 /// Runs a network as a plan where that is possible: on the CPU, in eval mode, in f32 or bf16, if its forward pass is a graph
 /// (nn/graph.h). Otherwise its layers run one after another; why is logged once.
 /// Shapes:   those of the network; logits are f32, taps are of the compute type, aux is undefined

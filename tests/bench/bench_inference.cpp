@@ -18,7 +18,7 @@
 #include "core/autograd.h"
 #include "core/log.h"
 #include "datasets/palettes.h"
-#include "nn/frozen_plan.h"
+#include "models/frozen_model.h"
 #include "nn/int8_plan.h"
 #include "tests/harness/random_network.h"
 
@@ -51,7 +51,7 @@ int main(int argc, char** argv) try {
     apps::export_onnx(argv[6], *model, card,
                       {.batch = batch, .height = size, .width = size, .output = apps::ExportOutput::kLogits});
   }
-  const nn::Graph graph = nn::capture([&](const Tensor& x) { return model->forward(x).logits; });
+  const nn::Graph graph = models::logits_graph(*model);
   nn::FrozenPlan plan(graph, bf16 ? DType::kBF16 : DType::kF32);
   nn::FrozenPlan exact(graph, bf16 ? DType::kBF16 : DType::kF32, ops::F32Math::kExact);
   const NoGradGuard off;

@@ -8,6 +8,7 @@
 
 #include "core/autograd.h"
 #include "core/rng.h"
+#include "models/frozen_model.h"
 #include "models/zoo.h"
 #include "nn/graph.h"
 #include "nn/layers.h"
@@ -42,8 +43,6 @@ inline std::shared_ptr<models::Model> random_network(const std::string& name, st
 }
 
 /// The graph from the images to the logits.
-inline nn::Graph capture(models::Model& model) {
-  return nn::capture([&](const Tensor& x) { return model.forward(x).logits; });
-}
+inline nn::Graph capture(models::Model& model) { return models::logits_graph(model); }
 
 }  // namespace limbeck::test
