@@ -1,7 +1,7 @@
 // What this is: what has been found by timing: which of several ways of computing the same is the fastest on a device. They
 //   give results that differ in the last bits, so what was chosen once is kept with a checkpoint, and a run that is resumed
 //   goes on with it.
-// What it is not: the ways themselves; ops/conv2d_cudnn.cpp and core/cuda/cudnn_graph.cpp have some.
+// What it is not: the ways themselves; core/cuda/cudnn_convolution_plan.h has some.
 #pragma once
 
 #include <cstdint>

@@ -24,8 +24,11 @@ DeviceConv2d::DeviceConv2d(const Tensor& w, const Tensor& b, const Conv2dOptions
   LIMBECK_CHECK(w.ndim() == 4 && b.shape() == Shape({w.size(0)}) && w.dtype() == DType::kF32 && b.dtype() == w.dtype(),
                 kName, "got a weight {} and a bias {}, expected f32 [O,I/groups,KH,KW] and [O]", w.describe(),
                 b.describe());
-  w_ = w.detach().copy_as(depthwise(w, options) ? DType::kF32 : compute).to(device);
-  b_ = b.detach().dense().to(device);
+  // The own kernel of depthwise convolutions reads f32. cuDNN's ready-made engines want the bias in the type of the maps, and
+  // those for relu6, which it compiles, want it in f32.
+  const bool own = depthwise(w, options);
+  w_ = w.detach().copy_as(own ? DType::kF32 : compute).to(device);
+  b_ = b.detach().copy_as(own || act == Activation::kRelu6 ? DType::kF32 : compute).to(device);
 }
 
 Tensor DeviceConv2d::operator()(const Tensor& x_any, const Tensor& residual_any) const {

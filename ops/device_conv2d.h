@@ -1,5 +1,5 @@
 // What this is: a convolution of a frozen network on a GPU: bias (usually a folded batch norm), residual and activation in the
-//   same pass where cuDNN can (core/cuda/cudnn_graph.h), else one after the other.
+//   same pass where cuDNN can (core/cuda/cudnn_convolution_plan.h), else one after the other.
 // What it is not: differentiable, or aware of later changes of the weights; nn/fused.h renews it when they change.
 // Read next: ops/packed_conv2d.h, its counterpart on the CPU.
 #pragma once
@@ -33,7 +33,7 @@ class DeviceConv2d {
   DType compute_;
 };
 
-/// The dense or grouped convolution of it; w has the type of the maps.
+/// The dense or grouped convolution of it; w has the type of the maps, bias that or f32.
 /// Shapes:   as DeviceConv2d
 void device_conv2d_cuda(const TensorView& x, const TensorView& w, const TensorView& bias, const TensorView& residual,
                         Activation act, const Conv2dOptions& options, const TensorView& y);

@@ -11,6 +11,18 @@ if(LIMBECK_WITH_CUDA)
   add_executable(limbeck_cuda_tests ${cuda_test_sources} $<TARGET_OBJECTS:limbeck_cases>)
   target_link_libraries(limbeck_cuda_tests PRIVATE limbeck limbeck_flags doctest::doctest)
   add_test(NAME cuda COMMAND limbeck_cuda_tests)
+
+  # What cuDNN plans for cards that are not here. The stand-in is put before this program only.
+  add_library(limbeck_driver_stand_in SHARED cuda/driver_stand_in.cpp)
+  target_link_libraries(limbeck_driver_stand_in PRIVATE limbeck_flags)
+  set_target_properties(limbeck_driver_stand_in PROPERTIES
+    OUTPUT_NAME cuda SOVERSION 1 LIBRARY_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/driver_stand_in)
+  add_executable(limbeck_plan_tests main.cpp cuda/test_convolution_plans.cpp $<TARGET_OBJECTS:limbeck_cases>)
+  target_link_libraries(limbeck_plan_tests PRIVATE limbeck limbeck_flags doctest::doctest)
+  add_dependencies(limbeck_plan_tests limbeck_driver_stand_in)
+  add_test(NAME convolution_plans COMMAND limbeck_plan_tests)
+  set_tests_properties(convolution_plans PROPERTIES
+    ENVIRONMENT "LD_LIBRARY_PATH=${CMAKE_CURRENT_BINARY_DIR}/driver_stand_in")
   if(LIMBECK_BENCH)
     add_executable(bench_cuda bench/bench_cuda.cpp)
     target_link_libraries(bench_cuda PRIVATE limbeck limbeck_flags)

@@ -8,20 +8,6 @@
 #include "core/cuda/runtime.h"
 
 namespace limbeck::cuda {
-namespace {
-
-cudnnDataType_t type_of(DType dtype) {
-  if (dtype == DType::kF32) return CUDNN_DATA_FLOAT;
-  if (dtype == DType::kBF16) return CUDNN_DATA_BFLOAT16;
-  fail("cudnn", "got {}, expected f32 or bf16", name_of(dtype));
-}
-
-int size_of_dim(std::int64_t v) {
-  LIMBECK_CHECK(v > 0 && v < (std::int64_t{1} << 31), "cudnn", "got a dimension of {}, expected 1 to 2^31", v);
-  return static_cast<int>(v);
-}
-
-}  // namespace
 
 const Library& cudnn_library() {
   static const Library library("cuDNN 9", {"libcudnn.so.9", "libcudnn.so"});
@@ -31,7 +17,11 @@ const Library& cudnn_library() {
 void check_cudnn(cudnnStatus_t status, const char* call) {
   if (status == CUDNN_STATUS_SUCCESS) return;
   static auto* const text = cudnn_library().function<decltype(cudnnGetErrorString)>("cudnnGetErrorString");
-  fail(current_op(), "{} on {}: {}", call, current_device().to_string(), text(status));
+  static auto* const reason = cudnn_library().function<decltype(cudnnGetLastErrorString)>("cudnnGetLastErrorString");
+  std::array<char, 512> why{};
+  reason(why.data(), why.size());
+  fail(current_op(), "{} on {}: {}{}{}", call, current_device().to_string(), text(status), why[0] != 0 ? ": " : "",
+       why.data());
 }
 
 cudnnHandle_t cudnn_handle() {
@@ -58,28 +48,6 @@ bool tf32_allowed() {
     return value != nullptr && std::string_view(value) == "1";
   }();
   return allowed;
-}
-
-TensorDescriptor::TensorDescriptor(DType dtype, const Shape& s) {
-  LIMBECK_CUDNN(cudnnCreateTensorDescriptor, &descriptor_);
-  LIMBECK_CUDNN(cudnnSetTensor4dDescriptor, descriptor_, CUDNN_TENSOR_NHWC, type_of(dtype), size_of_dim(s[0]),
-                size_of_dim(s[1]), size_of_dim(s[2]), size_of_dim(s[3]));
-}
-TensorDescriptor::~TensorDescriptor() {
-  static auto* const destroy =
-      cudnn_library().function<decltype(cudnnDestroyTensorDescriptor)>("cudnnDestroyTensorDescriptor");
-  destroy(descriptor_);
-}
-
-FilterDescriptor::FilterDescriptor(DType dtype, const Shape& s) {
-  LIMBECK_CUDNN(cudnnCreateFilterDescriptor, &descriptor_);
-  LIMBECK_CUDNN(cudnnSetFilter4dDescriptor, descriptor_, type_of(dtype), CUDNN_TENSOR_NHWC, size_of_dim(s[0]),
-                size_of_dim(s[1]), size_of_dim(s[2]), size_of_dim(s[3]));
-}
-FilterDescriptor::~FilterDescriptor() {
-  static auto* const destroy =
-      cudnn_library().function<decltype(cudnnDestroyFilterDescriptor)>("cudnnDestroyFilterDescriptor");
-  destroy(descriptor_);
 }
 
 }  // namespace limbeck::cuda

@@ -1,5 +1,5 @@
-// What this is: cuDNN as limbeck uses it: calls that throw, the handle of a device, descriptors that free themselves.
-// What it is not: convolutions (ops/conv2d_cudnn.cpp).
+// What this is: cuDNN as limbeck uses it: calls that throw, and the handle of a device.
+// Read next: core/cuda/cudnn_convolution_plan.h.
 #pragma once
 
 #include <cudnn.h>
@@ -30,31 +30,5 @@ void check_cudnn(cudnnStatus_t status, const char* call);
     static auto* const function = ::limbeck::cuda::cudnn_library().function<decltype(name)>(#name); \
     ::limbeck::cuda::check_cudnn(function(__VA_ARGS__), #name);                                     \
   } while (false)
-
-/// Descriptor of a dense channels-last map.
-class TensorDescriptor {
- public:
-  TensorDescriptor(DType dtype, const Shape& nchw);
-  TensorDescriptor(const TensorDescriptor&) = delete;
-  TensorDescriptor& operator=(const TensorDescriptor&) = delete;
-  ~TensorDescriptor();
-  [[nodiscard]] cudnnTensorDescriptor_t get() const noexcept { return descriptor_; }
-
- private:
-  cudnnTensorDescriptor_t descriptor_ = nullptr;
-};
-
-/// Descriptor of weights stored as [O][KH][KW][I].
-class FilterDescriptor {
- public:
-  FilterDescriptor(DType dtype, const Shape& oihw);
-  FilterDescriptor(const FilterDescriptor&) = delete;
-  FilterDescriptor& operator=(const FilterDescriptor&) = delete;
-  ~FilterDescriptor();
-  [[nodiscard]] cudnnFilterDescriptor_t get() const noexcept { return descriptor_; }
-
- private:
-  cudnnFilterDescriptor_t descriptor_ = nullptr;
-};
 
 }  // namespace limbeck::cuda

@@ -1,18 +1,12 @@
 // What this is: OpCases of conv2d with more than one channel per group. Depthwise ones are in cases/depthwise.cpp.
-#include "ops/conv2d.h"
+#include "tests/cases/convolutions.h"
+
 #include "tests/cases/all_cases.h"
 
 namespace limbeck::test {
 namespace {
 
-struct Dense {
-  const char* label;
-  Shape x, w;
-  bool bias;
-  ops::Conv2dOptions options;
-};
-
-OpCase make_case(const Dense& d) {
+OpCase make_case(const DenseConvolution& d) {
   OpCase c;
   c.op = "conv2d";
   c.label = d.label;
@@ -30,8 +24,8 @@ OpCase make_case(const Dense& d) {
 
 }  // namespace
 
-std::vector<OpCase> conv2d_cases() {
-  const Dense list[] = {
+std::vector<DenseConvolution> dense_convolutions() {
+  return {
       {"1x1, one pixel, one image", {1, 5, 1, 1}, {7, 5, 1, 1}, true, {}},
       {"1x1, contiguous rows", {2, 32, 7, 9}, {21, 32, 1, 1}, true, {}},
       {"1x1, rows 4 KiB apart", {1, 1024, 3, 5}, {11, 1024, 1, 1}, false, {}},
@@ -63,8 +57,11 @@ std::vector<OpCase> conv2d_cases() {
       {"many pixels: several parts of the weight sum", {3, 16, 24, 23}, {24, 16, 1, 1}, true, {}},
       {"many filters: several panels and groups", {1, 20, 5, 6}, {150, 20, 3, 3}, false, {.padding = {1, 1}}},
   };
+}
+
+std::vector<OpCase> conv2d_cases() {
   std::vector<OpCase> cases;
-  for (const auto& d : list) cases.push_back(make_case(d));
+  for (const auto& d : dense_convolutions()) cases.push_back(make_case(d));
   return cases;
 }
 

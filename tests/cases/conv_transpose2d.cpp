@@ -1,18 +1,11 @@
 // What this is: OpCases of the transposed convolution.
-#include "ops/conv_transpose2d.h"
 #include "tests/cases/all_cases.h"
+#include "tests/cases/convolutions.h"
 
 namespace limbeck::test {
 namespace {
 
-struct Transposed {
-  const char* label;
-  Shape x, w;
-  bool bias;
-  ops::ConvTranspose2dOptions options;
-};
-
-OpCase make_case(const Transposed& d) {
+OpCase make_case(const TransposedConvolution& d) {
   OpCase c;
   c.op = "conv_transpose2d";
   c.label = d.label;
@@ -30,8 +23,8 @@ OpCase make_case(const Transposed& d) {
 
 }  // namespace
 
-std::vector<OpCase> conv_transpose2d_cases() {
-  const Transposed list[] = {
+std::vector<TransposedConvolution> transposed_convolutions() {
+  return {
       {"3x3 stride 1", {2, 11, 5, 4}, {11, 7, 3, 3}, true, {.padding = {1, 1}}},
       {"3x3 stride 2 inverts odd sizes", {2, 19, 4, 5}, {19, 21, 3, 3}, true, {.stride = {2, 2}, .padding = {1, 1}}},
       {"3x3 stride 2 inverts even sizes",
@@ -56,8 +49,11 @@ std::vector<OpCase> conv_transpose2d_cases() {
        {.stride = {2, 2}, .padding = {1, 1}, .groups = 19}},
       {"one pixel", {1, 5, 1, 1}, {5, 3, 3, 3}, true, {}},
   };
+}
+
+std::vector<OpCase> conv_transpose2d_cases() {
   std::vector<OpCase> cases;
-  for (const auto& d : list) cases.push_back(make_case(d));
+  for (const auto& d : transposed_convolutions()) cases.push_back(make_case(d));
   return cases;
 }
 
