@@ -9,12 +9,12 @@
 
 namespace limbeck {
 
-/// What an op does with floating inputs while autocast is on:
+/// What an op does with a floating input while autocast is on:
 ///   kLow     cast to bf16: convolution, matmul
 ///   kFull    cast to f32: softmax, losses, norms of features
-///   kWidest  cast all to the widest type among them: add, concat
 ///   kKeep    leave alone: ReLU, pooling, batch norm (statistics are f32 inside), resize
-enum class CastPolicy : std::uint8_t { kLow, kFull, kWidest, kKeep };
+/// Ops of several inputs that must meet in one type (add, concat) look at all of them: ops::autocast_widest().
+enum class CastPolicy : std::uint8_t { kLow, kFull, kKeep };
 
 class AutocastGuard {
  public:

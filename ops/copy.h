@@ -58,7 +58,7 @@ namespace limbeck::ops {
 // The first lines of an op's glue. All of them return their argument when autocast is off, and never touch f64,
 // integers, or undefined tensors, so gradient checks and labels pass through unchanged.
 
-/// `x` cast as `policy` asks: kLow to bf16, kFull to f32, kKeep and kWidest (of one tensor) not at all.
+/// `x` cast as `policy` asks: kLow to bf16, kFull to f32, kKeep not at all.
 /// Shapes:   x any; returns the same shape
 /// Gradient: of x, through cast().
 [[nodiscard]] Tensor autocast(CastPolicy policy, const Tensor& x);
