@@ -4,26 +4,12 @@
 #include <array>
 #include <cstring>
 
+#include "core/convert.h"
 #include "core/parallel.h"
 #include "core/tensor.h"
 
 namespace limbeck {
 namespace {
-
-template <class To, class From>
-inline To convert(From value) noexcept {
-  if constexpr (std::is_same_v<To, From>) {
-    return value;
-  } else if constexpr (std::is_same_v<From, bfloat16>) {
-    return convert<To>(static_cast<float>(value));
-  } else if constexpr (std::is_same_v<To, bfloat16>) {
-    return bfloat16(static_cast<float>(value));
-  } else if constexpr (std::is_same_v<To, bool>) {
-    return value != From{0};
-  } else {
-    return static_cast<To>(value);
-  }
-}
 
 /// Loop nest after sorting: dimension 0 is the outermost; adjacent dimensions that are contiguous in both are merged.
 struct Nest {

@@ -205,7 +205,7 @@ class Tensor {
 
 /// Copies between tensors of equal shape on any devices, converting the element type; any strides. Raises no version.
 void copy_tensor(const Tensor& source, const Tensor& destination);
-/// Copies between views of equal shape in the CPU's memory, converting the element type; any strides.
+/// Copies between views of equal shape in the CPU's memory, converting the element type (core/convert.h); any strides.
 void copy_view(const TensorView& source, const TensorView& destination);
 
 }  // namespace limbeck

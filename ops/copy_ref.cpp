@@ -1,4 +1,5 @@
-// Reference copy: one element after another in logical order, converting as a C++ cast does (bf16 by way of float).
+// Reference copy: one element after another in logical order, converting as core/convert.h says.
+#include "core/convert.h"
 #include "ops/copy_kernels.h"
 
 namespace limbeck::ops {
@@ -11,21 +12,6 @@ std::int64_t offset_of(const TensorView& v, std::int64_t index) {
     index /= v.shape[d];
   }
   return offset;
-}
-
-template <class To, class From>
-To convert(From value) {
-  if constexpr (std::is_same_v<To, From>) {
-    return value;
-  } else if constexpr (std::is_same_v<From, bfloat16>) {
-    return convert<To>(static_cast<float>(value));
-  } else if constexpr (std::is_same_v<To, bfloat16>) {
-    return bfloat16(static_cast<float>(value));
-  } else if constexpr (std::is_same_v<To, bool>) {
-    return value != From(0);
-  } else {
-    return static_cast<To>(value);
-  }
 }
 
 }  // namespace

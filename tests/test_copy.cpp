@@ -102,6 +102,67 @@ TEST_CASE("cast rounds as documented") {
   CHECK(std::isnan(ops::cast(Tensor::full({1}, nan), DType::kBF16).item()));
 }
 
+TEST_CASE("floating numbers that an integer type cannot hold become its nearest number, NaN becomes 0") {
+  constexpr double kInfinite = std::numeric_limits<double>::infinity();
+  struct Row {
+    double value;
+    std::uint8_t byte;
+    std::int32_t i32;
+    std::int64_t i64;
+  };
+  constexpr std::int32_t kMax = std::numeric_limits<std::int32_t>::max(),
+                         kMin = std::numeric_limits<std::int32_t>::min();
+  constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max(),
+                         kLeast = std::numeric_limits<std::int64_t>::min();
+  const std::vector<Row> rows{{std::nan(""), 0, 0, 0},
+                              {kInfinite, 255, kMax, kMost},
+                              {-kInfinite, 0, kMin, kLeast},
+                              {0x1p30, 255, 1 << 30, 1 << 30},
+                              {0x1p31, 255, kMax, std::int64_t{1} << 31},
+                              {-0x1p31, 0, kMin, -(std::int64_t{1} << 31)},
+                              {-0x1p32, 0, kMin, -(std::int64_t{1} << 32)},
+                              {0x1p62, 255, kMax, std::int64_t{1} << 62},
+                              {0x1p63, 255, kMax, kMost},
+                              {-0x1p63, 0, kMin, kLeast},
+                              {-0x1p80, 0, kMin, kLeast},
+                              {255, 255, 255, 255},
+                              {254, 254, 254, 254},
+                              {256, 255, 256, 256},
+                              {-0.75, 0, 0, 0},
+                              {-1.5, 0, -1, -1}};
+  // Enough of them for vectors and a rest; side by side, and every other one.
+  constexpr std::int64_t kCount = 100;
+  std::vector<double> values;
+  for (std::size_t i = 0; i < kCount; ++i) values.push_back(rows[i % rows.size()].value);
+  for (const DType from : {DType::kF64, DType::kF32, DType::kBF16}) {
+    CAPTURE(std::string(name_of(from)));
+    const Tensor x = Tensor::from(values, {kCount / 2, 2}).copy_as(from);
+    for (const bool apart : {false, true}) {
+      CAPTURE(apart);
+      const auto as = [&]<class T>(T, auto member, const auto& copy) {
+        const Tensor y = Tensor::zeros({kCount / 2, 2}, dtype_of<T>);
+        const std::int64_t width = apart ? 1 : 2;
+        copy(ops::slice(x, 1, 0, width).view(), ops::slice(y, 1, 0, width).view());
+        const auto got = y.to_vector<T>();
+        for (std::size_t i = 0; i < got.size(); i += apart ? 2 : 1) {
+          CAPTURE(values[i]);
+          CHECK(got[i] == rows[i % rows.size()].*member);
+        }
+      };
+      for (const auto& copy : {ops::copy_ref, ops::copy_cpu}) {
+        as(std::uint8_t{}, &Row::byte, copy);
+        as(std::int32_t{}, &Row::i32, copy);
+        as(std::int64_t{}, &Row::i64, copy);
+      }
+    }
+  }
+  CHECK(Tensor::from(std::vector<double>{255.99, -0.1}, {2}).to_vector<std::uint8_t>() ==
+        std::vector<std::uint8_t>{255, 0});
+  CHECK(Tensor::from(std::vector<double>{2147483647.5, -2147483648.5}, {2}).to_vector<std::int32_t>() ==
+        std::vector<std::int32_t>{kMax, kMin});
+  CHECK(Tensor::full({1}, 300, DType::kU8).item() == 255);
+}
+
 TEST_CASE("the gradient of a cast comes back in the type of the input") {
   const Tensor x = iota({3});
   x.set_requires_grad(true);
