@@ -11,6 +11,7 @@
 #include <map>
 #include <mutex>
 #include <numeric>
+#include <system_error>
 #include <thread>
 
 #include "core/error.h"
@@ -62,6 +63,18 @@ void check_options(const LoaderOptions& o, const std::shared_ptr<const Dataset>&
 }  // namespace
 
 struct Loader::Impl {
+  Impl() = default;
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+  ~Impl() {  // also when the constructor of the loader gives up between two threads
+    {
+      const std::lock_guard lock(mutex);
+      stop = true;
+    }
+    work.notify_all();
+    for (auto& t : threads) t.join();
+  }
+
   std::shared_ptr<const Dataset> dataset;
   LoaderOptions options;
   std::int64_t per_epoch = 0;
@@ -221,17 +234,16 @@ Loader::Loader(std::shared_ptr<const Dataset> dataset, LoaderOptions options) : 
   }
   impl_->ring.resize(static_cast<std::size_t>(options.workers == 0 ? 1 : options.prefetch + 1));
   impl_->seek(0, 0);
-  for (int i = 0; i < options.workers; ++i) impl_->threads.emplace_back([this] { impl_->run_worker(); });
+  impl_->threads.reserve(static_cast<std::size_t>(options.workers));
+  try {
+    for (int i = 0; i < options.workers; ++i) impl_->threads.emplace_back([impl = impl_.get()] { impl->run_worker(); });
+  } catch (const std::system_error& e) {
+    fail("loader", "worker {} of {} cannot be started: {}; use fewer (data.workers), 0 needs no thread",
+         impl_->threads.size() + 1, options.workers, e.code().message());
+  }
 }
 
-Loader::~Loader() {
-  {
-    const std::lock_guard lock(impl_->mutex);
-    impl_->stop = true;
-  }
-  impl_->work.notify_all();
-  for (auto& t : impl_->threads) t.join();
-}
+Loader::~Loader() = default;
 
 std::int64_t Loader::batches_per_epoch() const noexcept { return impl_->per_epoch; }
 std::vector<std::size_t> Loader::epoch_order(std::int64_t epoch) const { return impl_->order_of(epoch); }

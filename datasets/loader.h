@@ -47,7 +47,8 @@ struct Batch {
 
 class Loader {
  public:
-  /// Throws: ConfigError for options that make no sense, or when an epoch would have no batch at all.
+  /// Throws: ConfigError for options that make no sense, or when an epoch would have no batch at all; Error when the system starts
+  ///   no more threads.
   Loader(std::shared_ptr<const Dataset> dataset, LoaderOptions options);
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;

@@ -1,9 +1,7 @@
 // Files that want to harm: each is refused with one clear error, and reading it takes little memory whatever it says. Then every seed
 // of the fuzzers (tests/fuzz/README.md), among them what they found.
 #include <doctest/doctest.h>
-#include <sys/resource.h>
 
-#include <fstream>
 #include <map>
 #include <utility>
 
@@ -18,40 +16,16 @@
 #include "datasets/png_codec.h"
 #include "tests/dataset_files.h"
 #include "tests/fuzz/readers.h"
+#include "tests/harness/memory_limit.h"
 #include "tests/harness/temp_dir.h"
 
 using namespace limbeck;
 using namespace std::string_literals;
 using test::check_throws;
+using test::MemoryLimit;
 using test::TempDir;
 
 namespace {
-
-/// While it lives, the process may take `megabytes` more than it has. An allocation beyond that throws std::bad_alloc, which no reader
-/// may let out. AddressSanitizer keeps its own accounts, so it is not limited.
-class MemoryLimit {
- public:
-  explicit MemoryLimit([[maybe_unused]] std::uint64_t megabytes) {
-    getrlimit(RLIMIT_DATA, &before_);
-#if !defined(__SANITIZE_ADDRESS__)
-    std::ifstream status("/proc/self/status");
-    std::uint64_t kilobytes = 0;
-    for (std::string word; status >> word;) {
-      if (word == "VmData:") status >> kilobytes;
-    }
-    REQUIRE(kilobytes > 0);
-    rlimit limit = before_;
-    limit.rlim_cur = (kilobytes << 10U) + (megabytes << 20U);
-    REQUIRE(setrlimit(RLIMIT_DATA, &limit) == 0);
-#endif
-  }
-  MemoryLimit(const MemoryLimit&) = delete;
-  MemoryLimit& operator=(const MemoryLimit&) = delete;
-  ~MemoryLimit() { setrlimit(RLIMIT_DATA, &before_); }
-
- private:
-  rlimit before_{};
-};
 
 std::string little_endian(std::uint64_t value, int bytes) {
   std::string out;
@@ -243,6 +217,8 @@ TEST_CASE("weight files whose metadata describe another network than the file ho
   refused({}, {"w.safetensors", "the file 2"});
   refused({{"width", "60"}}, {"w.safetensors", "numbers, the file 2"});
   refused({{"width", "1e300"}}, {"w.safetensors", "width 1e+300"});
+  refused({{"head_dropout", "7"}}, {"w.safetensors", "head_dropout 7"});
+  refused({{"multi_grid", "-1,2,3"}}, {"w.safetensors", "multi_grid"});
   refused({{"width_divisor", "4611686018427387904"}}, {"w.safetensors", "divisor"});
   refused({{"model", "deeplabv3_resnet101"}, {"width", "1"}}, {"w.safetensors", "numbers, the file 2"});
   refused({{"model", "caffe"}}, {"w.safetensors", "unknown network 'caffe'"});

@@ -1,4 +1,6 @@
 // Batches must be the same for any number of workers, and after resuming; errors must name the sample.
+#include <pthread.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -11,6 +13,7 @@
 #include "datasets/loader.h"
 #include "datasets/normalise.h"
 #include "tests/dataset_files.h"
+#include "tests/harness/memory_limit.h"
 
 using namespace limbeck;
 using namespace limbeck::datasets;
@@ -281,6 +284,32 @@ TEST_CASE("loader: options that make no sense") {
   CHECK_CONTAINS(error_of<ConfigError>([&] { Loader(dataset, o); }), "flip");
   CHECK_CONTAINS(error_of<ConfigError>([&] { Loader(nullptr, LoaderOptions{}); }), "no dataset");
 }
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // whose threads need memory that they must get
+TEST_CASE("loader: a thread that the system does not start") {
+  // Memory for the stacks of a few threads; the last of 256 find none.
+  pthread_attr_t usual;
+  REQUIRE(pthread_getattr_default_np(&usual) == 0);
+  std::size_t stack = 0;
+  REQUIRE(pthread_attr_getstacksize(&usual, &stack) == 0);
+  pthread_attr_destroy(&usual);
+  const auto data = std::make_shared<FakeDataset>(20);
+  std::string message;
+  {
+    const MemoryLimit limit(4 * (stack >> 20U) + 4);
+    try {
+      const Loader loader(data, options_for(256));
+    } catch (const Error& e) {
+      message = e.what();
+    }
+  }
+  CAPTURE(message);
+  CHECK(contains(message, "of 256 cannot be started"));
+  CHECK(contains(message, "data.workers"));
+  CHECK_FALSE(contains(message, "worker 1 of"));  // some did run, and were joined
+  CHECK(Loader(data, options_for(2)).next()->indices.size() == 3);
+}
+#endif
 
 TEST_CASE("loader: may be destroyed at any time, and reuses its buffers") {
   auto dataset = std::make_shared<FakeDataset>(60);
