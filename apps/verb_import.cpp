@@ -71,7 +71,7 @@ void adopt_published_form(const nn::StateDict& file, const std::string& path, mo
     log_info("{}: {} network, hence {} {}", path, form->origin, option, published);
   };
   adopt("padding", spec.padding, form->padding);
-  adopt("dilation", spec.dilation, form->dilation);
+  if (!models::is_classification(spec.name)) adopt("dilation", spec.dilation, form->dilation);
 }
 
 void print_names(const char* title, const std::vector<std::string>& names) {

@@ -20,7 +20,7 @@
 
 namespace limbeck::models {
 
-/// Which network, and its options. Fields that a network does not have are ignored unless said otherwise.
+/// Which network, and its options. make_model() refuses an option that the network does not have.
 struct ModelSpec {
   std::string name = {};  ///< see model_names() in models/zoo.h
   std::int64_t classes = 21;

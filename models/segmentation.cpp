@@ -10,12 +10,7 @@ namespace limbeck::models {
 
 namespace {
 
-void reject_width(const ModelSpec& spec) {
-  if (spec.width != 1.0) fail<ConfigError>("model", "width {}: only MobileNets have a width multiplier", spec.width);
-}
-
 XceptionOptions xception_options(const ModelSpec& spec, int depth) {
-  reject_width(spec);
   if (parse_dilation(spec.dilation, Dilation::kTv) != Dilation::kTv) {
     fail<ConfigError>("xception", "dilation pattern '{}', but Xception knows tv only", spec.dilation);
   }
@@ -28,7 +23,6 @@ std::unique_ptr<Backbone> make_backbone(const std::string& name, const ModelSpec
                                         Generator& g) {
   for (const int depth : {18, 34, 50, 101}) {
     if (name != fmt::format("resnet{}", depth)) continue;
-    reject_width(spec);
     return std::make_unique<ResNet>(ResNetOptions{.depth = depth,
                                                   .output_stride = spec.output_stride,
                                                   .dilation = parse_resnet_dilation(spec.dilation, resnet_default),
@@ -37,7 +31,6 @@ std::unique_ptr<Backbone> make_backbone(const std::string& name, const ModelSpec
                                                   .bn = bn_args(spec)},
                                     g);
   }
-  if (!spec.stem.empty()) fail<ConfigError>("model", "stem '{}': only ResNets have a choice of stems", spec.stem);
   if (name == "mobilenet_v1") return std::make_unique<MobileNetV1>(mobilenet_v1_options(spec), g);
   if (name == "mobilenet_v2") return std::make_unique<MobileNetV2>(mobilenet_v2_options(spec), g);
   if (name == "xception41") return std::make_unique<Xception>(xception_options(spec, 41), g);

@@ -96,6 +96,61 @@ constexpr Entry kModels[] = {
     {"pspnet_mobilenet_v2", pspnet, "mobilenet_v2"},
 };
 
+/// Options that only some networks have: asking another network for one is a mistake, not a wish that may be ignored.
+void reject_foreign_options(const ModelSpec& spec) {
+  const auto has = [&](const char* part) { return spec.name.find(part) != std::string::npos; };
+  const auto only = [&](bool asked, bool fits, const std::string& option, const char* who) {
+    if (asked && !fits) fail<ConfigError>("model", "{}: only {}, not {}", option, who, spec.name);
+  };
+  const ModelSpec usual;
+  const bool whole_pictures = is_classification(spec.name), deeplab = spec.name.starts_with("deeplabv3"),
+             plain_head = spec.name == "mobilenet_v2_seg", mobilenet = has("mobilenet");
+  only(!spec.variant.empty(), deeplab || spec.name.starts_with("pspnet"), fmt::format("variant '{}'", spec.variant),
+       "the DeepLab and PSPNet heads have variants");
+  only(spec.separable, deeplab, "separable=true", "the DeepLab heads have a separable form");
+  only(spec.aspp_rates != usual.aspp_rates || spec.aspp_dropout >= 0, deeplab, "aspp_rates and aspp_dropout",
+       "the DeepLab heads have an ASPP");
+  only(!spec.padding.empty(), has("mobilenet_v2"), fmt::format("padding '{}'", spec.padding),
+       "MobileNetV2 has a choice of paddings");
+  only(spec.width != usual.width, mobilenet, fmt::format("width {}", spec.width), "MobileNets have a width multiplier");
+  only(spec.width_divisor != usual.width_divisor, mobilenet, fmt::format("width_divisor {}", spec.width_divisor),
+       "MobileNets have a width multiplier");
+  only(!spec.relu6, mobilenet, "relu6=false", "MobileNets have a ReLU6");
+  only(!spec.stem.empty(), has("resnet"), fmt::format("stem '{}'", spec.stem), "ResNets have a choice of stems");
+  only(!spec.dilation.empty(), !whole_pictures, fmt::format("dilation '{}'", spec.dilation),
+       "segmentation networks replace strides by dilation");
+  only(spec.multi_grid != usual.multi_grid, !whole_pictures && (has("resnet") || has("xception")), "multi_grid",
+       "ResNets and Xceptions in segmentation networks have one");
+  only(spec.aux, !whole_pictures, "aux=true", "segmentation networks have auxiliary heads");
+  if (spec.head_bn_eps > 0 && (whole_pictures || plain_head)) {
+    fail<ConfigError>("model", "head_bn_eps {}: there is no batch norm behind the backbone of {}; use bn_eps",
+                      spec.head_bn_eps, spec.name);
+  }
+  const bool drops = mobilenet ? !plain_head : !whole_pictures;
+  if (!drops && !(spec.head_dropout <= 0)) {
+    fail<ConfigError>("model", "head_dropout {}: there is no dropout in {}", spec.head_dropout, spec.name);
+  }
+}
+
+void check_numbers(const ModelSpec& spec) {
+  for (const auto& [option, p] :
+       {std::pair{"head_dropout", spec.head_dropout}, std::pair{"aspp_dropout", spec.aspp_dropout}}) {
+    if (!(p < 1)) {
+      fail<ConfigError>("model", "{} {}, expected a probability below 1, or a negative number for the network's own",
+                        option, p);
+    }
+  }
+  const auto& grid = spec.multi_grid;
+  if (grid != ModelSpec{}.multi_grid && std::any_of(grid.begin(), grid.end(), [](auto f) { return f < 1 || f > 1024; }))
+    fail<ConfigError>("model", "multi_grid {}, expected three factors from 1 to 1024", fmt::join(grid, ", "));
+  // Beyond these, sizes would overflow before anybody noticed that they are absurd.
+  if (spec.classes > 1'000'000) fail<ConfigError>("model", "{} classes, expected at most 1000000", spec.classes);
+  if (spec.width > 64 || spec.width_divisor > 1024) {
+    fail<ConfigError>("model", "width {} with divisor {}, expected at most 64 and 1024", spec.width,
+                      spec.width_divisor);
+  }
+}
+
 }  // namespace
 
 std::shared_ptr<Model> make_model(const ModelSpec& spec, Generator& g) {
@@ -108,31 +163,8 @@ std::shared_ptr<Model> make_model(const ModelSpec& spec, Generator& g) {
     fail<ConfigError>("model", "unknown network '{}'{}; known: {}", spec.name,
                       nearest.empty() ? "" : fmt::format(" (did you mean '{}'?)", nearest), list);
   }
-  if (!spec.variant.empty() && !spec.name.starts_with("deeplabv3") && !spec.name.starts_with("pspnet")) {
-    fail<ConfigError>("model", "variant '{}': only the DeepLab and PSPNet heads have variants, not {}", spec.variant,
-                      spec.name);
-  }
-  if (spec.separable && !spec.name.starts_with("deeplabv3")) {
-    fail<ConfigError>("model", "separable=true: only the DeepLab heads have a separable form, not {}", spec.name);
-  }
-  const bool own_aspp = spec.aspp_rates != ModelSpec{}.aspp_rates || spec.aspp_dropout >= 0;
-  if (own_aspp && !spec.name.starts_with("deeplabv3")) {
-    fail<ConfigError>("model", "aspp_rates and aspp_dropout: only the DeepLab heads have an ASPP, not {}", spec.name);
-  }
-  if (spec.head_bn_eps > 0 && (is_classification(spec.name) || spec.name == "mobilenet_v2_seg")) {
-    fail<ConfigError>("model", "head_bn_eps {}: there is no batch norm behind the backbone of {}; use bn_eps",
-                      spec.head_bn_eps, spec.name);
-  }
-  if (!spec.padding.empty() && spec.name.find("mobilenet_v2") == std::string::npos) {
-    fail<ConfigError>("model", "padding '{}': only MobileNetV2 has a choice of paddings, not {}", spec.padding,
-                      spec.name);
-  }
-  // Beyond these, sizes would overflow before anybody noticed that they are absurd.
-  if (spec.classes > 1'000'000) fail<ConfigError>("model", "{} classes, expected at most 1000000", spec.classes);
-  if (spec.width > 64 || spec.width_divisor > 1024) {
-    fail<ConfigError>("model", "width {} with divisor {}, expected at most 64 and 1024", spec.width,
-                      spec.width_divisor);
-  }
+  reject_foreign_options(spec);
+  check_numbers(spec);
   std::shared_ptr<Model> model = found->make(spec, found->argument, g);
   model->set_spec(spec);
   return model;

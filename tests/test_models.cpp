@@ -465,6 +465,30 @@ TEST_CASE("unknown names and impossible options are configuration errors with a 
   for (const char* name : {"mobilenet_v2_seg", "ka_student_mobilenet_v2", "resnet18"}) {
     check_throws<ConfigError>([&] { make({.name = name, .variant = "tv"}); }, {"variant 'tv'", name});
   }
+  for (const char* name : {"resnet18", "pspnet_resnet18", "deeplabv3_xception41"}) {
+    check_throws<ConfigError>([&] { make({.name = name, .width = 0.5}); }, {"width 0.5", "only MobileNets", name});
+    check_throws<ConfigError>([&] { make({.name = name, .width_divisor = 1}); }, {"width_divisor 1", name});
+    check_throws<ConfigError>([&] { make({.name = name, .relu6 = false}); }, {"relu6=false", name});
+  }
+  for (const char* name : {"resnet18", "mobilenet_v1", "mobilenet_v2"}) {
+    check_throws<ConfigError>([&] { make({.name = name, .aux = true}); }, {"aux=true", name});
+    check_throws<ConfigError>([&] { make({.name = name, .dilation = "tv"}); }, {"dilation 'tv'", name});
+    check_throws<ConfigError>([&] { make({.name = name, .multi_grid = {1, 2, 4}}); }, {"multi_grid", name});
+  }
+  check_throws<ConfigError>([&] { make({.name = "mobilenet_v2", .stem = "v1c"}); }, {"'v1c'", "only ResNets"});
+  check_throws<ConfigError>(
+      [&] {
+        make({.name = "deeplabv3_resnet18", .multi_grid = {0, 2, 4}});
+      },
+      {"multi_grid 0, 2, 4", "from 1 to 1024"});
+  for (const char* name : {"resnet18", "mobilenet_v2_seg"}) {
+    check_throws<ConfigError>([&] { make({.name = name, .head_dropout = 0.5}); }, {"head_dropout 0.5", name});
+    make({.name = name, .head_dropout = 0});  // none is what they have
+  }
+  for (const double p : {1.0, 1.5, std::nan("")}) {
+    check_throws<ConfigError>([&] { make({.name = "deeplabv3_resnet18", .head_dropout = p}); }, {"head_dropout"});
+    check_throws<ConfigError>([&] { make({.name = "deeplabv3_resnet18", .aspp_dropout = p}); }, {"aspp_dropout"});
+  }
   check_throws<ConfigError>([&] { make({.name = "pspnet_resnet18", .separable = true}); }, {"separable", "DeepLab"});
   check_throws<ConfigError>([&] { make({.name = "pspnet_resnet18", .aspp_dropout = 0}); },
                             {"aspp_dropout", "not pspnet_resnet18"});

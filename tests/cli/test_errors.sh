@@ -126,6 +126,19 @@ expect 2 "only cityscapes has coarse masks" "$limbeck" train -c "$config" -o "$w
 expect 2 "pad_label background: only a crop" "$limbeck" train -c "$config" -o "$work/x" data.pad_label=background data.crop=null 'data.scale=[1, 1]'
 expect 2 "no batch norm behind the backbone" "$limbeck" train -c "$config" -o "$work/x" model.head_bn_eps=1e-5
 expect 2 "only the DeepLab heads have an ASPP" "$limbeck" train -c "$config" -o "$work/x" 'model.aspp_rates=[12, 24, 36]'
+# Options that another network has.
+resnet=(model.name=deeplabv3_resnet18 model.width=1)
+expect 2 "width 0.1: only MobileNets have a width multiplier, not deeplabv3_resnet18" "$limbeck" train -c "$config" -o "$work/x" model.name=deeplabv3_resnet18
+expect 2 "width_divisor 4: only MobileNets" "$limbeck" train -c "$config" -o "$work/x" "${resnet[@]}" model.width_divisor=4
+expect 2 "relu6=false: only MobileNets have a ReLU6" "$limbeck" train -c "$config" -o "$work/x" "${resnet[@]}" model.relu6=false
+expect 2 "head_dropout 0.5: there is no dropout in mobilenet_v2_seg" "$limbeck" train -c "$config" -o "$work/x" model.head_dropout=0.5
+expect 2 "'model.head_dropout': expected -1 to 0.99, found 1.5" "$limbeck" train -c "$config" -o "$work/x" model.head_dropout=1.5
+expect 2 "'model.head_dropout': expected -1 to 0.99, found -2" "$limbeck" train -c "$config" -o "$work/x" model.head_dropout=-2
+expect 2 "multi_grid: only ResNets and Xceptions" "$limbeck" train -c "$config" -o "$work/x" 'model.multi_grid=[1, 2, 4]'
+expect 2 "width 0.5: only MobileNets" "$limbeck" summary resnet18 --width 0.5
+expect 2 "dilation 'jf': only segmentation networks" "$limbeck" summary resnet18 --dilation jf
+expect 2 "aux=true: only segmentation networks" "$limbeck" summary mobilenet_v2 --aux
+expect 2 "stem 'v1c': only ResNets" "$limbeck" summary mobilenet_v1 --stem v1c
 [ ! -e "$work/x" ] || { failures=$((failures + 1)); echo "FAILED: a refused run left $work/x behind"; }
 
 # What released code does, on request and with a warning.
