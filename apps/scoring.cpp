@@ -78,8 +78,8 @@ std::string ScoredModel::json() const {
 std::string ScoredModel::text() const {
   return std::visit(
       [&](const auto& e) {
-        return fmt::format("{}\n{}protocol: {}\n{} images in {} ({:.2f} images/s)\n", file.string(),
-                           score_text(classes, e), protocol, e.images, format_duration(e.seconds),
+        return fmt::format("{}\n{}protocol: {}\n{} in {} ({:.2f} images/s)\n", file.string(), score_text(classes, e),
+                           protocol, format_count(e.images, "image"), format_duration(e.seconds),
                            static_cast<double>(e.images) / e.seconds);
       },
       evaluation);

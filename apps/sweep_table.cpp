@@ -129,7 +129,7 @@ std::string state_line(const SweepReport& report) {
     finished += r.state == "finished" ? 1U : 0U;
     failed += r.state == "failed" ? 1U : 0U;
   }
-  return fmt::format("{} of {} runs finished{}", finished, report.planned,
+  return fmt::format("{} of {} finished{}", finished, format_count(report.planned, "run"),
                      failed > 0 ? fmt::format(", {} failed", failed) : "");
 }
 

@@ -65,11 +65,12 @@ void pass_gate(const Settings& settings, models::Model& teacher, bool align_corn
   const std::size_t images = std::min(limit, val.size());
   if (score < wanted) {
     fail<WeightsError>("teacher",
-                       "the teacher reaches {:.2f} {} on {} validation images, teacher.{} asks for {:.2f}; distilling "
+                       "the teacher reaches {:.2f} {} on {}, teacher.{} asks for {:.2f}; distilling "
                        "from it would teach mistakes",
-                       score, name, images, settings.classify ? "min_top1" : "min_miou", wanted);
+                       score, name, format_count(images, "validation image"),
+                       settings.classify ? "min_top1" : "min_miou", wanted);
   }
-  log_info("teacher gate: {:.2f} {} on {} images (at least {:.2f} asked)", score, name, images, wanted);
+  log_info("teacher gate: {:.2f} {} on {} (at least {:.2f} asked)", score, name, format_count(images, "image"), wanted);
 }
 
 /// A quick look at some samples before hours of training: readable files, ids in range.
@@ -77,7 +78,7 @@ void spot_check(const datasets::Dataset& data, const char* name) {
   constexpr std::size_t kSamples = 8;
   const std::size_t stride = std::max<std::size_t>(1, data.size() / kSamples);
   for (std::size_t i = 0; i < data.size(); i += stride) static_cast<void>(data.load(i));
-  log_info("{}: {} samples, {} classes", name, data.size(), data.classes().count());
+  log_info("{}: {}, {} classes", name, format_count(data.size(), "sample"), data.classes().count());
 }
 
 /// Median-frequency weights of the training split, as f32 [K]. Their square root lifts the rare classes less: full

@@ -352,8 +352,8 @@ void Trainer::start() {
   const auto& t = settings_.train;
   write_run_json(nullptr);
   for (const auto& line : task_->describe()) log_info("objective: {}", line);
-  log_info("{} steps of batch {} x {}, {} samples, {} parameters, {}", total_, t.batch, t.accumulate, train_->size(),
-           task_->result().parameter_count(), t.precision);
+  log_info("{} of batch {} x {}, {}, {} parameters, {}", format_count(total_, "step"), t.batch, t.accumulate,
+           format_count(train_->size(), "sample"), task_->result().parameter_count(), t.precision);
   const std::int64_t bpe = loader_.batches_per_epoch();
   loader_.start(first_step_ * t.accumulate / bpe, first_step_ * t.accumulate % bpe);
   task_->trained().train();

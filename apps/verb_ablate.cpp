@@ -287,7 +287,7 @@ double Sweep::seconds_left() const {
 }
 
 void Sweep::log_progress() const {
-  log_info("sweep: {} of {} runs done, eta {}", done_, to_do_, format_duration(seconds_left()));
+  log_info("sweep: {} of {} done, eta {}", done_, format_count(to_do_, "run"), format_duration(seconds_left()));
 }
 
 void Sweep::run_all() {
@@ -297,7 +297,7 @@ void Sweep::run_all() {
       if (is_active(method)) (is_finished(method, seed) ? skipped : to_do_) += 1;
     }
   }
-  if (skipped > 0) log_info("sweep: {} runs are finished already", skipped);
+  if (skipped > 0) log_info("sweep: finished already: {}", format_count(skipped, "run"));
   for (const auto seed : spec_.seeds) {
     for (const auto& method : spec_.methods) {
       if (!is_active(method) || is_finished(method, seed)) continue;
@@ -329,11 +329,11 @@ SweepReport Sweep::report() const {
     r.facts.push_back(fmt::format("teacher: {} from {}", teacher.spec.name, teacher.init));
     break;
   }
-  r.facts.push_back(fmt::format(
-      "budget: {} of batch {}{}, {}, lr {} ({}), data {} {}",
-      t.steps > 0 ? fmt::format("{} steps", t.steps) : fmt::format("{} epochs", t.epochs), t.batch * t.accumulate,
-      crop.crop_h > 0 ? fmt::format(", crop {}x{}", crop.crop_h, crop.crop_w) : "", t.precision, format_short(t.lr),
-      t.schedule, plan.settings.data.train.kind, plan.settings.data.train.split));
+  r.facts.push_back(
+      fmt::format("budget: {} of batch {}{}, {}, lr {} ({}), data {} {}",
+                  t.steps > 0 ? format_count(t.steps, "step") : format_count(t.epochs, "epoch"), t.batch * t.accumulate,
+                  crop.crop_h > 0 ? fmt::format(", crop {}x{}", crop.crop_h, crop.crop_w) : "", t.precision,
+                  format_short(t.lr), t.schedule, plan.settings.data.train.kind, plan.settings.data.train.split));
   r.facts.push_back(fmt::format("seeds: {}", fmt::join(spec_.seeds, ", ")));
   for (const auto& [key, inputs] : data_) r.class_names = inputs.train->classes().names;
   for (const auto& m : spec_.methods) r.methods.push_back(m.name);
@@ -378,7 +378,8 @@ int Sweep::run(const std::vector<std::string>& only, bool json) {
   try {
     run_all();
   } catch (const Stopped&) {
-    log_warn("stopped by a signal with {} of {} runs done; run the same command again to go on", done_, to_do_);
+    log_warn("stopped by a signal with {} of {} done; run the same command again to go on", done_,
+             format_count(to_do_, "run"));
     return static_cast<int>(signals_.received() == SIGINT ? ExitCode::kInterrupted : ExitCode::kSaved);
   }
   write_tables();

@@ -124,9 +124,9 @@ void print_result(const BenchArgs& args, const BenchResult& r) {
                            .str());
   } else {
     fmt::print(
-        "{} step, batch {} of {}x{}: median {:.0f} ms ({} steps), {:.1f} images/s, peak memory {:.0f} MiB, "
+        "{} step, batch {} of {}x{}: median {:.0f} ms ({}), {:.1f} images/s, peak memory {:.0f} MiB, "
         "{} system allocations\n",
-        args.dtype, args.batch, r.size[0], r.size[1], median, args.steps,
+        args.dtype, args.batch, r.size[0], r.size[1], median, format_count(args.steps, "step"),
         1e3 * static_cast<double>(args.batch) / std::max(median, 1e-9), r.peak_mb, r.system_allocations);
     fmt::print(
         "floor {:.0f} ms: {:.0f} Gflop at {:.0f} Gflop/s (matrix product), {:.2f} GB at {:.1f} GB/s (copy); "

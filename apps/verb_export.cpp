@@ -167,9 +167,10 @@ int export_onnx(const ExportArgs& args, const LoadedModel& loaded) {
     fmt::print("{}: opset {}, batch norm {}, output {}\n", args.out, args.opset,
                args.keep_batch_norm ? "kept" : "folded", to_string(what.output));
     fmt::print(
-        "run by {} on {} images: largest difference {:.2e} (largest logit {:.3g}), argmax agrees on {:.4f} % of {} "
+        "run by {} on {}: largest difference {:.2e} (largest logit {:.3g}), argmax agrees on {:.4f} % of {} "
         "pixels\n",
-        proof.run_by, proof.images, proof.max_difference, proof.max_logit, 100 * proof.agreement, proof.pixels);
+        proof.run_by, format_count(proof.images, "image"), proof.max_difference, proof.max_logit, 100 * proof.agreement,
+        proof.pixels);
     if (!absent.empty()) fmt::print("not run in ONNX Runtime: {}\n", absent);
   }
   return 0;

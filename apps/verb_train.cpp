@@ -64,7 +64,8 @@ int run_verb(const TrainArgs& args, Verb verb) {
   }
   const int status = exit_status(outcome);
   if (status == 0) {
-    log_info("done: {} steps in {}, best val {} {:.2f}; see {}", outcome.steps, format_duration(outcome.seconds),
+    log_info("done: {} in {}, best val {} {:.2f}; see {}", format_count(outcome.steps, "step"),
+             format_duration(outcome.seconds),
              verb == Verb::kAutoencoder ? "explained variance"
              : settings.classify        ? "top-1"
                                         : "mIoU",

@@ -360,9 +360,9 @@ int run_visualize(const VisualizeArgs& args) {
   page.heading("Similarity between classes");
   page.paragraph(fmt::format(
       "Row i, column j: divergence of the places of class j from the places of class i (softmax over positions of the "
-      "logits at image size), mean over {} pictures. The distance to the teacher compares rows of length 1, as "
+      "logits at image size), mean over {}. The distance to the teacher compares rows of length 1, as "
       "inter-class similarity distillation does.",
-      subjects.size()));
+      format_count(subjects.size(), "picture")));
   page.picture("inter_class.png", similarity_picture(networks, classes, subjects.size()));
   page.write();
   log_info("pictures and index.html in {}", args.out);

@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include <concepts>
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
@@ -58,6 +59,11 @@ void log_error(fmt::format_string<Args...> format, Args&&... args) {
 [[nodiscard]] std::string format_duration(double seconds);
 /// Bytes as "512B", "1.8G" (powers of 1024).
 [[nodiscard]] std::string format_bytes(std::uint64_t bytes);
+/// "1 file", "3 files"; for nouns that take an s.
+template <std::integral T>
+[[nodiscard]] std::string format_count(T count, std::string_view noun) {
+  return fmt::format("{} {}{}", count, noun, count == 1 ? "" : "s");
+}
 
 /// Seconds on a clock that never jumps.
 [[nodiscard]] double monotonic_seconds() noexcept;

@@ -5,6 +5,7 @@
 #include <unordered_map>
 
 #include "core/error.h"
+#include "core/log.h"
 #include "datasets/check_scan.h"
 #include "datasets/palettes.h"
 #include "datasets/text.h"
@@ -119,7 +120,8 @@ void judge_ids(const SplitScan& scan, std::int64_t classes, std::vector<Finding>
     const std::string cause = common_cause(scan, bad, present, classes);
     std::vector<std::string> lines;
     for (const auto& [id, b] : bad) {
-      lines.push_back(fmt::format("id {} on {} pixels of {} files, first {}", id, b.pixels, b.files, b.first));
+      lines.push_back(fmt::format("id {} on {} of {}, first {}", id, format_count(b.pixels, "pixel"),
+                                  format_count(b.files, "file"), b.first));
     }
     if (!cause.empty()) {
       findings.push_back(

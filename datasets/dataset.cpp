@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "core/log.h"
 #include "datasets/class_folder.h"
 #include "datasets/image_io.h"
 #include "datasets/readers.h"
@@ -97,8 +98,9 @@ FileDataset::FileDataset(Source source, std::string where) : source_(std::move(s
     const std::size_t shown = std::min<std::size_t>(source_.missing.size(), 5);
     const std::vector<std::string> first(source_.missing.begin(),
                                          source_.missing.begin() + static_cast<std::ptrdiff_t>(shown));
-    fail<DataError>(where_, "{} files are missing ({} pairs are complete): {}{}", source_.missing.size(),
-                    source_.pairs.size(), join(first, "; "),
+    fail<DataError>(where_, "{} missing ({} complete): {}{}",
+                    source_.missing.size() == 1 ? "1 file is" : fmt::format("{} files are", source_.missing.size()),
+                    format_count(source_.pairs.size(), "pair"), join(first, "; "),
                     shown < source_.missing.size() ? "; ... (`limbeck check-data` shows all)" : "");
   }
   if (source_.pairs.empty())

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "core/error.h"
+#include "core/log.h"
 
 namespace limbeck::datasets {
 namespace {
@@ -60,7 +61,8 @@ std::vector<double> TopK::class_accuracy() const {
 }
 
 std::string summary_line(const TopK& s) {
-  return fmt::format("top-1 {:.2f}  top-{} {:.2f} ({} pictures)", 100 * s.top1(), s.k(), 100 * s.topk(), s.samples());
+  return fmt::format("top-1 {:.2f}  top-{} {:.2f} ({})", 100 * s.top1(), s.k(), 100 * s.topk(),
+                     format_count(s.samples(), "picture"));
 }
 
 }  // namespace limbeck::datasets

@@ -95,6 +95,12 @@ TEST_CASE("a file is no terminal, and NO_COLOR wins") {
   CHECK(!use_color(stderr));
 }
 
+TEST_CASE("numbers of things") {
+  CHECK(format_count(0, "file") == "0 files");
+  CHECK(format_count(std::size_t{1}, "file") == "1 file");
+  CHECK(format_count(std::int64_t{2}, "validation image") == "2 validation images");
+}
+
 TEST_CASE("short numbers") {
   CHECK(format_short(0.0097) == "9.7e-3");
   CHECK(format_short(0.83) == "0.83");
