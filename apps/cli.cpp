@@ -6,11 +6,11 @@
 #include <utility>
 
 #include "apps/inference.h"
-#include "core/device.h"
-#include "datasets/image_io.h"
-
 #include "core/cuda.h"
+#include "core/device.h"
+#include "core/log.h"
 #include "core/parse_number.h"
+#include "datasets/image_io.h"
 
 namespace limbeck::apps {
 
@@ -80,6 +80,10 @@ std::vector<std::filesystem::path> image_files(const std::vector<std::string>& a
     }
   }
   return files;
+}
+
+void fail_unreadable(const char* verb, std::uint64_t unreadable, std::uint64_t all) {
+  fail<DataError>(verb, "{} of {} could not be read, see above", unreadable, format_count(all, "picture"));
 }
 
 std::array<std::int64_t, 2> parse_size(const std::string& text, const char* option, const char* expected) {

@@ -191,6 +191,9 @@ void apply_overrides(Config& config, const std::vector<std::string>& overrides);
 [[nodiscard]] std::vector<std::filesystem::path> image_files(const std::vector<std::string>& arguments,
                                                              const char* verb);
 
+/// Throws DataError: so many of the pictures, each named in the log, could not be read.
+[[noreturn]] void fail_unreadable(const char* verb, std::uint64_t unreadable, std::uint64_t all);
+
 struct InferenceOptions;  // inference.h
 /// Throws ConfigError naming the option.
 void read_protocol(const ProtocolArgs& args, InferenceOptions& options);

@@ -30,8 +30,11 @@ void add_json(CLI::App& verb, CommonArgs& args) {
   verb.add_flag("--json", args.json, "print results as JSON on stdout");
 }
 
+void add_device(CLI::App& verb, std::string& device) {
+  verb.add_option("--device", device, "cpu, or cuda:N in a build with CUDA")->capture_default_str();
+}
+
 void add_results(CLI::App& verb, CommonArgs& args, const char* out = "output folder") {
-  verb.add_option("--device", args.device, "cpu, or cuda:N in a build with CUDA")->capture_default_str();
   verb.add_option("-o,--out", args.out, out);
   add_json(verb, args);
 }
@@ -112,6 +115,7 @@ void add_training(CLI::App& app, Verbs& verbs, TrainArgs& train) {
   const auto add = [&](const char* name, const char* text, int (*action)(const TrainArgs&)) {
     auto* verb = app.add_subcommand(name, text);
     add_config(*verb, train);
+    add_device(*verb, train.device);
     add_results(*verb, train);
     add_seed(*verb, train);
     add_overrides(*verb, train);
@@ -133,6 +137,7 @@ void add_training(CLI::App& app, Verbs& verbs, TrainArgs& train) {
 void add_ablate(CLI::App& app, Verbs& verbs, AblateArgs& ablate) {
   auto* ablate_verb = app.add_subcommand("ablate", "compare distillation methods: same student, data order and seeds");
   add_config(*ablate_verb, ablate);
+  add_device(*ablate_verb, ablate.device);
   add_results(*ablate_verb, ablate);
   add_seed(*ablate_verb, ablate);
   add_overrides(*ablate_verb, ablate);
@@ -147,6 +152,7 @@ void add_eval(CLI::App& app, Verbs& verbs, EvalArgs& eval) {
   auto* eval_verb = app.add_subcommand("eval", "mIoU of a trained network on a data set");
   eval_verb->add_option("model", eval.model, "run folder, step folder or .safetensors file")->required();
   add_config(*eval_verb, eval);
+  add_device(*eval_verb, eval.device);
   add_results(*eval_verb, eval, "file for the scores as JSON");
   add_overrides(*eval_verb, eval);
   add_protocol(*eval_verb, eval.protocol);
@@ -168,6 +174,7 @@ void add_predict(CLI::App& app, Verbs& verbs, PredictArgs& predict) {
       "f32 (default), bf16, or int8 for a file of `limbeck calibrate` (default for one of --pack)");
   add_protocol(*predict_verb, predict.protocol);
   predict_verb->add_option("-m,--model", predict.model, "run folder, step folder or .safetensors file")->required();
+  add_device(*predict_verb, predict.device);
   add_results(*predict_verb, predict, "folder for the masks, or - for raw ids on standard output");
   verbs.emplace_back(predict_verb, [&] { return run_predict(predict); });
 }
@@ -206,7 +213,7 @@ void add_visualize(CLI::App& app, Verbs& verbs, VisualizeArgs& see) {
       app.add_subcommand("visualize", "affinity, saliency and class-similarity pictures of teacher and students");
   see_verb->add_option("images", see.images, "image files; none: samples of the data set");
   see_verb->add_option("--teacher", see.teacher, "run folder, step folder or .safetensors file")->required();
-  see_verb->add_option("--device", see.device, "cpu, or cuda:N in a build with CUDA")->capture_default_str();
+  add_device(*see_verb, see.device);
   see_verb->add_option("--student", see.student, "the distilled student")->required();
   see_verb->add_option("--plain", see.plain, "the same student without distillation");
   see_verb->add_option("-c,--config", see.config,
@@ -303,7 +310,7 @@ void add_bench(CLI::App& app, Verbs& verbs, BenchArgs& bench) {
   auto* bench_verb = app.add_subcommand("bench", "time the distillation step, or the student's alone");
   bench_verb->add_option("what", bench.what, "step, or student: without a teacher")->capture_default_str();
   bench_verb->add_option("--dtype", bench.dtype, "f32 or bf16")->capture_default_str();
-  bench_verb->add_option("--device", bench.device, "cpu, or cuda:N in a build with CUDA")->capture_default_str();
+  add_device(*bench_verb, bench.device);
   bench_verb->add_option("--batch", bench.batch, "images per step")
       ->capture_default_str()
       ->check(CLI::Range(1, 100000));

@@ -26,28 +26,57 @@ Pictures pictures_of(const datasets::DatasetSpec& spec) {
 }
 
 Pictures pictures_of(const std::vector<fs::path>& files) {
-  return {fmt::format("{} files", files.size()), files.size(),
+  return {format_count(files.size(), "file"), files.size(),
           [files](std::size_t i) {
             return datasets::Sample{datasets::read_photo(files[i]), {}, files[i].string()};
           },
           false};
 }
 
+/// At most `count`, evenly spread.
+std::vector<fs::path> some_of(const std::vector<fs::path>& files, std::size_t count) {
+  if (count >= files.size()) return files;
+  std::vector<fs::path> some;
+  for (std::size_t i = 0; i < count; ++i) some.push_back(files[i * files.size() / count]);
+  return some;
+}
+
+/// Those that can be read; the others are named in the log.
+std::vector<fs::path> readable(const std::vector<fs::path>& files) {
+  std::vector<fs::path> good;
+  for (const fs::path& file : files) {
+    try {
+      static_cast<void>(datasets::read_photo(file));
+      good.push_back(file);
+    } catch (const DataError& e) {
+      log_error("{}", e.what());
+    }
+  }
+  return good;
+}
+
 /// What the command line and the run's configuration say about pictures.
 struct Sources {
   Pictures ranges, scored;
   InferenceOptions options;
+  std::size_t files = 0, unreadable = 0;  ///< of --images
 };
 
 /// Without a data set, which only image files make possible, the scored pictures are these files.
 Sources sources_of(const CalibrateArgs& args, const LoadedModel& loaded) {
   Sources sources;
   sources.options.align_corners = loaded.card.align_corners;
+  for (const std::string& assignment : args.overrides) {
+    if (assignment.find('=') == std::string::npos) {
+      fail<ConfigError>("calibrate", "got '{}', expected KEY=VALUE; every picture needs an --images of its own",
+                        assignment);
+    }
+  }
   std::optional<Config> config;
   try {
     config = stored_config(args, args.model);
   } catch (const ConfigError& e) {
-    if (args.images.empty() || !args.config.empty() || !args.split.empty()) throw;
+    if (args.images.empty() || !args.config.empty() || !args.split.empty() || !args.overrides.empty()) throw;
     log_info("only the pictures that ranges are found on are compared: {}", e.what());
   }
   if (config) {
@@ -63,10 +92,19 @@ Sources sources_of(const CalibrateArgs& args, const LoadedModel& loaded) {
     sources.options = evaluation_options(data, loaded.card.align_corners);
     if (args.images.empty()) sources.ranges = pictures_of(data.train);
   }
-  if (!args.images.empty()) sources.ranges = pictures_of(image_files(args.images, "calibrate"));
+  const auto count = static_cast<std::size_t>(args.count);
+  if (!args.images.empty()) {
+    std::vector<fs::path> files = image_files(args.images, "calibrate");
+    if (config) files = some_of(files, count);  // else all of them are scored
+    const std::vector<fs::path> good = readable(files);
+    sources.files = files.size();
+    sources.unreadable = files.size() - good.size();
+    if (good.empty()) fail_unreadable("calibrate", sources.unreadable, sources.files);
+    sources.ranges = pictures_of(good);
+  }
   if (!config) sources.scored = sources.ranges;
   sources.options.normalisation = parse_normalisation(loaded.card.normalisation);
-  sources.ranges = spread(sources.ranges, static_cast<std::size_t>(args.count));
+  sources.ranges = spread(sources.ranges, count);
   return sources;
 }
 
@@ -78,8 +116,9 @@ std::vector<LayerError> worst_of(std::vector<LayerError> errors) {
 
 std::string text_of(const CalibrateArgs& args, const Sources& sources, const std::vector<PrecisionScore>& scores,
                     const std::vector<LayerError>& worst) {
-  std::string text = fmt::format("{}: {}, with ranges found on {} pictures ({})\n\n", args.out,
-                                 format_bytes(fs::file_size(args.out)), sources.ranges.count, sources.ranges.name);
+  std::string text =
+      fmt::format("{}: {}, with ranges found on {} ({})\n\n", args.out, format_bytes(fs::file_size(args.out)),
+                  format_count(sources.ranges.count, "picture"), sources.ranges.name);
   text += fmt::format("{:<10} {:>7} {:>7} {:>14} {:>12}\n", "precision", "mIoU", "cost", "class of f32", "ms/picture");
   for (const PrecisionScore& s : scores) {
     const bool labelled = sources.scored.labelled, first = s.precision == Precision::kF32;
@@ -89,9 +128,9 @@ std::string text_of(const CalibrateArgs& args, const Sources& sources, const std
         labelled && !first ? fmt::format("{:+.2f}", 100 * (s.metrics.miou - scores.front().metrics.miou)) : "-",
         100 * s.agreement, 1e3 * s.seconds);
   }
-  text += fmt::format(
-      "\non {} pictures of {}; {}\n\nlayers with the largest error in int8, that of the layers before included:\n",
-      sources.scored.count, sources.scored.name, view_of(sources.options));
+  text +=
+      fmt::format("\non {} of {}; {}\n\nlayers with the largest error in int8, that of the layers before included:\n",
+                  format_count(sources.scored.count, "picture"), sources.scored.name, view_of(sources.options));
   for (const LayerError& e : worst)
     text += fmt::format("{:>7.2f} % {:>7.2f} ms  {}  {}\n", 100 * e.error, e.milliseconds, e.name, e.what);
   return text;
@@ -102,6 +141,7 @@ std::string json_of(const CalibrateArgs& args, const Sources& sources, const std
   JsonObject o;
   o.add("file", args.out).add("bytes", static_cast<std::int64_t>(fs::file_size(args.out)));
   o.add("calibration", sources.ranges.name).add("calibration_pictures", sources.ranges.count);
+  o.add("unreadable", sources.unreadable);
   o.add("scored", sources.scored.name).add("pictures", sources.scored.count);
   for (const PrecisionScore& s : scores) {
     JsonObject each;
@@ -123,7 +163,6 @@ int run_calibrate(const CalibrateArgs& args) {
   if (args.out.empty()) fail<ConfigError>("calibrate", "--out is missing: the .safetensors file to write");
   if (fs::path(args.out).extension() != ".safetensors")
     fail<ConfigError>("calibrate", "--out {}, expected a name that ends with .safetensors", args.out);
-  if (args.device != "cpu") fail<ConfigError>("calibrate", "--device {}: 8 bits run on the CPU", args.device);
   const LoadedModel loaded = load_model(args.model);
   if (models::is_classification(loaded.card.spec.name)) {
     fail<ConfigError>("calibrate", "{} classifies whole pictures; int8 is for segmentation networks",
@@ -146,6 +185,7 @@ int run_calibrate(const CalibrateArgs& args) {
   const auto worst =
       worst_of(layer_errors(*written.model, *written.ranges, spread(sources.ranges, kLayerPictures), sources.options));
   fmt::print("{}", args.json ? json_of(args, sources, scores, worst) + "\n" : text_of(args, sources, scores, worst));
+  if (sources.unreadable > 0) fail_unreadable("calibrate", sources.unreadable, sources.files);
   return 0;
 }
 

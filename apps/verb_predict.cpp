@@ -61,7 +61,8 @@ std::vector<fs::path> pictures_of(const PredictArgs& args) {
       }
     }
   }
-  if (left_out > 0) log_info("{} pictures in {} are taken for earlier results and left out", left_out, args.out);
+  if (left_out > 0)
+    log_info("{} in {} left out: taken for earlier results", format_count(left_out, "picture"), args.out);
   if (files.empty()) fail<DataError>("predict", "there are no pictures besides those in {}", args.out);
   return files;
 }
@@ -195,7 +196,8 @@ int run_predict(const PredictArgs& args) {
 
   const auto& classes = loaded.card.classes;
   Progress progress("predict", source->count());
-  std::int64_t images = 0, pixels = 0, unreadable = 0;
+  std::uint64_t images = 0, unreadable = 0;
+  std::int64_t pixels = 0;
   double computing = 0;
   const double start = monotonic_seconds();
   for (Picture picture; source->next(picture); progress.advance()) {
@@ -233,12 +235,11 @@ int run_predict(const PredictArgs& args) {
   progress.finish();
   if (raw && std::fflush(stdout) != 0) fail("predict", "cannot write to standard output");
   const double seconds = monotonic_seconds() - start;
-  log_info("{} images in {} ({:.2f} images/s, {:.2f} Mpixel/s; {:.0f} % of the time in the network), {}; masks in {}",
-           images, format_duration(seconds), static_cast<double>(images) / seconds,
+  log_info("{} in {} ({:.2f} images/s, {:.2f} Mpixel/s; {:.0f} % of the time in the network), {}; masks in {}",
+           format_count(images, "image"), format_duration(seconds), static_cast<double>(images) / seconds,
            static_cast<double>(pixels) / seconds * 1e-6, 100 * computing / seconds, protocol_of(options),
            raw ? "standard output" : args.out);
-  if (unreadable > 0)
-    fail<DataError>("predict", "{} of {} pictures could not be read, see above", unreadable, images + unreadable);
+  if (unreadable > 0) fail_unreadable("predict", unreadable, images + unreadable);
   return 0;
 }
 

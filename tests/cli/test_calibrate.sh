@@ -12,7 +12,7 @@ expect 0 "on 4 pictures of scenes val" "$limbeck" calibrate "$run" -o "$file" --
 expect 0 "with ranges found on 5 pictures (scenes train)" "$limbeck" calibrate "$run" -o "$file" --count 5
 expect 0 '"cost":' "$limbeck" calibrate "$run" -o "$work/again.safetensors" --count 5 --json
 same "$file" "$work/again.safetensors"
-expect 0 "with ranges found on 1 pictures (1 files)" "$limbeck" calibrate "$file" -o "$work/files.safetensors" --images "$picture"
+expect 0 "with ranges found on 1 picture (1 file)" "$limbeck" calibrate "$file" -o "$work/files.safetensors" --images "$picture"
 expect 0 "on 3 pictures of scenes train" "$limbeck" calibrate "$run" -o "$work/files.safetensors" --split train --count 2 data.val_limit=3
 
 # The score of the table is the score of eval.
@@ -42,12 +42,26 @@ expect 2 "eval.precision" "$limbeck" eval "$run" eval.precision=half
 expect 2 "contradict" "$limbeck" predict -m "$file" -o "$work/x" --precision int8 --bf16 "$picture"
 expect 2 "--out is missing" "$limbeck" calibrate "$run"
 expect 2 ".safetensors" "$limbeck" calibrate "$run" -o "$work/x"
-expect 2 "run on the CPU" "$limbeck" calibrate "$run" -o "$work/x.safetensors" --device cuda:0
+expect 2 "unknown option '--device'" "$limbeck" calibrate "$run" -o "$work/x.safetensors" --device cuda:0
 expect 2 "give a configuration with -c" "$limbeck" calibrate "$file" -o "$work/x.safetensors"
 expect 2 "did you mean 'val_limit'" "$limbeck" calibrate "$run" -o "$work/x.safetensors" data.val_limt=4
 expect 3 "missing.png" "$limbeck" calibrate "$run" -o "$work/x.safetensors" --images "$work/missing.png"
 expect 3 "holds no .png" "$limbeck" calibrate "$run" -o "$work/x.safetensors" --images "$run/best"
+expect 2 "every picture needs an --images of its own" "$limbeck" calibrate "$run" -o "$work/x.safetensors" --images "$picture" "$picture"
+expect 2 "unknown key 'data.val_limt'" "$limbeck" calibrate "$run" -o "$work/x.safetensors" --images "$picture" data.val_limt=4
+expect 2 "no data set" "$limbeck" calibrate "$file" -o "$work/x.safetensors" --images "$picture" data.val_limit=4
 expect 4 "does not exist" "$limbeck" calibrate "$work/nowhere" -o "$work/x.safetensors"
 expect 1 "no/x.safetensors" "$limbeck" calibrate "$run" -o "$work/no/x.safetensors" --count 1
+
+# Pictures that cannot be read are named and left out: the others make the file, and the status says that some were missing.
+head -c 200 "$picture" >"$work/cut.png"
+photos=("$work/cut.png" "$picture" "$work/missing.png" "$run/pictures/val_000.png")
+expect 3 "cut.png: " "$limbeck" calibrate "$run" -o "$work/some.safetensors" --images "${photos[0]}" --images "$picture"
+expect 3 "with ranges found on 2 pictures (2 files)" "$limbeck" calibrate "$file" -o "$work/some.safetensors" $(printf -- '--images %s ' "${photos[@]}")
+expect 3 "2 of 4 pictures could not be read" "$limbeck" calibrate "$file" -o "$work/some.safetensors" $(printf -- '--images %s ' "${photos[@]}")
+expect 3 '"unreadable":2' "$limbeck" calibrate "$file" -o "$work/some.safetensors" $(printf -- '--images %s ' "${photos[@]}") --json
+"$limbeck" calibrate "$file" -o "$work/whole.safetensors" --images "$picture" --images "$picture"
+same "$work/whole.safetensors" "$work/some.safetensors"
+expect 3 "1 of 1 picture could not be read" "$limbeck" calibrate "$run" -o "$work/x.safetensors" --images "$work/cut.png"
 [ -z "$(ls "$work" | grep '^x')" ] || { failures=$((failures + 1)); echo "FAILED: a refused calibration left a file behind"; }
 finish

@@ -50,7 +50,7 @@ cp "$pictures/b.png" "$work/kept.png"
 expect 2 "b.png would be written over a picture to segment" "$limbeck" predict -m "$run" -o "$pictures" "$pictures"
 same "$pictures/b.png" "$work/kept.png"
 "$limbeck" predict -m "$run" -o "$pictures/masks" "$pictures"
-LIMBECK_LOG=info expect 0 "2 pictures in $pictures/masks are taken for earlier results" "$limbeck" predict -m "$run" -o "$pictures/masks" "$pictures"
+LIMBECK_LOG=info expect 0 "2 pictures in $pictures/masks left out: taken for earlier results" "$limbeck" predict -m "$run" -o "$pictures/masks" "$pictures"
 [ "$(cd "$pictures/masks" && echo *)" = "b.png b_2.png" ] || fail_with "results: $(ls "$pictures/masks")"
 # The mask of one picture and the overlay of another want the same name.
 mkdir "$work/names"
