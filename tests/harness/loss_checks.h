@@ -68,7 +68,8 @@ inline void check_threads(const PairLoss& loss, const Shape& student, const Shap
 }
 
 /// A bf16 map may meet an f32 map: the value is that of the rounded maps, the gradient has the student's type.
-inline void check_mixed_types(const PairLoss& loss, const Shape& student, const Shape& teacher) {
+inline void check_mixed_types(const PairLoss& loss, const Shape& student, const Shape& teacher,
+                              double tolerance = 1e-4) {
   const Tensor s = noise_map(student, 3, 2).copy_as(DType::kBF16);
   const Tensor t = noise_map(teacher, 4, 2).copy_as(DType::kBF16);
   const double exact = loss(s.copy_as(DType::kF64), t.copy_as(DType::kF64)).item();
@@ -79,19 +80,23 @@ inline void check_mixed_types(const PairLoss& loss, const Shape& student, const 
       const Tensor value = loss(leaf, t.copy_as(b));
       value.backward();
       CHECK(value.dtype() == DType::kF32);
-      CHECK(value.item() == doctest::Approx(exact).epsilon(1e-4));
+      CHECK(value.item() == doctest::Approx(exact).epsilon(tolerance));
       CHECK(leaf.grad().dtype() == a);
     }
   }
 }
 
-/// NaN in either map shows in the value.
+/// NaN in either map shows in the value, wherever it is.
 inline void check_nan_shows(const PairLoss& loss, const Shape& shape) {
   const Tensor s = noise_map(shape, 5, 1);
-  const Tensor bad = s.copy();
-  bad.view().at<float>(0, 0, 0, 0) = std::nanf("");
-  CHECK(std::isnan(loss(bad, s).item()));
-  CHECK(std::isnan(loss(s, bad).item()));
+  for (const bool last : {false, true}) {
+    CAPTURE(last);
+    const Tensor bad = s.copy();
+    const auto at = [&](std::size_t dim) { return last ? shape[dim] - 1 : 0; };
+    bad.view().at<float>(at(0), at(1), at(2), at(3)) = std::nanf("");
+    CHECK(std::isnan(loss(bad, s).item()));
+    CHECK(std::isnan(loss(s, bad).item()));
+  }
 }
 
 /// The teacher must not be differentiated; f64 does not meet f32; maps must not be empty.
@@ -113,8 +118,8 @@ inline void check_composite(const std::function<Tensor(const Tensor&)>& fused,
                             const Tensor& student = oracle_student()) {
   const auto a = differentiate(fused, student);
   const auto b = differentiate(composite, student);
-  CHECK(a.loss == doctest::Approx(b.loss).epsilon(1e-11));
-  CHECK(gap(a.gradient, b.gradient) < 1e-11);
+  CHECK(a.loss == doctest::Approx(b.loss).epsilon(1e-12));
+  CHECK(gap(a.gradient, b.gradient) < 1e-12);
 }
 
 }  // namespace limbeck::test
