@@ -27,6 +27,12 @@ void config_fail(std::string_view place, std::string_view message) {
   throw ConfigError(fmt::format("{}: {}", place, message));
 }
 
+std::pair<std::string_view, std::string_view> config_split_last(std::string_view key) {
+  const auto dot = key.rfind('.');
+  if (dot == std::string_view::npos) return {{}, key};
+  return {key.substr(0, dot), key.substr(dot + 1)};
+}
+
 std::string config_join(std::string_view path, std::string_view key) {
   return path.empty() ? std::string(key) : fmt::format("{}.{}", path, key);
 }

@@ -53,6 +53,8 @@ struct ConfigTree {
 [[noreturn]] void config_fail(std::string_view place, std::string_view message);
 /// "path.key", or "key" at the root.
 [[nodiscard]] std::string config_join(std::string_view path, std::string_view key);
+/// "a.b.c" as the path "a.b" and the last key "c".
+[[nodiscard]] std::pair<std::string_view, std::string_view> config_split_last(std::string_view key);
 /// "'text'", "a list", "a section", "nothing": for "expected an integer, found ...".
 [[nodiscard]] std::string config_found(const ConfigNode& node);
 /// Text of the user in a message, cut where it would bury the rest.

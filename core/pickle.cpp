@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/parse_number.h"
+#include "core/pickle_names.h"
 
 namespace limbeck {
 namespace {
@@ -17,55 +18,6 @@ using Kind = PickleValue::Kind;
 constexpr std::size_t kMostValues = 500'000;
 constexpr std::size_t kFreeValues = 1000;  // however short the pickle is
 constexpr std::size_t kMostDims = 64;      // of a tensor; PyTorch's own limit
-
-/// What a known class or function becomes when it is called.
-enum class Callee : std::uint8_t { kDict, kTensor, kParameter, kFirstArgument };
-
-struct KnownName {
-  std::string_view name;
-  Callee callee;
-};
-
-// Everything that a pickle may name. Storage classes are separate: they are only ever arguments of a persistent id.
-constexpr auto kKnownNames = std::to_array<KnownName>({
-    {"collections OrderedDict", Callee::kDict},
-    {"torch._utils _rebuild_tensor_v2", Callee::kTensor},
-    {"torch._utils _rebuild_tensor", Callee::kTensor},
-    {"torch._utils _rebuild_parameter", Callee::kParameter},
-    {"torch._utils _rebuild_parameter_with_state", Callee::kParameter},
-    {"torch Size", Callee::kFirstArgument},
-    {"torch device", Callee::kFirstArgument},
-    {"_codecs encode", Callee::kFirstArgument},  // how protocol 2 writes bytes
-    {"builtins set", Callee::kFirstArgument},
-    {"__builtin__ set", Callee::kFirstArgument},
-});
-constexpr auto kStorages = std::to_array<std::string_view>({
-    "torch FloatStorage",
-    "torch DoubleStorage",
-    "torch HalfStorage",
-    "torch BFloat16Storage",
-    "torch LongStorage",
-    "torch IntStorage",
-    "torch ShortStorage",
-    "torch CharStorage",
-    "torch ByteStorage",
-    "torch BoolStorage",
-});
-// Values of torch that appear in metadata; nothing is done with them.
-constexpr auto kValues = std::to_array<std::string_view>({
-    "torch float32",
-    "torch float64",
-    "torch float16",
-    "torch bfloat16",
-    "torch int64",
-    "torch int32",
-    "torch int16",
-    "torch int8",
-    "torch uint8",
-    "torch bool",
-    "torch.serialization _get_layout",
-    "torch strided",
-});
 
 class Machine {
  public:
@@ -245,29 +197,14 @@ class Machine {
 
   // --- names and calls ---
   void push_global(std::string_view module, std::string_view name) {
-    names_.push_back(std::string(module) + " " + std::string(name));
-    const std::string_view full = names_.back();
-    const bool known =
-        std::any_of(kKnownNames.begin(), kKnownNames.end(), [&](const KnownName& k) { return k.name == full; }) ||
-        std::find(kStorages.begin(), kStorages.end(), full) != kStorages.end() ||
-        std::find(kValues.begin(), kValues.end(), full) != kValues.end();
-    if (!known) {
+    const PickleName* known = find_pickle_name(std::string(module) + " " + std::string(name));
+    if (known == nullptr) {
       refuse(
           "it wants '{}.{}', which is not a tensor or a plain value; limbeck runs no code from weight files. Save the plain "
           "dictionary in Python: torch.save(model.state_dict(), file)",
           module.substr(0, 80), name.substr(0, 80));
     }
-    // Names of known things are string literals that outlive the document.
-    PickleValue* v = push_new(Kind::kGlobal);
-    for (const KnownName& k : kKnownNames) {
-      if (k.name == full) v->text = k.name;
-    }
-    for (const std::string_view s : kStorages) {
-      if (s == full) v->text = s;
-    }
-    for (const std::string_view s : kValues) {
-      if (s == full) v->text = s;
-    }
+    push_new(Kind::kGlobal)->text = known->name;
   }
 
   void line_global() {
@@ -287,18 +224,18 @@ class Machine {
   void reduce() {
     const PickleValue* arguments = pop(Kind::kTuple, "a tuple of arguments");
     const PickleValue* function = pop(Kind::kGlobal, "a class or function to call");
-    const auto known = std::find_if(kKnownNames.begin(), kKnownNames.end(),
-                                    [&](const KnownName& k) { return k.name == function->text; });
-    if (known == kKnownNames.end()) refuse("a call of '{}', which is no function", function->text);
-    switch (known->callee) {
-      case Callee::kDict: call_dict(*arguments); break;
-      case Callee::kTensor: call_tensor(*arguments); break;
-      case Callee::kParameter:
+    const PickleCall call = find_pickle_name(function->text)->call;
+    switch (call) {
+      case PickleCall::kNone:
+      case PickleCall::kStorage: refuse("a call of '{}', which is no function", function->text);
+      case PickleCall::kDict: call_dict(*arguments); break;
+      case PickleCall::kTensor: call_tensor(*arguments); break;
+      case PickleCall::kParameter:
         if (arguments->items.empty() || arguments->items[0]->kind != Kind::kTensor)
           refuse("a parameter without a tensor");
         push(arguments->items[0]);
         break;
-      case Callee::kFirstArgument:
+      case PickleCall::kFirstArgument:
         if (arguments->items.empty()) {
           push_none();
         } else {
@@ -346,8 +283,7 @@ class Machine {
         a[2]->kind != Kind::kText || a[4]->kind != Kind::kInt) {
       refuse("a persistent id that is not ('storage', type, key, location, count)");
     }
-    if (std::find(kStorages.begin(), kStorages.end(), a[1]->text) == kStorages.end())
-      refuse("'{}' is no storage type", a[1]->text);
+    if (find_pickle_name(a[1]->text)->call != PickleCall::kStorage) refuse("'{}' is no storage type", a[1]->text);
     if (a.size() > 5 && a[5]->kind != Kind::kNone) {
       refuse(
           "storage '{}' is a part of another storage, which PyTorch has not written since 0.4; load and save the file in Python",
@@ -369,7 +305,6 @@ class Machine {
   std::array<PickleValue*, 2> booleans_{};
   std::vector<PickleValue*> stack_;
   std::map<std::uint64_t, PickleValue*> memo_;
-  std::deque<std::string> names_;
 };
 
 void Machine::step() {

@@ -1,7 +1,7 @@
 // What this is: a reader of Python pickles that executes nothing. It knows plain values (None, bool, int, float, str, bytes, list,
 //   tuple, dict) and turns the few calls that PyTorch's files contain into descriptions; every other name is refused.
 // What it is not: a general unpickler. A pickle is a program for a stack machine, and `GLOBAL os system` + `REDUCE` is a
-//   program too; that is why the table of known names in pickle.cpp is all there is.
+//   program too; that is why the table of known names in pickle_names.cpp is all there is.
 // Read next: core/pickle.cpp (one case per opcode), core/torch_file.h (which uses it).
 //
 // Note [hostile pickles]
