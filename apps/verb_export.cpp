@@ -182,6 +182,10 @@ int run_export(const ExportArgs& args) {
   const std::string format = format_of(args);
   if (format == "onnx" && !onnx_available()) write_onnx({}, {}, {});  // says what is missing
   const LoadedModel loaded = load_model(args.model);
+  if (loaded.ranges) {
+    log_warn("{}: the ranges for 8 bits are not exported; {} computes in f32{}", loaded.file.string(), args.out,
+             loaded.bytes ? ", with weights that were rounded to 8 bits" : "");
+  }
   if (format == "onnx") return export_onnx(args, loaded);
   export_weights(args.out, *loaded.model, loaded.card, format == "pth-compatible");
   fmt::print("{}: {} tensors of {}\n", args.out, loaded.model->state_dict().size(), loaded.card.spec.name);

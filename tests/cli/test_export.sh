@@ -15,6 +15,14 @@ expect 0 "tensors of mobilenet_v2_seg" "$limbeck" export "$run" -o "$work/studen
 expect 0 "0 missing" "$limbeck" import "$work/student.pth" --model mobilenet_v2_seg --classes 11 --width 0.1 -o "$work/back.safetensors"
 expect 0 "mIoU" "$limbeck" eval "$work/student.safetensors" -c "$config"
 
+# Of a file for 8 bits, what is in f32.
+"$limbeck" calibrate "$run" -o "$work/int8.safetensors" --count 2 >/dev/null
+"$limbeck" calibrate "$run" -o "$work/packed.safetensors" --count 2 --pack >/dev/null
+expect 0 "int8.safetensors: the ranges for 8 bits are not exported; $work/f32.safetensors computes in f32" \
+  "$limbeck" export "$work/int8.safetensors" -o "$work/f32.safetensors"
+expect 0 "computes in f32, with weights that were rounded to 8 bits" "$limbeck" export "$work/packed.safetensors" -o "$work/rounded.pth"
+expect 0 "0 missing" "$limbeck" import "$work/rounded.pth" --model mobilenet_v2_seg --classes 11 --width 0.1 -o "$work/back.safetensors"
+
 # How the file is run is tested with and without ONNX Runtime; the Python that has it is only looked for here.
 python=${LIMBECK_PYTHON:-python3}
 export LIMBECK_PYTHON=$work/no-python
