@@ -38,6 +38,13 @@ class Storage final : public RefCounted {
   [[nodiscard]] std::uint32_t version() const noexcept { return version_; }
   void bump_version() noexcept { ++version_; }
 
+  /// bf16 values of the f32 numbers here, and the version that they are of; see core/rounded_copy.h.
+  struct Rounded {
+    Ref<Storage> values;
+    std::uint32_t version = 0;
+  };
+  Rounded rounded;
+
  private:
   void* data_ = nullptr;
   std::size_t bytes_ = 0;

@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "core/dtype.h"
+
 namespace limbeck::nn {
 
 /// f32 tensors on one device that are updated with the same numbers. Slots that a rule does not have are empty.
@@ -17,6 +19,7 @@ struct DeviceUpdates {
   std::vector<const float*> grad;
   std::vector<float*> first, second;  // momentum, or the two averages of Adam
   std::vector<std::int64_t> count;
+  std::vector<bfloat16*> rounded;  // where the new parameters also go in bf16; null or empty: nowhere
 
   void clear() {
     param.clear();
@@ -24,6 +27,7 @@ struct DeviceUpdates {
     first.clear();
     second.clear();
     count.clear();
+    rounded.clear();
   }
 };
 

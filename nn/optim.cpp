@@ -6,6 +6,7 @@
 
 #include "core/cuda.h"
 #include "core/profile.h"
+#include "core/rounded_copy.h"
 #include "core/step_graph.h"
 #include "nn/adamw.h"
 #include "nn/sgd.h"
@@ -69,8 +70,10 @@ void Optimizer::update_chunk(const Chunk& chunk, double lr) const {
 }
 
 void Optimizer::count_update(std::size_t entry, std::int64_t times) {
+  const Tensor& param = entries_[entry].param;
   entries_[entry].updates += times;
-  entries_[entry].param.bump_version();
+  param.bump_version();
+  if (times > 0) rounded_copy_is_current(param);  // the kernel writes both
 }
 
 void Optimizer::step(double lr) {
@@ -135,6 +138,7 @@ void Optimizer::update_on_device(Device device) {
       u.param.push_back(entry.param.data<float>());
       u.grad.push_back(grads_[i].data<float>());
       u.count.push_back(entry.param.numel());
+      u.rounded.push_back(rounded_target(entry.param));
       if (!entry.slots.empty()) u.first.push_back(entry.slots[0].data<float>());
       if (entry.slots.size() > 1) u.second.push_back(entry.slots[1].data<float>());
     }

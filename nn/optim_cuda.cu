@@ -11,13 +11,14 @@ namespace {
 using namespace cuda;
 
 constexpr unsigned kShare = 4096;  // elements of a block
-constexpr int kMost = 48;          // 48 * 5 * 8 bytes: within the 4 KiB of a launch's arguments
+constexpr int kMost = 48;          // 48 * 6 * 8 bytes: within the 4 KiB of a launch's arguments
 
 struct Batch {
   float* param[kMost];
   const float* grad[kMost];
   float* first[kMost];
   float* second[kMost];
+  bfloat16* rounded[kMost];
   unsigned count[kMost];
   unsigned end_block[kMost];  // blocks of this and all earlier tensors
   int tensors = 0;
@@ -58,7 +59,8 @@ struct Average {
 
 /// V elements from i on. What a rule does not have is null and counts as zeros.
 template <int V, class Rule>
-__device__ inline void update(const Rule& rule, float* w, const float* g, float* first, float* second, unsigned i) {
+__device__ inline void update(const Rule& rule, float* w, const float* g, float* first, float* second,
+                              bfloat16* rounded, unsigned i) {
   float value[V];
   float slope[V];
   float a[V] = {};
@@ -71,6 +73,7 @@ __device__ inline void update(const Rule& rule, float* w, const float* g, float*
   store<V>(w + i, value);
   if (first != nullptr) store<V>(first + i, a);
   if (second != nullptr) store<V>(second + i, b);
+  if (rounded != nullptr) store<V>(rounded + i, value);
 }
 
 __device__ inline bool aligned(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
@@ -87,12 +90,13 @@ __global__ void update_kernel(Rule rule, const float* recorded, Batch batch) {
   const float* g = batch.grad[t];
   float* a = batch.first[t];
   float* b = batch.second[t];
+  bfloat16* r = batch.rounded[t];
   unsigned rest = begin;
-  if (aligned(w) && aligned(g) && aligned(a) && aligned(b)) {
+  if (aligned(w) && aligned(g) && aligned(a) && aligned(b) && aligned(r)) {
     rest = end / 4 * 4;  // `begin` is a multiple of 4
-    for (unsigned i = begin + 4 * threadIdx.x; i < rest; i += 4 * kBlock) update<4>(rule, w, g, a, b, i);
+    for (unsigned i = begin + 4 * threadIdx.x; i < rest; i += 4 * kBlock) update<4>(rule, w, g, a, b, r, i);
   }
-  for (unsigned i = rest + threadIdx.x; i < end; i += kBlock) update<1>(rule, w, g, a, b, i);
+  for (unsigned i = rest + threadIdx.x; i < end; i += kBlock) update<1>(rule, w, g, a, b, r, i);
 }
 
 template <class Rule>
@@ -107,6 +111,7 @@ void run(const DeviceUpdates& u, const Rule& rule, const float* recorded) {
       batch.grad[t] = u.grad[i];
       batch.first[t] = u.first.empty() ? nullptr : u.first[i];
       batch.second[t] = u.second.empty() ? nullptr : u.second[i];
+      batch.rounded[t] = u.rounded.empty() ? nullptr : u.rounded[i];
       batch.count[t] = static_cast<unsigned>(u.count[i]);
       blocks += ceil_div(u.count[i], kShare);
       batch.end_block[t] = blocks;

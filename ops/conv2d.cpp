@@ -2,6 +2,7 @@
 // Read next: ops/conv_node.h, ops/conv2d_kernels.h.
 #include "ops/conv2d.h"
 
+#include "core/rounded_copy.h"
 #include "ops/conv2d_kernels.h"
 #include "ops/conv_node.h"
 #include "ops/copy.h"
@@ -18,7 +19,8 @@ struct Conv2dNode final : ConvNode {
 
  protected:
   void input_gradient(const Tensor& g, const Tensor& w, const Tensor& gx) const override {
-    kConv2dBackwardData(g.device(), g.dtype(), g.view(), w.view(), TensorView{}, options, gx.view());
+    const Tensor wk = kernel_weights(w, g.dtype());
+    kConv2dBackwardData(g.device(), g.dtype(), g.view(), wk.view(), TensorView{}, options, gx.view());
   }
   void weight_gradient(const Tensor& g, const Tensor& x, const Tensor& gw) const override {
     kConv2dBackwardWeights(g.device(), g.dtype(), x.view(), g.view(), options, gw.view());
@@ -73,14 +75,18 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& b, const Conv2dOpt
   const Tensor wd = w.dense();
   const Tensor y = Tensor::empty(y_shape, xc.dtype(), x.device());
   const Tensor bd = b.defined() ? b.dense() : Tensor();
-  kConv2dForward(x.device(), xc.dtype(), xd.view(), wd.view(), bd.defined() ? bd.view() : TensorView{}, options,
-                 y.view());
+  kConv2dForward(x.device(), xc.dtype(), xd.view(), kernel_weights(wd, xc.dtype()).view(),
+                 bd.defined() ? bd.view() : TensorView{}, options, y.view());
   if (auto node = record<Conv2dNode>({&xc, &w, &b})) {
     node->save(xd, wd, b, options);
     node->attach(y);
   }
   observe(kName, {&x, &w, &b}, y, options);
   return y;
+}
+
+Tensor kernel_weights(const Tensor& w, DType maps) {
+  return w.device().is_cuda() && w.dtype() == DType::kF32 && maps == DType::kBF16 ? rounded_copy(w) : w;
 }
 
 void check_conv_parameters(const char* where, const Tensor& x, const Tensor& w, const Tensor& b, std::int64_t outputs) {

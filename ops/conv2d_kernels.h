@@ -2,6 +2,7 @@
 //   data gradient and whose data gradient is the forward.
 // Note [weights of a kernel call]
 //   x, y, gx, gy have one type (f32, bf16; f64 in the reference). w, gw, bias and gbias are f32 (f64 with f64).
+//   A GPU's kernels also take w in the type of the maps (kernel_weights()).
 //   All tensors of the fast kernels are dense in the default layout: pixels outside, channels innermost; the weights
 //   are stored as [O][KH][KW][I/G].
 #pragma once
@@ -49,6 +50,11 @@ void conv2d_backward_weights_cuda(const TensorView& x, const TensorView& gy, con
 void channel_sum_ref(const TensorView& gy, const TensorView& gbias);
 void channel_sum_cpu(const TensorView& gy, const TensorView& gbias);
 void channel_sum_cuda(const TensorView& gy, const TensorView& gbias);
+
+/// Dense weights as the kernels of their device read them next to maps of that type: on a GPU a convolution of bf16 maps that
+/// is not depthwise takes rounded ones, which are kept (core/rounded_copy.h).
+/// Shapes:   any
+[[nodiscard]] Tensor kernel_weights(const Tensor& w, DType maps);
 
 /// Checks the types of weight and bias and the size of the bias; `outputs` is the number of channels of the result.
 /// Shapes:   x [N,I,H,W]; b [outputs] or undefined

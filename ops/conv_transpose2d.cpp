@@ -24,7 +24,8 @@ struct ConvTranspose2dNode final : ConvNode {
       kDepthwiseForward(g.device(), g.dtype(), g.view(), w.view(), TensorView{}, TensorView{}, Activation::kNone,
                         options, gx.view());
     } else {
-      kConv2dForward(g.device(), g.dtype(), g.view(), w.view(), TensorView{}, options, gx.view());
+      const Tensor wk = kernel_weights(w, g.dtype());
+      kConv2dForward(g.device(), g.dtype(), g.view(), wk.view(), TensorView{}, options, gx.view());
     }
   }
   void weight_gradient(const Tensor& g, const Tensor& x, const Tensor& gw) const override {
@@ -78,7 +79,8 @@ Tensor conv_transpose2d(const Tensor& x, const Tensor& w, const Tensor& b, const
   if (one_filter_per_channel(y, wd, options)) {
     kDepthwiseBackwardData(x.device(), xc.dtype(), xd.view(), wd.view(), bias, options, y.view());
   } else {
-    kConv2dBackwardData(x.device(), xc.dtype(), xd.view(), wd.view(), bias, options, y.view());
+    const Tensor wk = kernel_weights(wd, xc.dtype());
+    kConv2dBackwardData(x.device(), xc.dtype(), xd.view(), wk.view(), bias, options, y.view());
   }
   if (auto node = record<ConvTranspose2dNode>({&xc, &w, &b})) {
     node->save(xd, wd, b, options);

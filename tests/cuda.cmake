@@ -3,7 +3,7 @@
 #   limbeck_cuda_emulated_tests   in every build: the kernels and core/cuda compiled as C++ against cuda_emulation/,
 #                                 which runs them on the CPU; cuDNN and cuBLASLt are replaced by plain loops
 set(cuda_test_sources main.cpp ${PROJECT_SOURCE_DIR}/apps/step_recorder.cpp)
-foreach(unit cuda_core cuda_cases cuda_conv cuda_training cuda_metrics cuda_recorder)
+foreach(unit cuda_core cuda_cases cuda_conv cuda_training cuda_metrics cuda_recorder rounded_copy step_graph)
   list(APPEND cuda_test_sources cuda/test_${unit}.cpp)
 endforeach()
 

@@ -167,7 +167,11 @@ std::vector<ConvolutionPlan> ConvolutionPlan::candidates(const ConvolutionProble
   if (graph == nullptr) return plans;
   std::vector<Engine> engines;
   propose(target, graph->back().raw(), CUDNN_HEUR_MODE_A, engines);
-  propose(target, graph->back().raw(), CUDNN_HEUR_MODE_FALLBACK, engines);
+  const auto suiting = std::count_if(engines.begin(), engines.end(), [&](const Engine& e) { return e.suits(problem); });
+  const bool named = only && *only < static_cast<std::int64_t>(engines.size());
+  if (!named && static_cast<std::size_t>(suiting) < most) {
+    propose(target, graph->back().raw(), CUDNN_HEUR_MODE_FALLBACK, engines);
+  }
   std::vector<const Engine*> order;
   for (const bool plain : {false, true}) {
     for (const Engine& engine : engines) {

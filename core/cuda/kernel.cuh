@@ -107,6 +107,8 @@ __device__ inline void store(T* p, const float (&v)[V]) {
   } else if constexpr (sizeof(T) == 4) {
     static_assert(V % 4 == 0);
     for (int i = 0; i < V; i += 4) *reinterpret_cast<float4*>(p + i) = make_float4(v[i], v[i + 1], v[i + 2], v[i + 3]);
+  } else if constexpr (V == 4) {
+    *reinterpret_cast<uint2*>(p) = make_uint2(pack(v[0], v[1]), pack(v[2], v[3]));
   } else {
     static_assert(V == 8);
     *reinterpret_cast<uint4*>(p) = make_uint4(pack(v[0], v[1]), pack(v[2], v[3]), pack(v[4], v[5]), pack(v[6], v[7]));
