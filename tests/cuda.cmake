@@ -46,14 +46,15 @@ target_compile_options(limbeck_emulated PRIVATE
   -x c++ -Wno-unknown-pragmas -Wno-clobbered
   $<$<CONFIG:Release>:-O1>                               # the tests wait for the compiler more than for the kernels
   -U_FORTIFY_SOURCE                                      # its longjmp does not know fibers
-  -fsanitize=bounds -fno-sanitize-recover=bounds)        # an index outside of a shared array
+  # An index outside of a shared array; a vector at an address that a GPU would refuse.
+  -fsanitize=bounds,alignment -fno-sanitize-recover=bounds,alignment)
 
 add_executable(limbeck_cuda_emulated_tests ${cuda_test_sources} cuda/test_cuda_emulation.cpp
   $<TARGET_OBJECTS:limbeck_cases> $<TARGET_OBJECTS:limbeck_emulated>
   $<TARGET_OBJECTS:limbeck_core> $<TARGET_OBJECTS:limbeck_ops> $<TARGET_OBJECTS:limbeck_nn>
   $<TARGET_OBJECTS:limbeck_models> $<TARGET_OBJECTS:limbeck_distill> $<TARGET_OBJECTS:limbeck_datasets>)
 target_include_directories(limbeck_cuda_emulated_tests BEFORE PRIVATE cuda_emulation)
-target_link_libraries(limbeck_cuda_emulated_tests PRIVATE limbeck_usage limbeck_flags doctest::doctest -fsanitize=bounds)
+target_link_libraries(limbeck_cuda_emulated_tests PRIVATE limbeck_usage limbeck_flags doctest::doctest -fsanitize=bounds,alignment)
 
 # limbeck_emulated_doctest(NAME FILTER...): as limbeck_doctest, with the emulated device.
 function(limbeck_emulated_doctest name)
@@ -77,5 +78,5 @@ add_executable(limbeck_emulated_app ${PROJECT_SOURCE_DIR}/apps/main.cpp $<TARGET
   $<TARGET_OBJECTS:limbeck_core> $<TARGET_OBJECTS:limbeck_ops> $<TARGET_OBJECTS:limbeck_nn>
   $<TARGET_OBJECTS:limbeck_models> $<TARGET_OBJECTS:limbeck_distill> $<TARGET_OBJECTS:limbeck_datasets>)
 target_link_libraries(limbeck_emulated_app PRIVATE limbeck_usage limbeck_flags CLI11::CLI11 nlohmann_json::nlohmann_json
-  ${onnx_target} -fsanitize=bounds)
+  ${onnx_target} -fsanitize=bounds,alignment)
 add_test(NAME cli_device COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cli/test_device.sh $<TARGET_FILE:limbeck_emulated_app>)
