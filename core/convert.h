@@ -13,9 +13,9 @@
 namespace limbeck {
 
 /// Towards zero; what is too small or too large for `To` becomes its smallest or largest number, NaN becomes 0. Without branches,
-/// so that loops of it become vector code.
+/// so that loops of it become vector code. GPU kernels call it, too.
 template <std::integral To, std::floating_point From>
-[[nodiscard]] inline To saturate(From value) noexcept {
+[[nodiscard]] constexpr To saturate(From value) noexcept {
   using Limits = std::numeric_limits<To>;
   constexpr auto kLowest = static_cast<From>(Limits::min());
   constexpr auto kEnd =

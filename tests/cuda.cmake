@@ -2,8 +2,9 @@
 #   limbeck_cuda_tests            in a build with CUDA; skips with a reason on a machine without GPU
 #   limbeck_cuda_emulated_tests   in every build: the kernels and core/cuda compiled as C++ against cuda_emulation/,
 #                                 which runs them on the CPU; cuDNN and cuBLASLt are replaced by plain loops
-set(cuda_test_sources main.cpp ${PROJECT_SOURCE_DIR}/apps/step_recorder.cpp)
-foreach(unit cuda_core cuda_cases cuda_conv cuda_training cuda_metrics cuda_recorder rounded_copy step_graph)
+set(cuda_test_sources main.cpp ${PROJECT_SOURCE_DIR}/apps/step_recorder.cpp cuda/test_cuda_cases.cpp)
+set(cuda_units cuda_core cuda_conv cuda_training cuda_metrics cuda_recorder rounded_copy step_graph)
+foreach(unit IN LISTS cuda_units)
   list(APPEND cuda_test_sources cuda/test_${unit}.cpp)
 endforeach()
 
@@ -61,7 +62,10 @@ function(limbeck_emulated_doctest name)
   add_test(NAME ${name} COMMAND limbeck_cuda_emulated_tests ${ARGN})
   set_tests_properties(${name} PROPERTIES FAIL_REGULAR_EXPRESSION "test cases: +0 ")
 endfunction()
-limbeck_emulated_doctest(cuda_emulated "--test-case-exclude=cases of *")
+limbeck_emulated_doctest(cuda_emulated "--source-file=*test_cuda_cases.cpp" "--test-case-exclude=cases of *")
+foreach(unit IN LISTS cuda_units ITEMS cuda_emulation)
+  limbeck_emulated_doctest(emulated_${unit} "--source-file=*test_${unit}.cpp")
+endforeach()
 foreach(family IN LISTS families)
   limbeck_emulated_doctest(cuda_emulated_${family} "--test-case=cases of ${family} on*")
 endforeach()

@@ -2,6 +2,7 @@
 // and element types; 16-byte vectors where all sides are consecutive, square tiles where they are transposed.
 #include <cstring>
 
+#include "core/convert.h"
 #include "core/cuda.h"
 #include "core/cuda/kernel.cuh"
 #include "core/cuda/nest.h"
@@ -9,16 +10,19 @@
 namespace limbeck::cuda {
 namespace {
 
+/// As convert() of core/convert.h.
 template <class To, class From>
-__device__ inline To convert(From value) {
+__device__ inline To converted(From value) {
   if constexpr (std::is_same_v<To, From>) {
     return value;
   } else if constexpr (std::is_same_v<From, bfloat16>) {
-    return convert<To>(to_float(value));
+    return converted<To>(to_float(value));
   } else if constexpr (std::is_same_v<To, bfloat16>) {
     return from_float<bfloat16>(static_cast<float>(value));
   } else if constexpr (std::is_same_v<To, bool>) {
     return value != From(0);
+  } else if constexpr (std::is_floating_point_v<From> && std::is_integral_v<To>) {
+    return saturate<To>(value);
   } else {
     return static_cast<To>(value);
   }
@@ -43,7 +47,7 @@ __global__ void copy_kernel(Nest<2> nest, const From* __restrict__ source, To* _
     std::int64_t d;
     std::int64_t s;
     locate(nest, i, 1, d, s);
-    destination[d] = convert<To>(source[s]);
+    destination[d] = converted<To>(source[s]);
   }
 }
 

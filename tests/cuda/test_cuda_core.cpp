@@ -1,6 +1,9 @@
 // Tensors on the GPU, real or emulated: copies between devices and layouts, fill, accumulation, the allocator, errors.
 #include <doctest/doctest.h>
 
+#include <cmath>
+#include <limits>
+
 #include "core/autograd.h"
 #include "core/choices.h"
 #include "core/cuda.h"
@@ -88,6 +91,22 @@ TEST_CASE("copies convert between all types and layouts as on the CPU") {
           CHECK(d.to_vector<double>() == source.copy_as(to).to_vector<double>());
         }
       }
+    }
+  }
+}
+
+TEST_CASE("floating numbers that an integer cannot hold become what they become on the CPU") {
+  if (no_device()) return;
+  constexpr double kBeyond = std::numeric_limits<double>::infinity();
+  const Tensor values = Tensor::from(
+      std::vector<double>{-kBeyond, -1e30, -129, -128.5, -1, -0.5, 0.5, 127.9, 255.5, 256, 3e9, 1e30, kBeyond, NAN},
+      {14});
+  for (const DType from : {DType::kF64, DType::kF32, DType::kBF16}) {
+    for (const DType to : {DType::kU8, DType::kI32, DType::kI64, DType::kBool}) {
+      CAPTURE(name_of(from));
+      CAPTURE(name_of(to));
+      const Tensor there = values.copy_as(from).to(kGpu).copy_as(to);
+      CHECK(there.to_vector<std::int64_t>() == values.copy_as(from).copy_as(to).to_vector<std::int64_t>());
     }
   }
 }
