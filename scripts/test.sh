@@ -72,8 +72,8 @@ torchvision_agrees() {
 # A test case in a file that no ctest entry covers would never run, and nobody would notice.
 every_case_runs() {
   local count=0 program
-  for program in limbeck_tests limbeck_cuda_emulated_tests limbeck_cuda_tests; do
-    [ -x "$build/tests/$program" ] || continue     # the last one exists with CUDA only
+  for program in limbeck_tests limbeck_cuda_emulated_tests limbeck_cuda_tests limbeck_plan_tests; do
+    [ -x "$build/tests/$program" ] || continue     # the last two exist with CUDA only
     count=$((count + $("$build/tests/$program" --count | sed -n 's/.*filters: *//p')))
   done
   [ "$count" -eq "$doctest_ran" ] || { echo "the programs have $count test cases, ctest ran $doctest_ran"; return 1; }
