@@ -2,9 +2,9 @@
 #   limbeck_cuda_tests            in a build with CUDA; skips with a reason on a machine without GPU
 #   limbeck_cuda_emulated_tests   in every build: the kernels and core/cuda compiled as C++ against cuda_emulation/,
 #                                 which runs them on the CPU; cuDNN and cuBLASLt are replaced by plain loops
-set(cuda_test_sources main.cpp ${PROJECT_SOURCE_DIR}/apps/step_recorder.cpp cuda/test_cuda_cases.cpp)
+set(cuda_test_sources main.cpp ${PROJECT_SOURCE_DIR}/apps/step_recorder.cpp)
 set(cuda_units cuda_core cuda_conv cuda_training cuda_metrics cuda_recorder rounded_copy step_graph)
-foreach(unit IN LISTS cuda_units)
+foreach(unit IN LISTS cuda_units ITEMS cuda_cases)
   list(APPEND cuda_test_sources cuda/test_${unit}.cpp)
 endforeach()
 
@@ -23,7 +23,7 @@ if(LIMBECK_WITH_CUDA)
   add_dependencies(limbeck_plan_tests limbeck_driver_stand_in)
   add_test(NAME convolution_plans COMMAND limbeck_plan_tests)
   set_tests_properties(convolution_plans PROPERTIES
-    ENVIRONMENT "LD_LIBRARY_PATH=${CMAKE_CURRENT_BINARY_DIR}/driver_stand_in")
+    ENVIRONMENT_MODIFICATION "LD_LIBRARY_PATH=path_list_prepend:${CMAKE_CURRENT_BINARY_DIR}/driver_stand_in")
   if(LIMBECK_BENCH)
     add_executable(bench_cuda bench/bench_cuda.cpp)
     target_link_libraries(bench_cuda PRIVATE limbeck limbeck_flags)
