@@ -138,7 +138,7 @@ struct ExportArgs {
 };
 
 struct BenchArgs {
-  std::string what = "step";  ///< step | ops
+  std::string what = "step";  ///< step | student
   std::string device = "cpu";
   std::string dtype = "f32";
   std::int64_t batch = 4;
@@ -148,6 +148,7 @@ struct BenchArgs {
   int warmup = 3;
   bool cuda_graph = false;
   bool json = false;
+  bool serve = false;  ///< time steps when a line on standard input asks for them
 };
 
 struct InitConfigArgs {

@@ -14,15 +14,16 @@
 namespace limbeck::apps {
 namespace {
 
-/// Shortest time of `work`, after one call that does not count.
-double best_seconds(Device device, int repeats, const std::function<void()>& work) {
+/// Shortest time of `work`, after one call that does not count: of twelve calls, or of as many as a second holds.
+double best_seconds(Device device, const std::function<void()>& work) {
   const auto finish = [&] {
     if (device.is_cuda()) cuda::synchronize(device);
   };
   work();
   finish();
   double best = 1e30;
-  for (int i = 0; i < repeats; ++i) {
+  const double begin = monotonic_seconds();
+  for (int i = 0; i < 12 && (i < 2 || monotonic_seconds() - begin < 1.0); ++i) {
     const double start = monotonic_seconds();
     work();
     finish();
@@ -54,17 +55,25 @@ MachineSpeed measure_speed(Device device, DType dtype) {
     fail("measure_speed", "type {}, expected f32 or bf16", name_of(dtype));
   }
   const NoGradGuard off;
-  constexpr std::int64_t kSide = 1536;
-  constexpr std::int64_t kCopied = 16 << 20;
+  MachineSpeed speed;
+  // Work that is over before the device is warm, or while the host still asks for it, measures something else.
   Generator g(1);
-  Tensor a = Tensor::empty({kSide, kSide}, DType::kF32, device);
-  fill_normal_(a, g, 0.0, 1.0);
-  a = ops::cast(a, dtype);
-  const double product = best_seconds(device, 12, [&] { (void)ops::matmul(a, a); });
-  const Tensor x = Tensor::zeros({kCopied}, DType::kF32, device);
-  const double copy = best_seconds(device, 12, [&] { (void)ops::clone(x); });
-  const double side = kSide;
-  return {2 * side * side * side / product, 2.0 * 4.0 * kCopied / copy};
+  double seconds = 0;
+  for (std::int64_t side = 256; side <= 8192 && seconds < 5e-3; side *= 2) {
+    Tensor a = Tensor::empty({side, side}, DType::kF32, device);
+    fill_normal_(a, g, 0.0, 1.0);
+    a = ops::cast(a, dtype);
+    seconds = best_seconds(device, [&] { (void)ops::matmul(a, a); });
+    const auto length = static_cast<double>(side);
+    speed.flops_per_second = 2 * length * length * length / seconds;
+  }
+  seconds = 0;
+  for (std::int64_t count = 16 << 20; count <= 256 << 20 && seconds < 5e-4; count *= 2) {
+    const Tensor x = Tensor::zeros({count}, DType::kF32, device);
+    seconds = best_seconds(device, [&] { (void)ops::clone(x); });
+    speed.bytes_per_second = 2.0 * 4.0 * static_cast<double>(count) / seconds;
+  }
+  return speed;
 }
 
 Floor inference_floor(std::span<const nn::LayerRecord> layers, DType dtype, const MachineSpeed& speed) {

@@ -25,7 +25,8 @@ struct MachineSpeed {
   double bytes_per_second = 0;  ///< of a large copy, read plus written
 };
 
-/// Best of several products of 1536x1536 matrices of `dtype`, and of several copies of 64 MiB; about a second.
+/// Best of several products of matrices of `dtype`, and of several copies. Both grow until one takes long enough to be measured:
+/// from 256x256 to 8192x8192, and from 64 MiB to 1 GiB. Seconds.
 /// Throws: Error for another type than f32 and bf16.
 [[nodiscard]] MachineSpeed measure_speed(Device device, DType dtype);
 

@@ -324,6 +324,9 @@ void add_bench(CLI::App& app, Verbs& verbs, BenchArgs& bench) {
       ->check(CLI::Range(0, 100000));
   bench_verb->add_flag("--cuda-graph", bench.cuda_graph, "on a GPU: record the step and time its replays");
   bench_verb->add_flag("--json", bench.json, "print JSON");
+  bench_verb->add_flag(
+      "--serve", bench.serve,
+      "after the warm-up: for each line with a number on standard input, time so many steps and print JSON");
   verbs.emplace_back(bench_verb, [&] { return run_bench(bench); });
 }
 

@@ -7,8 +7,13 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdio>
 #include <functional>
+#include <iostream>
 #include <memory>
+#include <optional>
+#include <string>
+#include <vector>
 
 #include "apps/cli.h"
 #include "apps/floor.h"
@@ -18,6 +23,7 @@
 #include "core/json.h"
 #include "core/log.h"
 #include "core/memory.h"
+#include "core/parse_number.h"
 #include "core/rng.h"
 #include "core/step_graph.h"
 #include "distill/distiller.h"
@@ -78,6 +84,85 @@ std::unique_ptr<StepGraph> record_step(Device device, const std::function<void(s
   return graph;
 }
 
+/// The step, and what it works on.
+class MeasuredStep {
+ public:
+  /// `begin`: when the verb began.
+  MeasuredStep(const BenchArgs& args, Device device, double begin)
+      : args_(args), device_(device), begin_(begin), parameters_(device) {
+    const auto size = parse_size(args.size, "bench --size");
+    objective_ = make_objective(args.classes, args.what == "step");
+    std::vector<nn::ParameterGroup> groups(1);
+    groups[0].weight_decay = 5e-4;
+    nn::assign_parameters(groups, *objective_, [](const nn::NamedTensor&) { return 0; });
+    optimizer_ = std::make_unique<nn::Sgd>(std::move(groups), nn::SgdOptions{.momentum = 0.9});
+    objective_->train();
+
+    Generator g(2);
+    images_ = Tensor::empty({args.batch, 3, size[0], size[1]}, DType::kF32, device);
+    fill_normal_(images_, g, 0.0, 1.0);
+    std::vector<std::uint8_t> ids(static_cast<std::size_t>(args.batch * size[0] * size[1]));
+    for (auto& id : ids) id = static_cast<std::uint8_t>(g.below(static_cast<std::uint64_t>(args.classes)));
+    labels_ = Tensor::from(ids, {args.batch, size[0], size[1]}).to(device);
+  }
+
+  /// The steps before the clock starts, and the recording if one is wanted.
+  void warm_up() {
+    for (int k = 0; k < args_.warmup; ++k) step();
+    if (args_.cuda_graph) graph_ = record_step(device_, [this](std::int64_t k) { work(k); });
+    device_.is_cuda() ? cuda::reset_peak(device_) : CpuAllocator::get().reset_peak();  // of choosing algorithms
+  }
+
+  /// Milliseconds of every one of `count` steps.
+  std::vector<double> time(int count) {
+    std::vector<double> ms;
+    for (int i = 0; i < count; ++i) {
+      const double start = monotonic_seconds();
+      step();
+      ms.push_back(1e3 * (monotonic_seconds() - start));
+    }
+    return ms;
+  }
+
+  [[nodiscard]] AllocatorStats memory() const {
+    return device_.is_cuda() ? cuda::memory_stats(device_) : CpuAllocator::get().stats();
+  }
+  [[nodiscard]] const Shape& images() const noexcept { return images_.shape(); }
+  [[nodiscard]] double loss() const noexcept { return loss_; }
+  [[nodiscard]] double first() const noexcept { return first_; }  ///< seconds until the first step was done
+
+ private:
+  void work(std::int64_t k) {
+    optimizer_->zero_grad();
+    distill::Objective o;
+    {
+      const AutocastGuard precision(args_.dtype == "bf16");
+      o = objective_->forward(images_, labels_, k, 1000);
+    }
+    o.total.backward();
+    optimizer_->step(0.01);
+    total_ = o.total.detach();
+  }
+  void step() {
+    graph_ ? graph_->replay(done_) : work(done_);
+    ++done_;
+    loss_ = total_.item();
+    if (first_ == 0) first_ = monotonic_seconds() - begin_;
+  }
+
+  BenchArgs args_;
+  Device device_;
+  double begin_;
+  nn::ParameterDevice parameters_;
+  std::shared_ptr<distill::Distiller> objective_;
+  std::unique_ptr<nn::Sgd> optimizer_;
+  Tensor images_, labels_, total_;
+  std::unique_ptr<StepGraph> graph_;
+  std::int64_t done_ = 0;
+  double loss_ = 0;
+  double first_ = 0;
+};
+
 /// Largest resident size of this process so far, in MiB.
 double peak_rss_mb() {
   struct rusage usage {};
@@ -136,6 +221,28 @@ void print_result(const BenchArgs& args, const BenchResult& r) {
   }
 }
 
+/// For each line "N" on standard input N steps and a line of JSON with their times, to take turns with another program.
+int serve(const BenchArgs& args, Device device, MeasuredStep& step) {
+  const auto say = [](const JsonObject& line) {
+    fmt::print("{}\n", line.str());
+    std::fflush(stdout);
+  };
+  say(JsonObject().add("ready", true).add("device", device.to_string()).add("first_step_seconds", step.first()));
+  for (std::string line; std::getline(std::cin, line);) {
+    const std::optional<int> count = parse_number<int>(line);
+    if (!count || *count < 1) fail<ConfigError>("bench --serve", "got '{}', expected a number of steps", line);
+    const std::vector<double> ms = step.time(*count);
+    say(JsonObject()
+            .add("what", args.what)
+            .add("dtype", args.dtype)
+            .add("ms", std::span<const double>(ms))
+            .add("peak_rss_mb", peak_rss_mb())
+            .add("peak_tensor_mb", static_cast<double>(step.memory().peak) / 1048576.0)
+            .add("loss", step.loss()));
+  }
+  return 0;
+}
+
 }  // namespace
 
 int run_bench(const BenchArgs& args) {
@@ -145,60 +252,19 @@ int run_bench(const BenchArgs& args) {
   if (args.dtype != "f32" && args.dtype != "bf16")
     fail<ConfigError>("bench", "--dtype {}, expected f32 or bf16", args.dtype);
   const Device device = open_device(args.device);
-  const nn::ParameterDevice parameters(device);
-  const auto size = parse_size(args.size, "bench --size");
-  const auto objective = make_objective(args.classes, args.what == "step");
-  std::vector<nn::ParameterGroup> groups(1);
-  groups[0].weight_decay = 5e-4;
-  nn::assign_parameters(groups, *objective, [](const nn::NamedTensor&) { return 0; });
-  nn::Sgd optimizer(std::move(groups), {.momentum = 0.9});
-  objective->train();
+  MeasuredStep step(args, device, begin);
+  step.warm_up();
+  if (args.serve) return serve(args, device, step);
 
-  Generator g(2);
-  const Tensor images = Tensor::empty({args.batch, 3, size[0], size[1]}, DType::kF32, device);
-  fill_normal_(images, g, 0.0, 1.0);
-  std::vector<std::uint8_t> ids(static_cast<std::size_t>(args.batch * size[0] * size[1]));
-  for (auto& id : ids) id = static_cast<std::uint8_t>(g.below(static_cast<std::uint64_t>(args.classes)));
-  const Tensor labels = Tensor::from(ids, {args.batch, size[0], size[1]}).to(device);
-
-  Tensor total;
-  const auto work = [&](std::int64_t k) {
-    optimizer.zero_grad();
-    distill::Objective o;
-    {
-      const AutocastGuard precision(args.dtype == "bf16");
-      o = objective->forward(images, labels, k, 1000);
-    }
-    o.total.backward();
-    optimizer.step(0.01);
-    total = o.total.detach();
-  };
-  std::unique_ptr<StepGraph> graph;
-  double loss = 0;
-  double first = 0;  // seconds until the first step was done
-  const auto step = [&](std::int64_t k) {
-    graph ? graph->replay(k) : work(k);
-    loss = total.item();
-    if (first == 0) first = monotonic_seconds() - begin;
-  };
-  for (int k = 0; k < args.warmup; ++k) step(k);
-  if (args.cuda_graph) graph = record_step(device, work);
-  device.is_cuda() ? cuda::reset_peak(device) : CpuAllocator::get().reset_peak();  // of choosing algorithms
-  const auto memory = [&] { return device.is_cuda() ? cuda::memory_stats(device) : CpuAllocator::get().stats(); };
-  const auto before = memory();
-  std::vector<double> ms;
-  for (int k = 0; k < args.steps; ++k) {
-    const double start = monotonic_seconds();
-    step(args.warmup + k);
-    ms.push_back(1e3 * (monotonic_seconds() - start));
-  }
-  const auto after = memory();
+  const AllocatorStats before = step.memory();
+  const std::vector<double> ms = step.time(args.steps);
+  const AllocatorStats after = step.memory();
   const DType dtype = args.dtype == "bf16" ? DType::kBF16 : DType::kF32;
   const double peak_mb = peak_rss_mb();  // before speed is measured, which takes memory too
   const MachineSpeed speed = measure_speed(device, dtype);
-  print_result(
-      args, {device, size, ms, first, loss, peak_mb, after.peak, after.system_allocations - before.system_allocations,
-             speed, step_floor(args, images.shape(), speed, dtype)});
+  print_result(args, {device, parse_size(args.size, "bench --size"), ms, step.first(), step.loss(), peak_mb, after.peak,
+                      after.system_allocations - before.system_allocations, speed,
+                      step_floor(args, step.images(), speed, dtype)});
   return 0;
 }
 

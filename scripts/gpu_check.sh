@@ -1,207 +1,209 @@
 #!/usr/bin/env bash
-# One command for a machine with a GPU: the tests of the GPU code, the distillation step beside PyTorch's where that is installed, the
-# kernels beside the card's copy bandwidth, the memory checkers, a short training. Needs no network.
+# One command for a machine with a GPU: the tests of the GPU code, the distillation step and the losses beside PyTorch's where that is
+# installed, the kernels beside the card's copy bandwidth, the memory checkers, a short training; what was wanted and what was measured.
+# Needs no network.
 #
 #   scripts/gpu_check.sh                      builds in build-cuda/ if that has not been done
 #   scripts/gpu_check.sh --binaries WHERE     uses programs built elsewhere: a folder, or a file that --pack wrote
 #       [--data DIR]                          CamVid in the SegNet layout; without it the generated scenes are used
-#       [--out DIR]                           where results go (default gpu_check/): table.txt, results.jsonl, log.txt
+#       [--out DIR]                           where results go (default gpu_check/): table.txt, results.jsonl, goals.jsonl, log.txt
 #       [--seconds N]                         all together (default 480); parts that find no time left are named
 #   scripts/gpu_check.sh --pack FILE.tar.xz   packs the programs of build-cuda/ and the libraries they need, but for CUDA's
 #
-# What matters most comes first, and every part leaves its results at once. BATCH, SIZE and STEPS in the environment make the
-# benchmarked step smaller, GPU_PARTS (default: facts tests step kernels memory race verbs training f32
-# rivals) chooses parts.
+# What matters most comes first, and every part leaves its results at once. In the environment: BATCH, SIZE and STEPS make the
+# benchmarked step smaller; SMALL=1 does that to kernels and losses (a rehearsal: their numbers mean nothing); GPU_PARTS chooses
+# parts (default: facts tests step losses kernels memory race verbs training f32 rivals other_losses); WARM=0 or 1 says whether
+# PyTorch's compiler works ahead while the tests run (default: where there are 8 processors); PATIENCE multiplies the limits of the parts.
 set -uo pipefail
+export LC_ALL=C
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 
-programs=(apps/limbeck tests/limbeck_cuda_tests tests/bench_cuda)
-binaries="" data="" out="gpu_check" seconds=480 pack=""
+programs=(apps/limbeck tests/limbeck_cuda_tests tests/bench_cuda tests/bench_losses)
+binaries="" data="" out="gpu_check" seconds=480
 while [ $# -gt 0 ]; do
   case "$1" in
     --binaries) binaries=${2:?--binaries needs a folder or a file}; shift 2 ;;
     --data) data=${2:?--data needs a folder}; shift 2 ;;
     --out) out=${2:?--out needs a folder}; shift 2 ;;
     --seconds) seconds=${2:?--seconds needs a number}; shift 2 ;;
-    --pack) pack=${2:?--pack needs a file}; shift 2 ;;
-    -h|--help) sed -n '2,14p' "$0" | sed 's/^# \{0,1\}//'; exit 0 ;;
+    --pack) exec scripts/gpu/pack.sh "${2:?--pack needs a file}" "${programs[@]/#/build-cuda/}" ;;
+    -h|--help) sed -n '2,15p' "$0" | sed 's/^# \{0,1\}//'; exit 0 ;;
     *) echo "gpu_check: unknown argument $1 (see --help)" >&2; exit 2 ;;
   esac
 done
 temporary=$(mktemp -d)
 trap 'rm -rf "$temporary"' EXIT
+# shellcheck source=scripts/gpu/report.sh
+source scripts/gpu/report.sh
 
-if [ -n "$pack" ]; then
-  for program in "${programs[@]}"; do
-    [ -x "build-cuda/$program" ] || { echo "gpu_check: build-cuda/$program is not there" >&2; exit 2; }
-    strip -o "$temporary/$(basename "$program")" "build-cuda/$program" || exit 1
-  done
-  # The C library belongs to the machine, and so do the driver and CUDA's libraries, which are opened by name.
-  ldd "${programs[@]/#/build-cuda/}" | awk '$2 == "=>" && $3 ~ /^\// { print $3 }' | sort -u |
-    grep -vE '/(libc|libm|ld-linux[^/]*|libgcc_s)\.so' | xargs -r cp -L -t "$temporary" || exit 1
-  tar -C "$temporary" -cf - . | xz -T0 -6 > "$pack" || exit 1
-  echo "gpu_check: $pack, $(du -h "$pack" | cut -f1), $(find "$temporary" -type f | wc -l) files"
-  exit 0
-fi
-
+# --- the programs ---------------------------------------------------------------------------------------------------
 if [ -f "$binaries" ]; then
-  tar -C "$temporary" -xf "$binaries" || exit 2
-  binaries=$temporary
+  mkdir "$temporary/programs"
+  tar -C "$temporary/programs" -xf "$binaries" || exit 2
+  binaries=$temporary/programs
 fi
-if [ -n "$binaries" ]; then
-  app=$binaries/limbeck tests=$binaries/limbeck_cuda_tests bench=$binaries/bench_cuda
-  libraries=$(realpath "$binaries"):${LD_LIBRARY_PATH:-}
-else
+if [ -z "$binaries" ]; then
   if [ ! -x build-cuda/tests/limbeck_cuda_tests ]; then
-    cmake --preset cuda && cmake --build build-cuda --parallel "$(nproc)" \
-      --target limbeck_app limbeck_cuda_tests bench_cuda || { echo "gpu_check: the build failed" >&2; exit 1; }
+    if ! cmake --preset cuda || ! cmake --build build-cuda --parallel "$(nproc)" \
+        --target limbeck_app limbeck_cuda_tests bench_cuda bench_losses; then
+      echo "gpu_check: the build failed" >&2
+      exit 1
+    fi
   fi
-  libraries=${LD_LIBRARY_PATH:-}
-  app=build-cuda/apps/limbeck tests=build-cuda/tests/limbeck_cuda_tests bench=build-cuda/tests/bench_cuda
+  paths=("${programs[@]/#/build-cuda/}") libraries=${LD_LIBRARY_PATH:-}
+else
+  paths=("${programs[@]##*/}")
+  paths=("${paths[@]/#/$binaries/}") libraries=$(realpath "$binaries"):${LD_LIBRARY_PATH:-}
 fi
-for program in "$app" "$tests" "$bench"; do
+for program in "${paths[@]}"; do
   [ -x "$program" ] || { echo "gpu_check: $program is not there" >&2; exit 2; }
 done
 # Where CUDA's libraries are installed for Python only.
-python=${LIMBECK_PYTHON:-python3}
+python=${LIMBECK_PYTHON:-python3} found=""
 if ! ldconfig -p 2> /dev/null | grep -q 'libcudnn\.so\.9' && command -v "$python" > /dev/null; then
-  found=$("$python" -c 'import glob, sysconfig
-print(":".join(sorted(glob.glob(sysconfig.get_paths()["purelib"] + "/nvidia/*/lib"))))' 2> /dev/null)
+  found=$("$python" -c 'import glob, sys
+print(":".join(dict.fromkeys(sorted(f for p in sys.path if p for f in glob.glob(p + "/nvidia/*/lib")))))' 2> /dev/null)
   libraries=$libraries:$found
 fi
 # Our libraries are for our programs: Python's processes have their own.
 alone() {
-  local path=$temporary/alone/$(basename "$1")
+  local path=$temporary/alone/${1##*/}
   mkdir -p "$temporary/alone"
   printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s "$@"\n' "'$libraries'" "'$(realpath "$1")'" > "$path"
   chmod +x "$path"
   echo "$path"
 }
-checked=$tests  # as it is: the checkers follow no script
-app=$(alone "$app") tests=$(alone "$tests") bench=$(alone "$bench")
+checked=${paths[1]}  # as it is: the checkers follow no script
+app=$(alone "${paths[0]}") tests=$(alone "${paths[1]}") bench=$(alone "${paths[2]}") losses=$(alone "${paths[3]}")
 
-mkdir -p "$out"
-results=$out/results.jsonl log=$out/log.txt table=$out/table.txt
-: > "$results"
-: > "$log"
-start=$SECONDS
-rows=() figures=()
-failed=0
-
-# show: writes the table as it is now.
-show() {
-  {
-    printf '%-40s %-44s %s\n' check result seconds
-    for line in "${rows[@]}"; do
-      IFS='|' read -r name result took <<< "$line"
-      printf '%-40s %-44s %s\n' "$name" "$result" "$took"
-    done
-    [ ${#figures[@]} -eq 0 ] || printf '%s\n' "" "${figures[@]}"
-  } > "$table"
+# --- what parts share -----------------------------------------------------------------------------------------------
+wanted() {
+  [[ " ${GPU_PARTS:-facts tests step losses kernels memory race verbs training f32 rivals other_losses} " == *" $1 "* ]]
 }
-# row NAME RESULT SECONDS: a line of the table, and of the results.
-row() {
-  rows+=("$1|$2|$3")
-  printf '{"check":"%s","result":"%s","seconds":%s}\n' "$1" "$2" "$3" >> "$results"
-  show
-}
-wanted() { [[ " ${GPU_PARTS:-facts tests step kernels memory race verbs training f32 rivals} " == *" $1 "* ]]; }
-# run NAME LIMIT COMMAND...: a check of at most so many seconds; its output is in $last, and behind that in the log. A check that runs
-# into its limit has not failed: what it printed counts.
-last=$temporary/last
-by_line=()  # lines that are printed before the limit must not wait in a buffer
-command -v stdbuf > /dev/null && by_line=(stdbuf -oL)
-run() {
-  local name=$1 limit=$2 begin=$SECONDS left=$((seconds - (SECONDS - start))) status
-  shift 2
-  : > "$last"
-  if [ "$left" -lt 5 ]; then
-    row "$name" "not run: no time left" 0
-    return 0
-  fi
-  echo "== $name"
-  timeout -k 5 "$((limit < left ? limit : left))" "${by_line[@]}" "$@" > "$last" 2>&1
-  status=$?
-  { echo "== $name: $*"; cat "$last"; } >> "$log"
-  case $status in
-    0) row "$name" passed $((SECONDS - begin)) ;;
-    124|137) row "$name" "stopped by its limit" $((SECONDS - begin)) ;;
-    *) row "$name" "FAILED with status $status (see log.txt)" $((SECONDS - begin)); failed=$((failed + 1)) ;;
-  esac
-  tail -n 3 "$last"
-}
-# keep: the lines of JSON in $last, as results.
-keep() { grep '^{' "$last" >> "$results"; }
-# number KEY: the number of that name in the last line of $last that has it.
-number() { sed -nE "s/.*\"$1\": ?([0-9.eE+-]+).*/\1/p" "$last" | tail -n 1; }
+small=() goal_losses=channel_kd,pixel_kd,ka_affinity,icsd
+[ "${SMALL:-0}" = 0 ] || small=(--small)
+sizes=(--batch "${BATCH:-16}" --classes 19)
+pytorch=0
+"$python" -c 'import torch, torchvision; assert torch.cuda.is_available()' 2> /dev/null && pytorch=1
+no_pytorch="not run: no PyTorch with CUDA"
 
-if wanted facts; then
-  if command -v nvidia-smi > /dev/null; then
-    figures+=("card: $(nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader 2>&1 | head -1)")
-  else
-    figures+=("card: no nvidia-smi; tests will say why they are skipped")
+# work_ahead: compiles for PyTorch what will be timed later, into its caches on disk, while the tests run.
+ahead=()
+work_ahead() {
+  [ $pytorch = 1 ] && [ "${WARM:-$(($(nproc --all) >= 8))}" = 1 ] || return 0
+  if wanted step; then
+    timeout -k 5 170 "$python" tests/bench/pytorch_step.py --device cuda --mode channels_last,bf16,compile,compile "${sizes[@]}" \
+      --size "${SIZE:-512}" --warm > "$temporary/ahead_step" 2>&1 &
+    ahead+=($!)
   fi
-  figures+=("date: $(date -u +%Y-%m-%d); CUDA libraries for Python: ${found:-not used}")
-  show
-fi
-
-if wanted tests; then
-  run "tests" 150 "$tests"
-  if reason=$(grep -m1 -o 'skipped: .*' "$last"); then
-    echo "gpu_check: $(grep -c 'skipped: ' "$last") tests $reason; nothing has been checked" >&2
-    rows=("tests|${reason:0:120}|0")
-    show
-    exit 1
+  if wanted losses; then
+    timeout -k 5 170 "$python" tests/bench/compare_losses.py "$losses" --device cuda "${small[@]}" --only $goal_losses \
+      --compile all --warm > "$temporary/ahead_losses" 2>&1 &
+    ahead+=($!)
   fi
-fi
+}
+# end_of_work_ahead: waits 45 s at most, for nothing else may run while something is timed.
+end_of_work_ahead() {
+  local begin=$SECONDS process
+  [ ${#ahead[@]} -gt 0 ] || return 0
+  while kill -0 "${ahead[@]}" 2> /dev/null && [ $((SECONDS - begin)) -lt 45 ]; do sleep 1; done
+  for process in "${ahead[@]}"; do kill "$process" 2> /dev/null; done
+  wait "${ahead[@]}"
+  { echo "== PyTorch's compiler ahead"; cat "$temporary"/ahead_*; } >> "$log"
+  row "PyTorch's compiler ahead of its turn" "waited for" $((SECONDS - begin))
+}
 
 # step NAME DTYPE ARGUMENTS...: the distillation step.
-sizes=(--batch "${BATCH:-16}" --size "${SIZE:-512}x${SIZE:-512}" --classes 19)
 step() {
   local name=$1 dtype=$2
   shift 2
-  run "$name" 60 "$app" bench step --device cuda:0 --dtype "$dtype" "${sizes[@]}" --warmup "${STEPS:-5}" \
-    --steps "${STEPS:-20}" --json "$@"
-  keep
-  [ -z "$(number median_ms)" ] || figures+=("$(printf '%-34s %9.2f ms, floor %8.2f ms, %8.0f MiB' "$name" \
-    "$(number median_ms)" "$(number floor_ms)" "$(number peak_tensor_mb)")")
+  run "$name" 60 "$app" bench step --device cuda:0 --dtype "$dtype" "${sizes[@]}" --size "${SIZE:-512}x${SIZE:-512}" \
+    --warmup "${STEPS:-5}" --steps "${STEPS:-20}" --json "$@"
+  [ -n "$(number median_ms)" ] || return 0
+  figure "$(printf '%-34s %9.2f ms, floor %8.2f ms, %8.0f MiB, first step after %.1f s' "$name" "$(number median_ms)" \
+    "$(number floor_ms)" "$(number peak_tensor_mb)" "$(number first_step_seconds)")"
+  figure "$(printf '  of that machine and step: copy %.0f GB/s, %s product %.0f GFLOP/s; %.0f GFLOP, %.1f GB' \
+    "$(number copy_gigabytes_per_second)" "$dtype" "$(number matmul_gflops)" "$(number gflop)" "$(number gigabytes)")"
+}
+# beside WHAT LIMIT MODE: the step, or the student's alone, and PyTorch's in turns; MODE: STUDENT,TEACHER of tests/bench/pytorch_step.py.
+beside() {
+  local what=$1 limit=$2 mode=$3
+  run "$what bf16 beside PyTorch $mode" "$limit" "$python" tests/bench/compare_with_pytorch.py --limbeck "$app" --device cuda \
+    --what "$what" "${sizes[@]}" --size "${SIZE:-512}" --dtype bf16 --mode "channels_last,bf16,$mode" --rounds 5 \
+    --steps "${STEPS:-10}" --warmup "${STEPS:-5}"
+  [ -n "$(number ratio)" ] || return 0
+  figure "$(printf '%-34s %9.2f ms, PyTorch %8.2f ms: %.2f times; %.0f and %.0f MiB; first step after %.1f and %.1f s' \
+    "$what bf16 and $mode" "$(number limbeck_ms)" "$(number pytorch_ms)" "$(number ratio)" "$(number limbeck_mb)" \
+    "$(number pytorch_mb)" "$(number limbeck_first_step_seconds)" "$(number pytorch_first_step_seconds)")"
+}
+# beside_losses NAME LIMIT ARGUMENTS...: the losses and PyTorch's in turns.
+beside_losses() {
+  local name=$1 limit=$2 line
+  shift 2
+  run "$name" "$limit" "$python" tests/bench/compare_losses.py "$losses" --device cuda "${small[@]}" --json --rounds 7 "$@"
+  while IFS= read -r line; do figures+=("$line"); done < <(awk -f scripts/gpu/value.awk -f scripts/gpu/losses.awk "$last")
   show
 }
-# beside WHAT MODE...: the step, or the student's alone, and PyTorch's in turns; modes: STUDENT,TEACHER of tests/bench/pytorch_step.py.
-beside() {
-  local mode what=$1
-  shift
-  for mode in "$@"; do
-    run "$what bf16 beside PyTorch $mode" 100 "$python" tests/bench/compare_with_pytorch.py --limbeck "$app" --device cuda \
-      --what "$what" --batch "${BATCH:-16}" --size "${SIZE:-512}" --classes 19 --dtype bf16 --mode "channels_last,bf16,$mode" \
-      --rounds 3 --steps "${STEPS:-10}" --warmup "${STEPS:-5}"
-    keep
-    [ -z "$(number ratio)" ] || figures+=("$what: PyTorch bf16 $mode takes $(number ratio) times as long (median of the rounds, or the last of them)")
-    show
-  done
+# kernels FAMILY: own kernels; one process per family, so that a fault costs no other.
+kernels() {
+  local line
+  run "kernels: $1" 40 "$bench" "${small[@]}" "$1"
+  while IFS= read -r line; do figures+=("$line"); done < <(awk -f scripts/gpu/value.awk -f scripts/gpu/kernels.awk "$last")
+  show
 }
+
+if [ "${small[*]}" != "" ] || [ "${BATCH:-16} ${SIZE:-512}" != "16 512" ]; then
+  echo '{"rehearsal":"sizes that are not those of the goals"}' >> "$results"
+  figure "A REHEARSAL: sizes that are not those of the goals"
+fi
+
+# --- the parts ------------------------------------------------------------------------------------------------------
+if wanted facts; then
+  if command -v nvidia-smi > /dev/null; then
+    figure "card: $(nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader 2>&1 | head -1)"
+  else
+    figure "card: no nvidia-smi; tests will say why they are skipped"
+  fi
+  figure "date: $(date -u +%Y-%m-%d); $(nproc --all) processors; CUDA libraries for Python: ${found:-not used}"
+  [ $pytorch = 0 ] || figure "$("$python" -c 'import torch
+print(f"PyTorch {torch.__version__}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}")' 2>&1 | tail -1)"
+fi
+
+if wanted tests; then
+  work_ahead
+  run "tests" 130 "$tests"
+  if reason=$(grep -m1 -o 'skipped: .*' "$last"); then
+    for process in "${ahead[@]}"; do kill "$process" 2> /dev/null; done
+    echo "gpu_check: $(grep -c 'skipped: ' "$last") tests $reason; nothing has been checked" >&2
+    : > "$results"
+    rows=()
+    row "tests" "${reason:0:120}" 0
+    exit 1
+  fi
+  end_of_work_ahead
+fi
+
 if wanted step; then
   step "step bf16, replayed" bf16 --cuda-graph
   step "step bf16, launched one by one" bf16
-  [ -z "$(number first_step_seconds)" ] || figures+=("first step done after $(number first_step_seconds) s")
-  if "$python" -c 'import torch, torchvision; assert torch.cuda.is_available()' 2> /dev/null; then
-    beside step eager,eager compile,compile
-    beside student eager,eager
+  if [ $pytorch = 1 ]; then
+    beside step 90 eager,eager
+    beside step 150 compile,compile
+    beside student 60 eager,eager
   else
-    row "step beside PyTorch" "not run: no PyTorch with CUDA" 0
+    row "step bf16 beside PyTorch" "$no_pytorch" 0
+    row "student bf16 beside PyTorch" "$no_pytorch" 0
   fi
 fi
-
+if wanted losses; then
+  if [ $pytorch = 1 ]; then
+    beside_losses "losses beside PyTorch" 110 --only $goal_losses --compile all
+  else
+    row "losses beside PyTorch" "$no_pytorch" 0
+  fi
+fi
 if wanted kernels; then
-  run "kernels" 60 "$bench"
-  keep
-  while IFS='|' read -r name ms rate share; do
-    figures+=("$(printf '%-44s %9.3f ms %8.0f GB/s %6.2f of copy' "$name" "$ms" "$rate" "$share")")
-  done < <(sed -nE 's/.*"name":"([^"]*)","ms":([0-9.]*),"bytes":[0-9]*,"gb_per_s":([0-9.]*),"share_of_copy":([0-9.]*).*/\1|\2|\3|\4/p' "$last")
-  while IFS='|' read -r name ms rate; do
-    figures+=("$(printf '%-44s %9.3f ms %8.1f TFLOP/s' "$name" "$ms" "$rate")")
-  done < <(sed -nE 's/.*"name":"([^"]*)","ms":([0-9.]*),"tflop_per_s":([0-9.]*).*/\1|\2|\3/p' "$last")
-  show
+  for family in batch_norm depthwise losses interpolate optimizer products pool_softmax input elementwise; do kernels $family; done
 fi
 
 if command -v compute-sanitizer > /dev/null; then
@@ -210,8 +212,9 @@ if command -v compute-sanitizer > /dev/null; then
     compute-sanitizer --tool memcheck --error-exitcode 9 "$checked" -tc="cases of*"
   wanted race && run "race checker" 45 env "LD_LIBRARY_PATH=$libraries" \
     compute-sanitizer --tool racecheck --error-exitcode 9 "$checked" -tc="cases of*"
-elif wanted memory; then
-  row "memory checker" "not run: no compute-sanitizer" 0
+else
+  wanted memory && row "memory checker" "not run: no compute-sanitizer" 0
+  wanted race && row "race checker" "not run: no compute-sanitizer" 0
 fi
 
 wanted verbs && run "every verb, tiny" 90 tests/cli/test_device.sh "$app"
@@ -226,10 +229,15 @@ if wanted f32; then
   step "step f32, replayed" f32 --cuda-graph
   step "step f32, launched one by one" f32
 fi
-if wanted rivals && "$python" -c 'import torch, torchvision; assert torch.cuda.is_available()' 2> /dev/null; then
-  beside step eager,folded graphs,compile
+if wanted rivals && [ $pytorch = 1 ]; then
+  beside step 90 eager,folded
+  beside step 150 graphs,compile
+fi
+if wanted other_losses && [ $pytorch = 1 ]; then
+  beside_losses "other losses beside PyTorch" 120 --skip $goal_losses
 fi
 
+show
 echo
 cat "$table"
 echo "results: $results; $failed failed; $((SECONDS - start)) s"

@@ -25,7 +25,7 @@ if(LIMBECK_WITH_CUDA)
   set_tests_properties(convolution_plans PROPERTIES
     ENVIRONMENT_MODIFICATION "LD_LIBRARY_PATH=path_list_prepend:${CMAKE_CURRENT_BINARY_DIR}/driver_stand_in")
   if(LIMBECK_BENCH)
-    add_executable(bench_cuda bench/bench_cuda.cpp)
+    add_executable(bench_cuda bench/bench_cuda.cpp bench/device_timer.cpp)
     target_link_libraries(bench_cuda PRIVATE limbeck limbeck_flags)
   endif()
 endif()
@@ -84,3 +84,15 @@ add_executable(limbeck_emulated_app ${PROJECT_SOURCE_DIR}/apps/main.cpp $<TARGET
 target_link_libraries(limbeck_emulated_app PRIVATE limbeck_usage limbeck_flags CLI11::CLI11 nlohmann_json::nlohmann_json
   ${onnx_target} -fsanitize=bounds,alignment)
 add_test(NAME cli_device COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cli/test_device.sh $<TARGET_FILE:limbeck_emulated_app>)
+
+# The programs that measure, with the emulated device: a rehearsal of scripts/gpu_check.sh where there is no card.
+if(LIMBECK_BENCH)
+  foreach(name bench_cuda bench_losses)
+    add_executable(${name}_emulated EXCLUDE_FROM_ALL bench/${name}.cpp bench/device_timer.cpp
+      $<TARGET_OBJECTS:limbeck_emulated> $<TARGET_OBJECTS:limbeck_core> $<TARGET_OBJECTS:limbeck_ops>
+      $<TARGET_OBJECTS:limbeck_nn> $<TARGET_OBJECTS:limbeck_models> $<TARGET_OBJECTS:limbeck_distill>
+      $<TARGET_OBJECTS:limbeck_datasets>)
+    target_include_directories(${name}_emulated BEFORE PRIVATE cuda_emulation)
+    target_link_libraries(${name}_emulated PRIVATE limbeck_usage limbeck_flags -fsanitize=bounds)
+  endforeach()
+endif()

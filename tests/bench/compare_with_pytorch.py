@@ -29,30 +29,31 @@ def environment(policy):
     return env
 
 
-class PyTorch:
-    """One mode in a process that stays alive; between its turns it waits for a line on its standard input."""
+class Contender:
+    """A process that stays alive; between its turns it waits for a line on its standard input."""
 
-    def __init__(self, mode, policy, warmup, problem=()):
-        self.name = f"pytorch {mode} ({policy} threads)"
-        self.mode, self.policy = mode, policy
+    def __init__(self, name, policy, command):
+        self.name, self.policy = name, policy
         self.errors = tempfile.TemporaryFile("w+")  # a pipe that nobody reads would block a talkative process
-        self.process = subprocess.Popen(
-            [sys.executable, str(STEP), "--mode", mode, "--warmup", str(warmup), "--serve", *problem],
-            env=environment(policy), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True)
-        self.read()
+        self.process = subprocess.Popen(command, env=environment(policy), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=self.errors, text=True)
+        self.ready = self.read()
 
     def read(self):
-        line = self.process.stdout.readline()
-        if not line:
-            self.process.wait()
-            self.errors.seek(0)
-            error = self.errors.read().strip().splitlines()
-            raise RuntimeError(f"{self.name} ended: {error[-1] if error else 'no message'}")
-        return json.loads(line)
+        for line in self.process.stdout:
+            if line.startswith("{"):  # libraries print, too
+                return json.loads(line)
+        self.process.wait()
+        self.errors.seek(0)
+        error = self.errors.read().strip().splitlines()
+        raise RuntimeError(f"{self.name} ended with status {self.process.returncode}: {error[-1] if error else 'no message'}")
 
     def steps(self, count):
-        self.process.stdin.write(f"{count}\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(f"{count}\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # read() says why
         return self.read()
 
     def close(self):
@@ -62,25 +63,22 @@ class PyTorch:
         self.errors.close()
 
 
-class Limbeck:
-    """A fresh process per turn; its own warm-up steps are not timed."""
+class PyTorch(Contender):
+    def __init__(self, mode, policy, warmup, problem=()):
+        self.mode = mode
+        super().__init__(f"pytorch {mode} ({policy} threads)", policy,
+                         [sys.executable, str(STEP), "--mode", mode, "--warmup", str(warmup), "--serve", *problem])
 
+
+class Limbeck(Contender):
     def __init__(self, program, what, dtype, policy, warmup, problem=()):
-        self.name = f"limbeck {dtype} ({policy} threads)"
-        self.policy = policy
-        self.command = [program, "bench", what, "--dtype", dtype, "--json", "--warmup", str(warmup), *problem]
+        super().__init__(f"limbeck {dtype} ({policy} threads)", policy,
+                         [program, "bench", what, "--dtype", dtype, "--serve", "--warmup", str(warmup), *problem])
 
     def steps(self, count):
-        done = subprocess.run(self.command + ["--steps", str(count)], env=environment(self.policy), text=True,
-                              capture_output=True)
-        if done.returncode != 0:
-            raise RuntimeError(f"{' '.join(self.command)} failed ({done.returncode}): {done.stderr.strip()[-500:]}")
-        reply = json.loads(done.stdout.strip().splitlines()[-1])
-        reply["peak_mb"] = reply["peak_rss_mb" if reply["device"] == "cpu" else "peak_tensor_mb"]
+        reply = super().steps(count)
+        reply["peak_mb"] = reply["peak_rss_mb" if self.ready["device"] == "cpu" else "peak_tensor_mb"]
         return reply
-
-    def close(self):
-        pass
 
 
 def explore(modes, passes, steps, warmup, problem):
@@ -138,12 +136,25 @@ class Problem:
             self.rival += ["--classes", str(args.classes)]
 
 
+def summary(what, dtype, rival, ours, ratios, times, peak):
+    """What the rounds so far say."""
+    return {"what": what, "dtype": dtype, "mode": rival.mode, "policy": rival.policy, "rounds": len(ratios),
+            "ratio": round(statistics.median(ratios), 3), "least": round(min(ratios), 3), "most": round(max(ratios), 3),
+            "limbeck_ms": round(statistics.median(times[ours.name]), 3),
+            "pytorch_ms": round(statistics.median(times[rival.name]), 3),
+            "limbeck_mb": peak[ours.name], "pytorch_mb": peak[rival.name],
+            "limbeck_first_step_seconds": ours.ready["first_step_seconds"],
+            "pytorch_first_step_seconds": rival.ready["first_step_seconds"], "torch": rival.ready["torch"]}
+
+
 def duel(program, dtype, modes, rounds, steps, warmup, problem):
+    """True if there was one."""
     contenders = started(modes, warmup, problem)
     if not contenders:
         print(json.dumps({"dtype": dtype, "error": "no mode of PyTorch runs"}), flush=True)
-        return
-    own = {policy: Limbeck(program, problem.what, dtype, policy, 2, problem.own) for policy in dict.fromkeys(p for _, p in modes)}
+        return False
+    own = {policy: Limbeck(program, problem.what, dtype, policy, warmup, problem.own)
+           for policy in dict.fromkeys(c.policy for c in contenders)}
     ratios = {c.name: [] for c in contenders}
     times = {c.name: [] for c in [*own.values(), *contenders]}
     peak = {}
@@ -155,10 +166,10 @@ def duel(program, dtype, modes, rounds, steps, warmup, problem):
             times[rival.name] += theirs["ms"]
             peak[ours.name], peak[rival.name] = mine["peak_mb"], theirs["peak_mb"]
             ratios[rival.name].append(statistics.median(theirs["ms"]) / statistics.median(mine["ms"]))
-            print(json.dumps({"round": number + 1, "dtype": dtype, "rival": rival.mode, "limbeck_ms": mine["ms"],
-                              "pytorch_ms": theirs["ms"], "limbeck_mb": peak[ours.name],
-                              "pytorch_mb": peak[rival.name], "ratio": round(ratios[rival.name][-1], 3)}), flush=True)
-    for c in contenders:
+            print(json.dumps({"round": number + 1, "rival": rival.name, "limbeck_turn_ms": mine["ms"],
+                              "pytorch_turn_ms": theirs["ms"]}), flush=True)
+            print(json.dumps(summary(problem.what, dtype, rival, ours, ratios[rival.name], times, peak)), flush=True)
+    for c in [*own.values(), *contenders]:
         c.close()
     print(f"\n{dtype}: {rounds} rounds of {steps} steps")
     for name, t in times.items():
@@ -168,10 +179,8 @@ def duel(program, dtype, modes, rounds, steps, warmup, problem):
             ratio = f"  limbeck is {statistics.median(r):.2f}x as fast (rounds {min(r):.2f} to {max(r):.2f})"
         print(f"  {name:66} median {statistics.median(t):7.1f} ms  peak {peak[name]:6.0f} MB{ratio}")
     fastest = min(ratios, key=lambda n: statistics.median(ratios[n]))
-    result = {"what": problem.what, "dtype": dtype, "rival": fastest, "ratio": round(statistics.median(ratios[fastest]), 3),
-              "limbeck_ms": round(statistics.median(times[next(o.name for o in own.values() if f"({o.policy} " in fastest)]), 1),
-              "pytorch_ms": round(statistics.median(times[fastest]), 1)}
-    print(json.dumps(result), flush=True)
+    print(f"  the fastest rival: {fastest}", flush=True)
+    return len(contenders) == len(modes)
 
 
 def main():
@@ -201,7 +210,8 @@ def main():
             modes = [m for m in modes if m.split(",")[1] in args.dtype]
         medians = explore(modes, args.passes, max(args.steps, 5), args.warmup, problem)
     if args.explore_only:
-        return
+        return 0
+    complete = True
     for dtype in args.dtype or DTYPES:
         own = sorted((v, m) for m, v in medians.items() if m.split(",")[1] == dtype)
         if not own:
@@ -210,8 +220,9 @@ def main():
         best = [m for _, m in (own if args.mode else own[:2])]
         policies = ("passive",) if args.device == "cuda" else ("passive", "default")
         chosen = [(m, policy) for m in best for policy in policies]
-        duel(args.limbeck, dtype, chosen, args.rounds, args.steps, args.warmup, problem)
+        complete = duel(args.limbeck, dtype, chosen, args.rounds, args.steps, args.warmup, problem) and complete
+    return 0 if complete else 1
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

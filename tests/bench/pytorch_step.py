@@ -14,6 +14,7 @@ Usage:
   pytorch_step.py --mode channels_last,bf16,eager,folded --warmup 3 --steps 9    one JSON line with the step times
   pytorch_step.py --mode ... --serve       after warm-up prints {"ready":..}; then for each line "N" on stdin runs N steps
                                            and prints one JSON line; ends at end of file
+  pytorch_step.py --mode ... --warm        compiles, which fills PyTorch's caches on disk, and times nothing
   pytorch_step.py --list                   the modes that scripts/bench_vs_pytorch.sh tries
 
 A mode is LAYOUT,DTYPE,STUDENT,TEACHER:
@@ -33,7 +34,9 @@ import resource
 import sys
 import time
 
-import torch
+BEGIN = time.perf_counter()  # importing PyTorch is part of what its user waits for
+
+import torch  # noqa: E402
 import torch.nn.functional as F
 from torch import nn
 from torchvision.models import mobilenet_v2, resnet50
@@ -153,9 +156,9 @@ class Step:
                 return self.teacher(self.images).float()
 
     def __call__(self):
+        self.optimizer.zero_grad(set_to_none=True)  # first: less memory in the forward pass
         target = self.teacher_logits() if self.with_teacher else None
         loss = self.student_loss(self.images, self.labels, target)
-        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
         return loss.item()
@@ -174,7 +177,8 @@ def timed(step, count):
         begin = time.perf_counter()
         loss = step()
         times.append((time.perf_counter() - begin) * 1e3)
-    for _ in range(1 if count else 0):  # where the time goes; not part of the steps above
+    peak = peak_mb(step.device)
+    if count and step.with_teacher:  # where the time goes; not part of the steps above
         begin = time.perf_counter()
         step.teacher_logits()
         if step.device == "cuda":
@@ -184,14 +188,14 @@ def timed(step, count):
         "ms": [round(t, 2) for t in times],
         "teacher_ms": [round(t, 2) for t in teacher_times],
         "loss": loss if count else None,
-        "peak_mb": round(peak_mb(step.device), 1),
+        "peak_mb": round(peak, 1),
     }
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mode", default="channels_last,bf16,eager,folded")
-    parser.add_argument("--warmup", type=int, default=3)
+    parser.add_argument("--warmup", type=int, default=3, help="1 at least")
     parser.add_argument("--steps", type=int, default=9)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--batch", type=int, default=4)
@@ -200,6 +204,7 @@ def main():
     parser.add_argument("--what", choices=("step", "student"), default="step", help="student: without the teacher")
     parser.add_argument("--threads", type=int, default=0, help="0: PyTorch's default")
     parser.add_argument("--serve", action="store_true")
+    parser.add_argument("--warm", action="store_true")
     parser.add_argument("--list", action="store_true")
     args = parser.parse_args()
     if args.list:
@@ -209,17 +214,26 @@ def main():
         torch.set_num_threads(args.threads)
     if args.device == "cuda":
         torch.backends.cudnn.benchmark = True  # algorithms by timing, as limbeck's
+    if args.warm:  # which kernel of several is the fastest is left to the process that is timed
+        import torch._inductor.config as inductor
+
+        inductor.autotune_local_cache = False
     step = Step(args.mode, args.device, args.batch, args.size, args.classes, args.what == "step")
-    begin = time.perf_counter()
-    for _ in range(args.warmup):
+    step()
+    first = time.perf_counter() - BEGIN
+    if args.warm:
+        print(json.dumps({"mode": args.mode, "first_step_seconds": round(first, 2)}), flush=True)
+        return
+    for _ in range(args.warmup - 1):
         step()
     if args.device == "cuda":
         torch.cuda.reset_peak_memory_stats()  # not of choosing algorithms
-    head = {"mode": args.mode, "torch": torch.__version__, "threads": torch.get_num_threads()}
+    head = {"mode": args.mode, "torch": torch.__version__, "threads": torch.get_num_threads(),
+            "first_step_seconds": round(first, 2)}
     if not args.serve:
         print(json.dumps({**head, **timed(step, args.steps)}), flush=True)
         return
-    print(json.dumps({**head, "ready": True, "warmup_s": round(time.perf_counter() - begin, 2)}), flush=True)
+    print(json.dumps({**head, "ready": True, "ready_seconds": round(time.perf_counter() - BEGIN, 2)}), flush=True)
     for line in sys.stdin:
         print(json.dumps({**head, **timed(step, int(line))}), flush=True)
 

@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
@@ -34,6 +35,7 @@ struct EmulatedEvent {
   EmulatedStream* stream = nullptr;
   std::uint64_t place = 0;
   bool captured = false;  // recorded last while the stream was captured
+  std::chrono::steady_clock::time_point when = {};
 };
 
 namespace limbeck::emulation {
@@ -293,16 +295,17 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   drain(*stream, stream->given);
   return cudaSuccess;
 }
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+cudaError_t cudaEventCreate(cudaEvent_t* event) {
   *event = new EmulatedEvent;
   return cudaSuccess;
 }
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) { return cudaEventCreate(event); }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
   delete event;
   return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-  *event = {stream, stream->given, stream->capture != nullptr};
+  *event = {stream, stream->given, stream->capture != nullptr, std::chrono::steady_clock::now()};
   return cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
@@ -311,6 +314,10 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   // capture has in it.
   if (forbidden()) return cudaErrorStreamCaptureUnsupported;
   if (event->stream != nullptr) drain(*event->stream, event->place);
+  return cudaSuccess;
+}
+cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t begin, cudaEvent_t end) {
+  *ms = std::chrono::duration<float, std::milli>(end->when - begin->when).count();
   return cudaSuccess;
 }
 
