@@ -8,7 +8,8 @@
 #       [--data DIR]                          CamVid in the SegNet layout; without it the generated scenes are used
 #       [--out DIR]                           where results go (default gpu_check/): table.txt, results.jsonl, goals.jsonl, log.txt
 #       [--seconds N]                         all together (default 480); parts that find no time left are named
-#   scripts/gpu_check.sh --pack FILE.tar.xz   packs the programs of build-cuda/ and the libraries they need, but for CUDA's
+#   scripts/gpu_check.sh --pack FILE.tar.xz   builds them for any x86-64-v3 processor in build-cuda-portable/ and packs them with the
+#                                             libraries they need, but for CUDA's
 #
 # What matters most comes first, and every part leaves its results at once. In the environment: BATCH, SIZE and STEPS make the
 # benchmarked step smaller; SMALL=1 does that to kernels and losses (a rehearsal: their numbers mean nothing); GPU_PARTS chooses
@@ -19,18 +20,29 @@ export LC_ALL=C
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 
 programs=(apps/limbeck tests/limbeck_cuda_tests tests/bench_cuda tests/bench_losses)
-binaries="" data="" out="gpu_check" seconds=480
+targets=(limbeck_app limbeck_cuda_tests bench_cuda bench_losses)
+binaries="" data="" out="gpu_check" seconds=480 pack=""
 while [ $# -gt 0 ]; do
   case "$1" in
     --binaries) binaries=${2:?--binaries needs a folder or a file}; shift 2 ;;
     --data) data=${2:?--data needs a folder}; shift 2 ;;
     --out) out=${2:?--out needs a folder}; shift 2 ;;
     --seconds) seconds=${2:?--seconds needs a number}; shift 2 ;;
-    --pack) exec scripts/gpu/pack.sh "${2:?--pack needs a file}" "${programs[@]/#/build-cuda/}" ;;
-    -h|--help) sed -n '2,15p' "$0" | sed 's/^# \{0,1\}//'; exit 0 ;;
+    --pack) pack=${2:?--pack needs a file}; shift 2 ;;
+    -h|--help) sed -n '2,16p' "$0" | sed 's/^# \{0,1\}//'; exit 0 ;;
     *) echo "gpu_check: unknown argument $1 (see --help)" >&2; exit 2 ;;
   esac
 done
+# build PRESET: the programs in build-PRESET/.
+build() {
+  cmake --preset "$1" && cmake --build "build-$1" --parallel "$(nproc)" --target "${targets[@]}" && return
+  echo "gpu_check: the build failed" >&2
+  exit 1
+}
+if [ -n "$pack" ]; then
+  build cuda-portable  # the other machine's processor may lack what this one has
+  exec scripts/gpu/pack.sh "$pack" "${programs[@]/#/build-cuda-portable/}"
+fi
 temporary=$(mktemp -d)
 trap 'rm -rf "$temporary"' EXIT
 # shellcheck source=scripts/gpu/report.sh
@@ -43,13 +55,7 @@ if [ -f "$binaries" ]; then
   binaries=$temporary/programs
 fi
 if [ -z "$binaries" ]; then
-  if [ ! -x build-cuda/tests/limbeck_cuda_tests ]; then
-    if ! cmake --preset cuda || ! cmake --build build-cuda --parallel "$(nproc)" \
-        --target limbeck_app limbeck_cuda_tests bench_cuda bench_losses; then
-      echo "gpu_check: the build failed" >&2
-      exit 1
-    fi
-  fi
+  [ -x build-cuda/tests/bench_losses ] || build cuda
   paths=("${programs[@]/#/build-cuda/}") libraries=${LD_LIBRARY_PATH:-}
 else
   paths=("${programs[@]##*/}")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The programs of build-cuda/, stripped, and the libraries that they need but for CUDA's, in one file for a machine without compiler.
+# Programs, stripped, and the libraries that they need but for CUDA's, in one file for a machine without compiler.
 # Usage: scripts/gpu/pack.sh FILE.tar.xz PROGRAM...    (scripts/gpu_check.sh --pack calls it)
 set -euo pipefail
 pack=$1
@@ -7,7 +7,7 @@ shift
 temporary=$(mktemp -d)
 trap 'rm -rf "$temporary"' EXIT
 for program in "$@"; do
-  [ -x "$program" ] || { echo "gpu_check: $program is not there" >&2; exit 2; }
+  [ -x "$program" ] || { echo "gpu_check: $program is not there; see --help" >&2; exit 2; }
   strip -o "$temporary/$(basename "$program")" "$program"
 done
 # The C library belongs to the machine, and so do the driver and CUDA's libraries, which are opened by name.
