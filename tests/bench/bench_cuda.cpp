@@ -23,6 +23,7 @@
 #include "core/cuda.h"
 #include "core/json.h"
 #include "core/rng.h"
+#include "core/rounded_copy.h"
 #include "datasets/normalise.h"
 #include "distill/attention_kd.h"
 #include "distill/batch_similarity_kd.h"
@@ -338,27 +339,29 @@ void losses() {
   report.row("batch_similarity_kd bf16", 4 * map, [&] { static_cast<void>(distill::batch_similarity_kd(s, t)); });
 }
 
-/// f32 weights, as training keeps them.
+/// f32 weights, as training keeps them. `moved`: bytes per weight; `rounded`: their bf16 values are written too.
 template <class Optimizer, class Options>
-void time_optimizer(Report& report, const char* name, double moved, const Options& options) {
+void time_optimizer(Report& report, const char* name, double moved, bool rounded, const Options& options) {
   std::vector<nn::ParameterGroup> groups(1);
   groups[0].weight_decay = 5e-4;
   for (std::int64_t i = 0; i < sizes.parameters; ++i) {
     const Tensor p = random({sizes.parameter}, kWide);
     p.set_requires_grad(true);
     p.set_grad(random({sizes.parameter}, kWide));
+    if (rounded) static_cast<void>(rounded_copy(p));  // as convolutions do
     groups[0].params.push_back({"p" + std::to_string(i), p});
   }
   Optimizer optimizer(std::move(groups), options);
-  report.row(name, moved * 4.0 * static_cast<double>(sizes.parameters * sizes.parameter),
-             [&] { optimizer.step(1e-6); });
+  report.row(name, moved * static_cast<double>(sizes.parameters * sizes.parameter), [&] { optimizer.step(1e-6); });
 }
 
 void optimizer() {
   Report report("optimizer");
   // SGD reads weight, gradient and momentum and writes weight and momentum; AdamW has one average more to read and to write.
-  time_optimizer<nn::Sgd>(report, "SGD with momentum", 5, nn::SgdOptions{.momentum = 0.9});
-  time_optimizer<nn::AdamW>(report, "AdamW", 7, nn::AdamWOptions{});
+  time_optimizer<nn::Sgd>(report, "SGD with momentum", 20, false, nn::SgdOptions{.momentum = 0.9});
+  time_optimizer<nn::Sgd>(report, "SGD with momentum, bf16 copy", 22, true, nn::SgdOptions{.momentum = 0.9});
+  time_optimizer<nn::AdamW>(report, "AdamW", 28, false, nn::AdamWOptions{});
+  time_optimizer<nn::AdamW>(report, "AdamW, bf16 copy", 30, true, nn::AdamWOptions{});
 }
 
 void input() {
