@@ -13,7 +13,7 @@
 #
 # What matters most comes first, and every part leaves its results at once. In the environment: BATCH, SIZE and STEPS make the
 # benchmarked step smaller; SMALL=1 does that to kernels and losses (a rehearsal: their numbers mean nothing); GPU_PARTS chooses
-# parts (default: facts tests step losses kernels memory race verbs training f32 rivals other_losses); WARM=0 or 1 says whether
+# parts (default: facts tests step kernels compile losses verbs memory race training f32 rivals other_losses); WARM=0 or 1 says whether
 # PyTorch's compiler works ahead while the tests run (default: where there are 8 processors); PATIENCE multiplies the limits of the parts.
 set -uo pipefail
 export LC_ALL=C
@@ -84,7 +84,7 @@ app=$(alone "${paths[0]}") tests=$(alone "${paths[1]}") bench=$(alone "${paths[2
 
 # --- what parts share -----------------------------------------------------------------------------------------------
 wanted() {
-  [[ " ${GPU_PARTS:-facts tests step losses kernels memory race verbs training f32 rivals other_losses} " == *" $1 "* ]]
+  [[ " ${GPU_PARTS:-facts tests step kernels compile losses verbs memory race training f32 rivals other_losses} " == *" $1 "* ]]
 }
 small=() goal_losses=channel_kd,pixel_kd,ka_affinity,icsd
 [ "${SMALL:-0}" = 0 ] || small=(--small)
@@ -97,7 +97,7 @@ no_pytorch="not run: no PyTorch with CUDA"
 ahead=()
 work_ahead() {
   [ $pytorch = 1 ] && [ "${WARM:-$(($(nproc --all) >= 8))}" = 1 ] || return 0
-  if wanted step; then
+  if wanted compile; then
     timeout -k 5 170 "$python" tests/bench/pytorch_step.py --device cuda --mode channels_last,bf16,compile,compile "${sizes[@]}" \
       --size "${SIZE:-512}" --warm > "$temporary/ahead_step" 2>&1 &
     ahead+=($!)
@@ -123,7 +123,7 @@ end_of_work_ahead() {
 step() {
   local name=$1 dtype=$2
   shift 2
-  run "$name" 60 "$app" bench step --device cuda:0 --dtype "$dtype" "${sizes[@]}" --size "${SIZE:-512}x${SIZE:-512}" \
+  run "$name" 90 "$app" bench step --device cuda:0 --dtype "$dtype" "${sizes[@]}" --size "${SIZE:-512}x${SIZE:-512}" \
     --warmup "${STEPS:-5}" --steps "${STEPS:-20}" --json "$@"
   [ -n "$(number median_ms)" ] || return 0
   figure "$(printf '%-34s %9.2f ms, floor %8.2f ms, %8.0f MiB, first step after %.1f s' "$name" "$(number median_ms)" \
@@ -131,11 +131,12 @@ step() {
   figure "$(printf '  of that machine and step: copy %.0f GB/s, %s product %.0f GFLOP/s; %.0f GFLOP, %.1f GB' \
     "$(number copy_gigabytes_per_second)" "$dtype" "$(number matmul_gflops)" "$(number gflop)" "$(number gigabytes)")"
 }
+launched=()  # --launched where a step cannot be recorded
 # beside WHAT LIMIT MODE: the step, or the student's alone, and PyTorch's in turns; MODE: STUDENT,TEACHER of tests/bench/pytorch_step.py.
 beside() {
   local what=$1 limit=$2 mode=$3
   run "$what bf16 beside PyTorch $mode" "$limit" "$python" tests/bench/compare_with_pytorch.py --limbeck "$app" --device cuda \
-    --what "$what" "${sizes[@]}" --size "${SIZE:-512}" --dtype bf16 --mode "channels_last,bf16,$mode" --rounds 5 \
+    "${launched[@]}" --what "$what" "${sizes[@]}" --size "${SIZE:-512}" --dtype bf16 --mode "channels_last,bf16,$mode" --rounds 5 \
     --steps "${STEPS:-10}" --warmup "${STEPS:-5}"
   [ -n "$(number ratio)" ] || return 0
   figure "$(printf '%-34s %9.2f ms, PyTorch %8.2f ms: %.2f times; %.0f and %.0f MiB; first step after %.1f and %.1f s' \
@@ -191,15 +192,21 @@ fi
 
 if wanted step; then
   step "step bf16, replayed" bf16 --cuda-graph
+  [ -n "$(number median_ms)" ] || launched=(--launched)
   step "step bf16, launched one by one" bf16
   if [ $pytorch = 1 ]; then
-    beside step 90 eager,eager
-    beside step 150 compile,compile
-    beside student 60 eager,eager
+    beside step 120 eager,eager
+    beside student 90 eager,eager
   else
     row "step bf16 beside PyTorch" "$no_pytorch" 0
     row "student bf16 beside PyTorch" "$no_pytorch" 0
   fi
+fi
+if wanted kernels; then
+  for family in batch_norm depthwise losses interpolate optimizer products pool_softmax input elementwise; do kernels $family; done
+fi
+if wanted compile && [ $pytorch = 1 ]; then
+  beside step 170 compile,compile
 fi
 if wanted losses; then
   if [ $pytorch = 1 ]; then
@@ -208,9 +215,7 @@ if wanted losses; then
     row "losses beside PyTorch" "$no_pytorch" 0
   fi
 fi
-if wanted kernels; then
-  for family in batch_norm depthwise losses interpolate optimizer products pool_softmax input elementwise; do kernels $family; done
-fi
+wanted verbs && run "every verb, tiny" 75 tests/cli/test_device.sh "$app"
 
 if command -v compute-sanitizer > /dev/null; then
   # Every request goes to the driver, so that an access behind an allocation is seen.
@@ -223,7 +228,6 @@ else
   wanted race && row "race checker" "not run: no compute-sanitizer" 0
 fi
 
-wanted verbs && run "every verb, tiny" 90 tests/cli/test_device.sh "$app"
 if wanted training; then
   preset=scenes/student overrides=(train.steps=200 train.pictures=0)
   [ -z "$data" ] || { preset=camvid/student; overrides+=("data.root=$data"); }

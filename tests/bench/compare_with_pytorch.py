@@ -123,7 +123,7 @@ class Problem:
         self.what = args.what
         self.own, self.rival = [], ["--what", args.what]
         if args.device == "cuda":
-            self.own += ["--device", "cuda:0", "--cuda-graph"]
+            self.own += ["--device", "cuda:0"] + ["--cuda-graph"] * (not args.launched)
             self.rival += ["--device", "cuda"]
         if args.batch:
             self.own += ["--batch", str(args.batch)]
@@ -196,6 +196,7 @@ def main():
     parser.add_argument("--size", type=int, default=0, help="of square pictures; 0: likewise")
     parser.add_argument("--classes", type=int, default=0, help="0: likewise")
     parser.add_argument("--what", choices=("step", "student"), default="step", help="student: without the teacher")
+    parser.add_argument("--launched", action="store_true", help="on a GPU: limbeck launches its kernels one by one")
     parser.add_argument("--explore-only", action="store_true")
     parser.add_argument("--mode", action="append", help="skip the exploration and duel with these PyTorch modes")
     args = parser.parse_args()
