@@ -131,6 +131,7 @@ struct ExportArgs {
   bool dynamic_batch = false;
   bool dynamic_size = false;
   bool normalise = false;            ///< input scaling inside: the file takes 0..255
+  std::string precision = "f32";     ///< f32 | int8
   std::string output;                ///< logits | resized | ids; empty: resized (logits of a classification network)
   std::vector<std::string> samples;  ///< pictures for the proof; empty: generated scenes
   std::string runtime = "auto";      ///< auto | onnxruntime | limbeck: who runs the file for the proof

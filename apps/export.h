@@ -29,6 +29,8 @@ struct OnnxExport {
   bool dynamic_batch = false, dynamic_size = false;
   bool normalise = false;  ///< the file takes RGB values 0..255 and scales them itself
   ExportOutput output = ExportOutput::kResized;
+  const nn::Calibration* ranges = nullptr;   ///< for a file in 8 bits: those of the network; batch norm must be folded
+  const nn::Int8Weights* filters = nullptr;  ///< in 8 bits: those of a packed file; null: the network's, rounded
   std::map<std::string, std::string> metadata = {};  ///< provenance; the card is added
 };
 
@@ -45,6 +47,12 @@ inline constexpr double kRequiredAgreement = 0.9999;
 /// Largest difference of the scores, as a share of the largest score. Rounding stays a hundred times below it; agreement alone would
 /// not notice wrong numbers in a network that gives one class everywhere.
 inline constexpr double kAllowedDifference = 1e-3;
+/// In 8 bits a program that adds products in another order now and then rounds to the other one of two steps, and all that follows sees
+/// other numbers: as many as half of them behind twenty layers. So the file is compared with the int8 plan, and has to be nearer to it
+/// than the network in f32 is, by this share (of roots of mean squares of scores). A network in other numbers is not.
+inline constexpr double kAllowedOfInt8 = 0.9;
+/// And this share of the pixels has the same class, or as many as keep theirs in 8 bits.
+inline constexpr double kRequiredAgreementInt8 = 0.99;
 
 struct Proof {
   std::int64_t images = 0;
@@ -53,9 +61,14 @@ struct Proof {
   double max_logit = 0;       ///< to judge it by
   double agreement = 1;       ///< share of pixels with the same largest score
   std::string run_by = "limbeck";
-  [[nodiscard]] bool passed() const noexcept {
-    return pixels > 0 && agreement >= kRequiredAgreement && max_difference <= kAllowedDifference * max_logit;
-  }
+  bool int8 = false;
+  double squares = 0;         ///< of the differences of the scores, summed
+  double int8_squares = 0;    ///< in 8 bits: of what these change in the scores of the network
+  double int8_agreement = 1;  ///< in 8 bits: share of pixels that keep their class
+  [[nodiscard]] double required_agreement() const noexcept;
+  /// In 8 bits: the difference to the int8 plan over that of the int8 plan to the network.
+  [[nodiscard]] double share_of_int8() const noexcept;
+  [[nodiscard]] bool passed() const noexcept;
   /// Joins the same over other pictures.
   void add(const Proof& other);
   /// Joins the same over the same pictures, run by something else: the worse numbers count.

@@ -292,6 +292,10 @@ void add_export(CLI::App& app, Verbs& verbs, ExportArgs& exports) {
   export_verb->add_flag("--dynamic-batch", exports.dynamic_batch, "any number of images");
   export_verb->add_flag("--dynamic-size", exports.dynamic_size, "any height and width");
   export_verb->add_flag("--normalise", exports.normalise, "scale the input inside: the file takes RGB values 0..255");
+  export_verb
+      ->add_option("--precision", exports.precision,
+                   "of ONNX: f32, or int8 for a file of `limbeck calibrate` (QuantizeLinear, DequantizeLinear)")
+      ->capture_default_str();
   export_verb->add_option("--output", exports.output,
                           "logits (at the network's stride), resized (to the input, default) or ids (argmax)");
   export_verb->add_option("--samples", exports.samples,

@@ -200,19 +200,24 @@ void save_int8(models::Model& model, const std::filesystem::path& path, std::map
 
 Precision usual_precision(const LoadedModel& loaded) { return loaded.bytes ? Precision::kInt8 : Precision::kF32; }
 
+const nn::Calibration& int8_ranges(const LoadedModel& loaded) {
+  if (!loaded.ranges) {
+    fail<WeightsError>("int8",
+                       "{} has no ranges for 8 bits; `limbeck calibrate {} -o FILE.safetensors` writes a file that has",
+                       loaded.file.string(), loaded.file.string());
+  }
+  return *loaded.ranges;
+}
+
 ForwardFn network_of(const LoadedModel& loaded, Precision precision) {
   if (precision != Precision::kInt8) {
     if (loaded.bytes)
       log_info("{}: weights in 8 bits; {} computes with what they stand for", loaded.file.string(), name_of(precision));
     return frozen(*loaded.model);
   }
-  if (!loaded.ranges) {
-    fail<WeightsError>("int8",
-                       "{} has no ranges for 8 bits; `limbeck calibrate {} -o FILE.safetensors` writes a file that has",
-                       loaded.file.string(), loaded.file.string());
-  }
+  const nn::Calibration& ranges = int8_ranges(loaded);
   try {
-    return frozen_int8(*loaded.model, *loaded.ranges, loaded.bytes ? &*loaded.bytes : nullptr);
+    return frozen_int8(*loaded.model, ranges, loaded.bytes ? &*loaded.bytes : nullptr);
   } catch (const ConfigError&) {
     throw;
   } catch (const Error& e) {

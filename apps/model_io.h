@@ -59,8 +59,11 @@ struct LoadedModel {
 /// What a network computes in if nobody says: int8 for weights in 8 bits, else f32.
 [[nodiscard]] Precision usual_precision(const LoadedModel& loaded);
 
+/// Throws WeightsError for a file without ranges for int8, naming the command that finds them.
+[[nodiscard]] const nn::Calibration& int8_ranges(const LoadedModel& loaded);
+
 /// Its fast way in that precision, in eval mode; see frozen(). Keeps a reference to the model.
-/// Throws WeightsError for int8 without ranges, naming the command that finds them.
+/// Throws: as int8_ranges().
 [[nodiscard]] ForwardFn network_of(const LoadedModel& loaded, Precision precision);
 
 /// Writes a network with its weights in 8 bits, see nn/int8_weights.h. `metadata` must hold the card and the ranges.

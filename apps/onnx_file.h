@@ -7,16 +7,28 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "core/tensor.h"
 #include "nn/graph.h"
+#include "nn/int8_weights.h"
+#include "ops/quantise.h"
 
 namespace limbeck::apps {
 
 inline constexpr int kMinOpset = 13;
 inline constexpr int kMaxOpset = 17;
+
+/// Largest number of a bias in integers.
+inline constexpr double kMostBias = 0x1p30;
+
+/// A graph in 8 bits.
+struct OnnxBytes {
+  std::vector<std::optional<ops::Quantisation>> values;  ///< by value of the graph; none: it is held in floats
+  nn::Int8Weights filters;                               ///< of every convolution, by the name of its module
+};
 
 struct OnnxOptions {
   int opset = kMaxOpset;
@@ -27,6 +39,7 @@ struct OnnxOptions {
   std::string output_name = "logits";
   std::string graph_name = "limbeck";
   std::map<std::string, std::string> metadata = {};
+  std::optional<OnnxBytes> bytes = {};  ///< the file rounds to 8 bits
 };
 
 /// True in a build with libonnx.

@@ -15,6 +15,7 @@
 #include "ops/matmul.h"
 #include "ops/pad.h"
 #include "ops/pool2d.h"
+#include "ops/quantise.h"
 #include "ops/reduce.h"
 #include "ops/slice.h"
 
@@ -197,6 +198,30 @@ Tensor range(const Inputs& in, const OnnxAttributes&) {
   return list(values);
 }
 
+/// Scale and zero point of a whole map.
+ops::Quantisation quantisation(const Inputs& in) {
+  const double zero = number(at(in, 2));
+  LIMBECK_CHECK(at(in, 2).dtype() == DType::kU8, "onnx", "a zero point of {}, expected u8", at(in, 2).describe());
+  const ops::Quantisation q{static_cast<float>(number(at(in, 1))), static_cast<std::int32_t>(zero)};
+  ops::check_quantisation("onnx", q);
+  return q;
+}
+
+/// Of a map of bytes; or of integers with a scale per row, around zero.
+Tensor dequantise(const Inputs& in, const OnnxAttributes& a) {
+  const Tensor& x = at(in, 0);
+  if (x.dtype() == DType::kU8) return ops::dequantise(x, quantisation(in));
+  const Tensor& scale = at(in, 1);
+  LIMBECK_CHECK(
+      x.dtype() == DType::kI32 && x.ndim() > 0 && scale.shape() == Shape{x.size(0)} && a.integer("axis", 1) == 0,
+      "onnx", "integers {} with scales {}, expected one scale per row", x.describe(), scale.describe());
+  for (const double zero : at(in, 2).to_vector<double>()) LIMBECK_CHECK(zero == 0, "onnx", "rows around {}", zero);
+  std::vector<float> values = x.to_vector<float>();
+  const std::vector<float> scales = scale.to_vector<float>();
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] *= scales[i / (values.size() / scales.size())];
+  return Tensor::from(values, x.shape());
+}
+
 using Op = std::function<Tensor(const Inputs&, const OnnxAttributes&)>;
 
 const std::map<std::string, Op>& table() {
@@ -269,6 +294,9 @@ const std::map<std::string, Op>& table() {
        [](const Inputs& in, const OnnxAttributes& a) {
          return ops::sum(at(in, 0), Shape(integers(at(in, 1))), a.integer("keepdims", 1) != 0);
        }},
+      {"QuantizeLinear",
+       [](const Inputs& in, const OnnxAttributes&) { return ops::quantise(at(in, 0), quantisation(in)); }},
+      {"DequantizeLinear", dequantise},
       {"Transpose",
        [](const Inputs& in, const OnnxAttributes& a) {
          return ops::permute(at(in, 0), Shape(a.integers("perm", {}))).dense();

@@ -41,7 +41,15 @@ Tensor read_tensor(const onnx::TensorProto& t, const std::string& file) {
   };
   if (t.data_type() == onnx::TensorProto::FLOAT) return read(float{}, t.float_data());
   if (t.data_type() == onnx::TensorProto::INT64) return read(std::int64_t{}, t.int64_data());
-  bad("is neither float nor int64");
+  if (t.data_type() == onnx::TensorProto::INT32) return read(std::int32_t{}, t.int32_data());
+  if (t.data_type() == onnx::TensorProto::UINT8) return read(std::uint8_t{}, t.int32_data());
+  if (t.data_type() == onnx::TensorProto::INT8) {  // no type of a tensor here; the numbers are what counts
+    if (t.raw_data().size() != n) bad("has another number of bytes than its dimensions say");
+    std::vector<std::int32_t> values;
+    for (const char c : t.raw_data()) values.push_back(static_cast<std::int8_t>(c));
+    return Tensor::from(values, shape);
+  }
+  bad("is neither float nor an integer of 8, 32 or 64 bits");
   return {};
 }
 

@@ -4,8 +4,10 @@
 #include <onnx/checker.h>
 #include <onnx/onnx_pb.h>
 
-#include <set>
+#include <cmath>
+#include <optional>
 
+#include "apps/onnx_builder.h"
 #include "apps/onnx_file.h"
 #include "core/file_io.h"
 
@@ -14,10 +16,8 @@ namespace {
 
 constexpr const char* kWhere = "onnx";
 
-using Names = std::vector<std::string>;
-
 /// Builds the file; one object per file.
-class Writer {
+class Writer : private OnnxBuilder {
  public:
   Writer(const nn::Graph& graph, const OnnxOptions& options) : source_(graph), options_(options) {
     shapes_ = nn::infer_shapes(graph, options.input);
@@ -44,11 +44,14 @@ class Writer {
     graph_->set_name(options_.graph_name);
     name_values();
     describe(graph_->add_input(), values_[0], onnx::TensorProto::FLOAT, options_.input, true);
+    prefix_ = values_[0];
+    round_value(0);
     for (std::size_t k = 0; k < source_.nodes.size(); ++k) {
       node_ = &source_.nodes[k];
       value_ = k + 1;
       prefix_ = unique(node_->name.empty() ? fmt::format("node{}", k + 1) : node_->name);
       std::visit([&](const auto& step) { write(step); }, node_->step);
+      round_value(value_);
     }
     const auto out = static_cast<std::size_t>(source_.output);
     const bool ids = out > 0 && std::holds_alternative<nn::ArgmaxStep>(source_.nodes[out - 1].step);
@@ -93,69 +96,6 @@ class Writer {
     }
   }
 
-  // --- small parts ----------------------------------------------------------------------------------------------------
-
-  std::string unique(const std::string& wish) {
-    std::string name = wish;
-    for (int k = 2; !taken_.insert(name).second; ++k) name = fmt::format("{}_{}", wish, k);
-    return name;
-  }
-
-  /// The next node, called after the module; its result is `out` or a new name.
-  onnx::NodeProto& emit(const char* type, const Names& inputs, const std::string& out = {}) {
-    auto* node = graph_->add_node();
-    node->set_op_type(type);
-    node->set_name(fmt::format("{}/{}", prefix_, graph_->node_size()));
-    for (const auto& name : inputs) node->add_input(name);
-    node->add_output(out.empty() ? fmt::format("{}/{}{}", prefix_, type, graph_->node_size()) : out);
-    return *node;
-  }
-  static const std::string& result(const onnx::NodeProto& node) { return node.output(0); }
-
-  static onnx::AttributeProto& attribute(onnx::NodeProto& node, const char* name,
-                                         onnx::AttributeProto::AttributeType type) {
-    auto* a = node.add_attribute();
-    a->set_name(name);
-    a->set_type(type);
-    return *a;
-  }
-  static void set(onnx::NodeProto& node, const char* name, std::int64_t value) {
-    attribute(node, name, onnx::AttributeProto::INT).set_i(value);
-  }
-  static void set(onnx::NodeProto& node, const char* name, double value) {
-    attribute(node, name, onnx::AttributeProto::FLOAT).set_f(static_cast<float>(value));
-  }
-  static void set(onnx::NodeProto& node, const char* name, const char* value) {
-    attribute(node, name, onnx::AttributeProto::STRING).set_s(value);
-  }
-  static void set(onnx::NodeProto& node, const char* name, const std::vector<std::int64_t>& values) {
-    auto& a = attribute(node, name, onnx::AttributeProto::INTS);
-    for (const auto v : values) a.add_ints(v);
-  }
-  static std::vector<std::int64_t> pair(const std::array<std::int64_t, 2>& v) { return {v[0], v[1]}; }
-  static std::vector<std::int64_t> both_sides(const std::array<std::int64_t, 2>& v) { return {v[0], v[1], v[0], v[1]}; }
-
-  template <class T>
-  std::string constant(const std::string& name, const std::vector<T>& values, const std::vector<std::int64_t>& dims) {
-    auto* t = graph_->add_initializer();
-    t->set_name(unique(fmt::format("{}.{}", prefix_, name)));
-    t->set_data_type(std::is_same_v<T, float> ? onnx::TensorProto::FLOAT : onnx::TensorProto::INT64);
-    for (const auto d : dims) t->add_dims(d);
-    t->set_raw_data(values.data(), values.size() * sizeof(T));
-    return t->name();
-  }
-  std::string scalar(const std::string& name, double value) {
-    return constant<float>(name, {static_cast<float>(value)}, {});
-  }
-  std::string integer(const std::string& name, std::int64_t value) { return constant<std::int64_t>(name, {value}, {}); }
-  std::string integers(const std::string& name, const std::vector<std::int64_t>& v) {
-    return constant<std::int64_t>(name, v, {static_cast<std::int64_t>(v.size())});
-  }
-  std::string parameter(const char* name, const Tensor& t) {
-    const auto dims = t.shape().span();
-    return constant<float>(name, t.to_vector<float>(), {dims.begin(), dims.end()});
-  }
-
   [[nodiscard]] const std::string& in(std::size_t i) const {
     return values_[static_cast<std::size_t>(node_->inputs[i])];
   }
@@ -192,9 +132,48 @@ class Writer {
 
   // --- steps ----------------------------------------------------------------------------------------------------------
 
+  /// Note [bytes in ONNX]
+  ///   A value in 8 bits goes through QuantizeLinear and DequantizeLinear, and filters and bias come from integers through
+  ///   DequantizeLinear. What lies between is in floats for a plain reader of the file; ONNX Runtime makes integer arithmetic of a
+  ///   convolution between such nodes. It wants the bias as integers, too, that count s_x s_w[o]; where one is too large for that, it
+  ///   stays in floats.
+  void round_value(std::size_t v) {
+    if (!options_.bytes || !options_.bytes->values[v]) return;
+    values_[v] = rounded(values_[v], *options_.bytes->values[v]);
+  }
+  Names filters_in_bytes() {
+    const ops::FiltersI8& f = options_.bytes->filters.at(node_->name);
+    const Shape& shape = f.shape;  // [O, I, KH, KW]; the values are [O][KH][KW][I]
+    std::vector<std::int8_t> values(f.values.size());
+    const auto place = [](std::int64_t i) { return static_cast<std::size_t>(i); };
+    const std::int64_t taps = shape[2] * shape[3];
+    for (std::int64_t o = 0; o < shape[0]; ++o) {
+      for (std::int64_t t = 0; t < taps; ++t) {
+        for (std::int64_t i = 0; i < shape[1]; ++i)
+          values[place((o * shape[1] + i) * taps + t)] = f.values[place((o * taps + t) * shape[1] + i)];
+      }
+    }
+    const float s_x = options_.bytes->values[static_cast<std::size_t>(node_->inputs[0])]->scale;
+    std::vector<std::int32_t> bias;
+    std::vector<float> unit;
+    bool fits = true;
+    for (std::size_t o = 0; o < f.bias.size(); ++o) {
+      unit.push_back(s_x * f.scale[o]);
+      const double count = std::nearbyint(static_cast<double>(f.bias[o]) / static_cast<double>(unit[o]));
+      fits = fits && std::abs(count) <= kMostBias;
+      bias.push_back(fits ? static_cast<std::int32_t>(count) : 0);
+    }
+    const std::string weight = counted("weight", values, {shape[0], shape[1], shape[2], shape[3]}, f.scale);
+    return {weight, fits ? counted("bias", bias, {shape[0]}, unit) : constant("bias", f.bias, {shape[0]})};
+  }
   void write(const nn::ConvStep& s) {
-    Names inputs{in(0), parameter("weight", s.weight)};
-    if (s.bias.defined()) inputs.push_back(parameter("bias", s.bias));
+    Names inputs{in(0)};
+    if (options_.bytes) {
+      for (const auto& name : filters_in_bytes()) inputs.push_back(name);
+    } else {
+      inputs.push_back(parameter("weight", s.weight));
+      if (s.bias.defined()) inputs.push_back(parameter("bias", s.bias));
+    }
     auto& node = emit("Conv", inputs);
     set(node, "kernel_shape", {s.weight.size(2), s.weight.size(3)});
     set(node, "strides", pair(s.options.stride));
@@ -372,13 +351,10 @@ class Writer {
   const OnnxOptions& options_;
   std::vector<Shape> shapes_, other_shapes_;
   onnx::ModelProto model_;
-  onnx::GraphProto* graph_ = nullptr;
-  std::vector<std::string> values_;
-  std::set<std::string> taken_;
+  std::vector<std::string> values_;  // what readers of a value read
   // The node that is being written.
   const nn::GraphNode* node_ = nullptr;
   std::size_t value_ = 0;
-  std::string prefix_;
 };
 
 }  // namespace

@@ -89,10 +89,11 @@ Proof prove(const ExportArgs& args, const fs::path& file, const LoadedModel& loa
 }
 
 std::string proof_json(const ExportArgs& args, const OnnxExport& what, const Proof& proof) {
-  return JsonObject()
-      .add("file", fs::path(args.out).filename().string())
+  JsonObject o;
+  o.add("file", fs::path(args.out).filename().string())
       .add("model", args.model)
       .add("opset", args.opset)
+      .add("precision", args.precision)
       .add("batch_norm", args.keep_batch_norm ? "kept" : "folded")
       .add("output", to_string(what.output))
       .add("run_by", proof.run_by)
@@ -103,10 +104,23 @@ std::string proof_json(const ExportArgs& args, const OnnxExport& what, const Pro
       .add("max_difference", proof.max_difference)
       .add("max_logit", proof.max_logit)
       .add("argmax_agreement", proof.agreement)
-      .add("required_agreement", kRequiredAgreement)
-      .add("allowed_difference", kAllowedDifference * proof.max_logit)
-      .add("passed", proof.passed())
-      .str();
+      .add("required_agreement", proof.required_agreement());
+  if (proof.int8) {
+    o.add("difference_share", proof.share_of_int8()).add("allowed_share", kAllowedOfInt8);
+  } else {
+    o.add("allowed_difference", kAllowedDifference * proof.max_logit);
+  }
+  return o.add("passed", proof.passed()).str();
+}
+
+/// How far the file is from what it should compute, and how far it may be.
+std::string distance_of(const Proof& proof) {
+  if (proof.int8) {
+    return fmt::format("differs by {:.0f} % of what 8 bits change, expected at most {:.0f} %",
+                       100 * proof.share_of_int8(), 100 * kAllowedOfInt8);
+  }
+  return fmt::format("differs by {:.2e}, expected at most {:.2e}", proof.max_difference,
+                     kAllowedDifference * proof.max_logit);
 }
 
 /// A file under a temporary name, which disappears unless it has been proved.
@@ -144,6 +158,10 @@ int export_onnx(const ExportArgs& args, const LoadedModel& loaded) {
                   .dynamic_size = args.dynamic_size,
                   .normalise = args.normalise,
                   .output = parse_output(args.output, loaded.card.spec)};
+  if (args.precision == "int8") {
+    what.ranges = &int8_ranges(loaded);
+    what.filters = loaded.bytes ? &*loaded.bytes : nullptr;
+  }
   what.metadata["source"] = loaded.file.string();
   what.metadata["source_crc32c"] = fmt::format("{:08x}", crc32c_of_file(loaded.file));
   if (!loaded.imported_from.empty()) what.metadata["imported_from"] = loaded.imported_from;
@@ -153,10 +171,9 @@ int export_onnx(const ExportArgs& args, const LoadedModel& loaded) {
   const Proof proof = prove(args, file.path(), loaded, what, absent);
   if (!proof.passed()) {
     fail("export",
-         "{}: run by {}, the file agrees with the network on {:.4f} % of the pixels, expected {} %, and differs by "
-         "{:.2e}, expected at most {:.2e}; nothing was written",
-         args.out, proof.run_by, 100 * proof.agreement, 100 * kRequiredAgreement, proof.max_difference,
-         kAllowedDifference * proof.max_logit);
+         "{}: run by {}, the file agrees with the network on {:.4f} % of the pixels, expected {:.6g} %, and {}; "
+         "nothing was written",
+         args.out, proof.run_by, 100 * proof.agreement, 100 * proof.required_agreement(), distance_of(proof));
   }
   file.accept();
   const std::string json = proof_json(args, what, proof);
@@ -164,13 +181,16 @@ int export_onnx(const ExportArgs& args, const LoadedModel& loaded) {
   if (args.json) {
     fmt::print("{}\n", json);
   } else {
-    fmt::print("{}: opset {}, batch norm {}, output {}\n", args.out, args.opset,
+    fmt::print("{}: opset {}, {}, batch norm {}, output {}\n", args.out, args.opset, args.precision,
                args.keep_batch_norm ? "kept" : "folded", to_string(what.output));
     fmt::print(
         "run by {} on {}: largest difference {:.2e} (largest logit {:.3g}), argmax agrees on {:.4f} % of {} "
         "pixels\n",
         proof.run_by, format_count(proof.images, "image"), proof.max_difference, proof.max_logit, 100 * proof.agreement,
         proof.pixels);
+    if (proof.int8) {
+      fmt::print("compared with the network in 8 bits: it {}\n", distance_of(proof));
+    }
     if (!absent.empty()) fmt::print("not run in ONNX Runtime: {}\n", absent);
   }
   return 0;
@@ -181,9 +201,15 @@ int export_onnx(const ExportArgs& args, const LoadedModel& loaded) {
 int run_export(const ExportArgs& args) {
   const std::string format = format_of(args);
   if (format == "onnx" && !onnx_available()) write_onnx({}, {}, {});  // says what is missing
+  const bool int8 = args.precision == "int8";
+  if (!int8 && args.precision != "f32")
+    fail<ConfigError>("export", "--precision {}, expected f32 or int8", args.precision);
+  if (int8 && format != "onnx")
+    fail<ConfigError>("export", "--precision int8: only ONNX files hold 8 bits, not {}", format);
   const LoadedModel loaded = load_model(args.model);
-  if (loaded.ranges) {
-    log_warn("{}: the ranges for 8 bits are not exported; {} computes in f32{}", loaded.file.string(), args.out,
+  if (loaded.ranges && !int8) {
+    log_warn("{}: the ranges for 8 bits are not exported{}; {} computes in f32{}", loaded.file.string(),
+             format == "onnx" ? " (--precision int8 does)" : "", args.out,
              loaded.bytes ? ", with weights that were rounded to 8 bits" : "");
   }
   if (format == "onnx") return export_onnx(args, loaded);

@@ -2,12 +2,18 @@
 //   says about the same networks: tests/golden/check_onnx.py.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <fstream>
+#include <iterator>
+#include <utility>
 
 #include "apps/export.h"
 #include "core/file_io.h"
+#include "datasets/convert.h"
 #include "datasets/palettes.h"
 #include "datasets/scenes.h"
+#include "models/frozen_model.h"
+#include "nn/calibration.h"
 #include "ops/elementwise.h"
 #include "tests/harness/op_case.h"
 #include "tests/harness/random_network.h"
@@ -124,6 +130,66 @@ TEST_CASE("a file that holds other numbers does not pass") {
   CHECK(apps::prove_onnx(file, *model, card_of(*model), what, pictures(64, 64)).passed());
   CHECK(!apps::prove_onnx(file, *other, card_of(*model), what, pictures(64, 64)).passed());
   CHECK(!apps::Proof{}.passed());  // nothing compared is nothing proved
+}
+
+namespace {
+
+nn::Calibration ranges_for(models::Model& model, const apps::ModelCard& card, std::int64_t h, std::int64_t w) {
+  nn::Calibrator calibrator(nn::inference_graph(models::logits_graph(model)));
+  const auto scaling = datasets::Normalisation::parse(card.normalisation);
+  for (std::uint64_t k = 0; k < 2; ++k)
+    calibrator.add(datasets::to_tensor(datasets::make_scene({.seed = 3, .height = h, .width = w}, k).image, scaling));
+  return calibrator.finish();
+}
+
+}  // namespace
+
+TEST_CASE("in 8 bits the file computes what the int8 plan computes") {
+  if (skip()) return;
+  const test::TempDir dir;
+  const auto file = dir.path() / "m.onnx";
+  // Shortcuts, dilated and depthwise convolutions, image pooling, concats, resizes of bytes.
+  // A deep network of random numbers makes much of the first number that is rounded differently.
+  const std::vector<std::pair<std::string, double>> networks{{"mobilenet_v2_seg", 0.5},
+                                                             {"ka_student_mobilenet_v2", 0.5},
+                                                             {"pspnet_mobilenet_v2", 0.5},
+                                                             {"deeplabv3_resnet18", 1.0}};
+  for (const auto& [name, limit] : networks) {
+    CAPTURE(name);
+    const auto model = test::random_network(name);
+    const auto card = card_of(*model);
+    const nn::Calibration ranges = ranges_for(*model, card, 64, 80);
+    apps::OnnxExport what{.height = 64, .width = 80, .ranges = &ranges};
+    apps::export_onnx(file, *model, card, what);
+    const apps::Proof proof = apps::prove_onnx(file, *model, card, what, pictures(64, 80));
+    CHECK(proof.int8);
+    CHECK(proof.share_of_int8() < limit);
+    if (limit < apps::kAllowedOfInt8) CHECK(proof.passed());
+    CHECK(apps::OnnxProgram(file).metadata().at("precision") == "int8");
+    std::string absent;
+    if (const auto runtime = apps::prove_in_onnx_runtime(file, *model, card, what, pictures(64, 80), absent)) {
+      CHECK(runtime->share_of_int8() < limit);
+    } else {
+      MESSAGE("skipped: no ONNX Runtime: ", absent);
+    }
+    // Free sizes, and the input scaled inside.
+    what.normalise = what.dynamic_size = what.dynamic_batch = true;
+    what.opset = 13;
+    apps::export_onnx(file, *model, card, what);
+    CHECK(apps::prove_onnx(file, *model, card, what, pictures(72, 56)).share_of_int8() < limit);
+    // Filters of one convolution that count something else are found, and so are numbers in f32.
+    nn::Int8Weights wrong = nn::int8_weights(models::logits_graph(*model));
+    for (float& scale : std::next(wrong.begin(), 3)->second.scale) scale *= 1.5F;
+    what.filters = &wrong;
+    CHECK(!apps::prove_onnx(file, *model, card, what, pictures(72, 56)).passed());
+    what.filters = nullptr;
+    what.ranges = nullptr;
+    apps::export_onnx(file, *model, card, what);
+    what.ranges = &ranges;
+    CHECK(!apps::prove_onnx(file, *model, card, what, pictures(72, 56)).passed());
+    what.fold = false;
+    check_throws<ConfigError>([&] { apps::export_onnx(file, *model, card, what); }, {"batch norm"});
+  }
 }
 
 TEST_CASE("ONNX Runtime, where it is installed, says the same") {

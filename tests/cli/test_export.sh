@@ -23,6 +23,8 @@ expect 0 "int8.safetensors: the ranges for 8 bits are not exported; $work/f32.sa
 expect 0 "computes in f32, with weights that were rounded to 8 bits" "$limbeck" export "$work/packed.safetensors" -o "$work/rounded.pth"
 expect 0 "0 missing" "$limbeck" import "$work/rounded.pth" --model mobilenet_v2_seg --classes 11 --width 0.1 -o "$work/back.safetensors"
 
+expect 2 "only ONNX files hold 8 bits, not safetensors" "$limbeck" export "$work/int8.safetensors" -o "$work/x.safetensors" --precision int8
+
 # How the file is run is tested with and without ONNX Runtime; the Python that has it is only looked for here.
 python=${LIMBECK_PYTHON:-python3}
 export LIMBECK_PYTHON=$work/no-python
@@ -33,6 +35,17 @@ if "$limbeck" export "$run" -o "$work/student.onnx" --size 64x96 >"$work/first" 
   expect 0 '"passed":true' cat "$work/student.onnx.json"
   expect 0 '"argmax_agreement":1' "$limbeck" export "$run" -o "$work/ids.onnx" --output ids --normalise --dynamic-size --dynamic-batch \
     --opset 14 --keep-batch-norm --size 48x64 --samples "$run/pictures/val_000.png" --json
+  # In 8 bits, from ranges and from packed weights.
+  int8=(--precision int8 --size 64x96 --runtime limbeck)
+  expect 0 "(--precision int8 does)" "$limbeck" export "$work/int8.safetensors" -o "$work/f32.onnx" --size 64x96
+  for kind in int8 packed; do
+    expect 0 "compared with the network in 8 bits: it differs by" "$limbeck" export "$work/$kind.safetensors" -o "$work/$kind.onnx" "${int8[@]}"
+    expect 0 '"precision":"int8"' "$limbeck" export "$work/$kind.safetensors" -o "$work/$kind.onnx" "${int8[@]}" --output ids --normalise --dynamic-size --json
+  done
+  [ "$(stat -c %s "$work/int8.onnx")" -lt "$(stat -c %s "$work/f32.onnx")" ] || { failures=$((failures + 1)); echo "FAILED: $(ls -l "$work"/*.onnx)"; }
+  expect 4 "has no ranges for 8 bits" "$limbeck" export "$run" -o "$work/x.onnx" "${int8[@]}"
+  expect 2 "batch norm is a part of the convolutions" "$limbeck" export "$work/int8.safetensors" -o "$work/x.onnx" "${int8[@]}" --keep-batch-norm
+  expect 2 "--precision bf16, expected f32 or int8" "$limbeck" export "$run" -o "$work/x.onnx" --precision bf16
   expect 2 "opset 12" "$limbeck" export "$run" -o "$work/x.onnx" --opset 12
   expect 2 "--output" "$limbeck" export "$run" -o "$work/x.onnx" --output mask
   expect 2 "--size" "$limbeck" export "$run" -o "$work/x.onnx" --size big
@@ -58,6 +71,8 @@ if "$limbeck" export "$run" -o "$work/student.onnx" --size 64x96 >"$work/first" 
     for output in logits resized ids; do
       expect 0 '"run_by":"limbeck, ONNX Runtime' env LIMBECK_PYTHON="$python" "$limbeck" export "$run" -o "$work/student.onnx" --size 64x96 \
         --output "$output" --dynamic-size --normalise --runtime onnxruntime --json
+      expect 0 '"run_by":"limbeck, ONNX Runtime' env LIMBECK_PYTHON="$python" "$limbeck" export "$work/int8.safetensors" -o "$work/int8.onnx" \
+        --precision int8 --size 64x96 --output "$output" --runtime onnxruntime --json
     done
   else
     echo "skipped: $python has no onnxruntime and numpy; name one that has with LIMBECK_PYTHON"
