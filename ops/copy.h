@@ -18,8 +18,8 @@
 namespace limbeck::ops {
 
 /// Converts the element type; the input itself if it already has it.
-/// Formula:  y = round(x); to bf16: nearest even; floating to integer: towards zero, on the CPU to the nearest number that
-///           the type holds (NaN: 0)
+/// Formula:  y = round(x); to bf16: nearest even; floating to integer: towards zero, and to the nearest number that the
+///           type holds (NaN: 0)
 /// Shapes:   x any; returns the same shape
 /// Types:    any to any. Autocast: keep.
 /// Gradient: of x when both types are floating: the gradient converted back. Nothing saved.
