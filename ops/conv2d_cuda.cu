@@ -9,7 +9,7 @@ using namespace cuda;
 
 template <int V, class T>
 struct ChannelSum {
-  struct Acc {
+  struct alignas(kAlignment<V>) Acc {
     float sum[V];
   };
   const T* gy;

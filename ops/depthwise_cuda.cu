@@ -189,7 +189,7 @@ __device__ inline void load_some(const T* p, float (&out)[V]) {
 /// taps. Q = 1: a stack is a single tap.
 template <int V, int R, int Q, class T>
 struct WeightGradient {
-  struct Acc {
+  struct alignas(kAlignment<V>) Acc {
     float tap[R * Q][V];
   };
   ConvShape s;

@@ -98,6 +98,8 @@ T __shfl_down_sync(unsigned mask, T v, unsigned delta,
   return limbeck::emulation::shuffle(mask, v, lane + delta < 32 ? lane + delta : lane, where);
 }
 
+/// Blocks run one after the other.
+inline void __threadfence() {}
 /// Threads change at barriers and shuffles only.
 template <class T>
 T atomicAdd(T* p, std::type_identity_t<T> v) {
@@ -197,6 +199,8 @@ using Entry = void (*)(void* context);
 void run_grid(const cudaLaunchConfig_t& config, Entry entry, void* context);
 /// Throws unless `p` is null or points into device memory.
 void check_argument(const void* p);
+/// Remembers that a kernel has been launched; see launches() in emulator.h.
+void count_launch(const void* kernel);
 
 template <class T>
 void check_argument_of(const T& value) {
@@ -225,5 +229,6 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   };
   Call call{kernel, std::tuple<P...>(static_cast<P>(std::forward<A>(args))...), *config};
   call.check();
+  limbeck::emulation::count_launch(reinterpret_cast<const void*>(kernel));
   return limbeck::emulation::enqueue(config->stream, std::move(call));
 }

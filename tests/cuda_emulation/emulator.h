@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,8 @@ void set_reverse_order(bool reverse);
 /// Lets streams do their work only when somebody waits for it, the last moment at which a real device may do it: a host
 /// buffer that is written again too early then gives other numbers. Turned off, everything waiting is done.
 void set_deferred(bool deferred);
+/// How often this thread has launched each kernel, by the kernel's address. What a graph repeats counts once.
+[[nodiscard]] std::map<const void*, std::size_t>& launches();
 /// What a profiler would see of this thread: "> NAME" where a range begins, "<" where the latest ends.
 [[nodiscard]] std::vector<std::string>& ranges();
 

@@ -146,6 +146,12 @@ cudaError_t enqueue(cudaStream_t stream, std::function<void()> work) {
   return cudaSuccess;
 }
 
+std::map<const void*, std::size_t>& launches() {
+  static thread_local std::map<const void*, std::size_t> counts;
+  return counts;
+}
+void count_launch(const void* kernel) { ++launches()[kernel]; }
+
 void set_memory_limit(std::size_t bytes) { limit = bytes; }
 void set_device_count(int count) { devices = count; }
 
