@@ -14,9 +14,6 @@ namespace {
 
 constexpr const char* kName = "batch_norm";
 
-/// Row `r` of a dense [R,C] tensor as [C].
-Tensor row(const Tensor& t, std::int64_t r) { return t.alias({t.size(1)}, {1}, r * t.size(1)); }
-
 TensorView view_or_none(const Tensor& t) { return t.defined() ? t.view() : TensorView{}; }
 
 void check_channels(const Tensor& t, const char* what, const Tensor& x) {
@@ -102,10 +99,14 @@ struct BatchNormNode final : Node {
     const Tensor masked = masks ? Tensor::empty_like(g) : Tensor();
     const bool through_statistics = options.training && needs_input_grad(kX);
     Tensor sums;
+    // The parameters get the sums of this rank only: the gradients of all ranks are added later, as for any parameter.
+    for (const std::size_t i : {kGamma, kBeta}) {
+      if (needs_input_grad(i)) gx[i] = Tensor::empty({k.size(1)}, parameter_dtype, device);
+    }
     if (through_statistics || needs_input_grad(kGamma) || needs_input_grad(kBeta)) {
       sums = Tensor::empty({2, k.size(1)}, DType::kF64, device);
       kBatchNormSums(device, g.dtype(), g.view(), xs.view(), view_or_none(ys), k.view(), act, view_or_none(masked),
-                     sums.view());
+                     sums.view(), view_or_none(gx[kBeta]), view_or_none(gx[kGamma]));
     } else if (masks) {
       kBatchNormMask(device, g.dtype(), g.view(), ys.view(), act, masked.view());
     }
@@ -113,9 +114,6 @@ struct BatchNormNode final : Node {
       g = masked;
       act = Activation::kNone;
     }
-    // The parameters get the sums of this rank only: the gradients of all ranks are added later, as for any parameter.
-    if (needs_input_grad(kBeta)) gx[kBeta] = row(sums, 0).copy_as(parameter_dtype);
-    if (needs_input_grad(kGamma)) gx[kGamma] = row(sums, 1).copy_as(parameter_dtype);
     if (needs_input_grad(kX)) {
       if (through_statistics && options.sum_over_ranks) options.sum_over_ranks(sums);
       gx[kX] = Tensor::empty_like(g);
@@ -140,8 +138,7 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, cons
 
   const std::int64_t channels = x.size(1);
   double count = static_cast<double>(x.numel() / channels);
-  Tensor mean = running_mean;
-  Tensor var = running_var;
+  const Tensor k = Tensor::empty({kBatchNormRows, channels}, parameter_dtype, device);
   if (options.training) {
     const Tensor moments = Tensor::empty({2, channels}, DType::kF64, device);
     kBatchNormMoments(device, dtype, xd.view(), moments.view());
@@ -150,18 +147,18 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, cons
                   "training with one value per channel (input of shape {}), its variance is not defined; use a batch "
                   "size > 1 (drop a short last batch) or eval mode",
                   x.shape());
+    kBatchNormStatistics(
+        device, dtype, moments.view(),
+        {view_or_none(running_mean), view_or_none(running_var), options.momentum, count / (count - 1.0)},
+        view_or_none(gamma), view_or_none(beta), options.eps, k.view());
     if (running_mean.defined()) {
-      kBatchNormRunning(device, dtype, moments.view(), options.momentum, count / (count - 1.0), running_mean.view(),
-                        running_var.view());
       running_mean.bump_version();
       running_var.bump_version();
     }
-    mean = row(moments, 0);
-    var = row(moments, 1);
+  } else {
+    kBatchNormCoefficients(device, dtype, running_mean.view(), running_var.view(), view_or_none(gamma),
+                           view_or_none(beta), options.eps, k.view());
   }
-  const Tensor k = Tensor::empty({kBatchNormRows, channels}, parameter_dtype, device);
-  kBatchNormCoefficients(device, dtype, mean.view(), var.view(), view_or_none(gamma), view_or_none(beta), options.eps,
-                         k.view());
   const Tensor y = Tensor::empty(x.shape(), dtype, device);
   kBatchNormApply(device, dtype, xd.view(), view_or_none(rd), k.view(), options.act, y.view());
 

@@ -116,7 +116,8 @@ void visit_mask(Activation act, bool from_y, F&& f) {
 }  // namespace
 
 void batch_norm_sums_cpu(const TensorView& gy, const TensorView& x, const TensorView& y, const TensorView& coefficients,
-                         Activation act, const TensorView& masked, const TensorView& sums) {
+                         Activation act, const TensorView& masked, const TensorView& sums, const TensorView& gbeta,
+                         const TensorView& ggamma) {
   const Plan p(x);
   const Workspace partial(static_cast<std::size_t>(p.blocks * 2 * p.channels) * sizeof(double));
   const Workspace repeated(static_cast<std::size_t>(3 * p.lanes) * sizeof(float));
@@ -173,6 +174,8 @@ void batch_norm_sums_cpu(const TensorView& gy, const TensorView& x, const Tensor
   for (std::int64_t c = 0; c < p.channels; ++c) {
     const double residue = static_cast<double>(c5[kResidue * p.channels + c]);
     s[p.channels + c] = (s[p.channels + c] - residue * s[c]) * static_cast<double>(c5[kInvStd * p.channels + c]);
+    if (gbeta.defined()) gbeta.ptr<float>()[c] = static_cast<float>(s[c]);
+    if (ggamma.defined()) ggamma.ptr<float>()[c] = static_cast<float>(s[p.channels + c]);
   }
 }
 

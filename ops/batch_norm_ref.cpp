@@ -65,16 +65,6 @@ void batch_norm_moments_ref(const TensorView& x_any, const TensorView& moments) 
   });
 }
 
-void batch_norm_running_ref(const TensorView& moments, double momentum, double unbias, const TensorView& running_mean,
-                            const TensorView& running_var) {
-  for (std::int64_t c = 0; c < moments.shape[1]; ++c) {
-    const double mean = read(running_mean, c);
-    const double var = read(running_var, c);
-    write(running_mean, c, mean + momentum * (moments.at<double>(0, c) - mean));
-    write(running_var, c, var + momentum * (unbias * moments.at<double>(1, c) - var));
-  }
-}
-
 void batch_norm_coefficients_ref(const TensorView& mean, const TensorView& var, const TensorView& gamma,
                                  const TensorView& beta, double eps, const TensorView& coefficients) {
   visit_reference_dtype("batch_norm", coefficients.dtype, [&]<class T>(T) {
@@ -93,6 +83,21 @@ void batch_norm_coefficients_ref(const TensorView& mean, const TensorView& var, 
   });
 }
 
+void batch_norm_statistics_ref(const TensorView& moments, const BatchNormRunning& running, const TensorView& gamma,
+                               const TensorView& beta, double eps, const TensorView& coefficients) {
+  const std::int64_t channels = moments.shape[1];
+  for (std::int64_t c = 0; c < channels && running.mean.defined(); ++c) {
+    const double mean = read(running.mean, c);
+    const double var = read(running.var, c);
+    write(running.mean, c, mean + running.momentum * (moments.at<double>(0, c) - mean));
+    write(running.var, c, var + running.momentum * (running.unbias * moments.at<double>(1, c) - var));
+  }
+  const auto row = [&](std::int64_t r) {
+    return TensorView{moments.ptr<double>() + r * channels, DType::kF64, {channels}, {1}};
+  };
+  batch_norm_coefficients_ref(row(0), row(1), gamma, beta, eps, coefficients);
+}
+
 void batch_norm_apply_ref(const TensorView& x_any, const TensorView& residual_any, const TensorView& k, Activation act,
                           const TensorView& y_any) {
   const TensorView x = as_map(x_any);
@@ -108,7 +113,8 @@ void batch_norm_apply_ref(const TensorView& x_any, const TensorView& residual_an
 }
 
 void batch_norm_sums_ref(const TensorView& gy_any, const TensorView& x_any, const TensorView& y_any,
-                         const TensorView& k, Activation act, const TensorView& masked_any, const TensorView& sums) {
+                         const TensorView& k, Activation act, const TensorView& masked_any, const TensorView& sums,
+                         const TensorView& gbeta, const TensorView& ggamma) {
   const TensorView gy = as_map(gy_any);
   const TensorView x = as_map(x_any);
   const TensorView y = as_map(y_any);
@@ -122,6 +128,10 @@ void batch_norm_sums_ref(const TensorView& gy_any, const TensorView& x_any, cons
       sums.at<double>(1, c) += g * normalised<T>(x, k, n, c, h, w);
     });
   });
+  for (std::int64_t c = 0; c < x.c(); ++c) {
+    if (gbeta.defined()) write(gbeta, c, sums.at<double>(0, c));
+    if (ggamma.defined()) write(ggamma, c, sums.at<double>(1, c));
+  }
 }
 
 void batch_norm_gradient_ref(const TensorView& gy_any, const TensorView& x_any, const TensorView& y_any,

@@ -66,10 +66,12 @@ void argmax_cuda(View, View, std::size_t) { missing("argmax"); }
 
 // batch_norm
 void batch_norm_moments_cuda(View, View) { missing("batch_norm_moments"); }
-void batch_norm_running_cuda(View, double, double, View, View) { missing("batch_norm_running"); }
 void batch_norm_coefficients_cuda(View, View, View, View, double, View) { missing("batch_norm_coefficients"); }
+void batch_norm_statistics_cuda(View, const BatchNormRunning&, View, View, double, View) {
+  missing("batch_norm_statistics");
+}
 void batch_norm_apply_cuda(View, View, View, Activation, View) { missing("batch_norm_apply"); }
-void batch_norm_sums_cuda(View, View, View, View, Activation, View, View) { missing("batch_norm_sums"); }
+void batch_norm_sums_cuda(View, View, View, View, Activation, View, View, View, View) { missing("batch_norm_sums"); }
 void batch_norm_gradient_cuda(View, View, View, View, Activation, View, double, View) {
   missing("batch_norm_gradient");
 }
