@@ -3,11 +3,9 @@
 
 #include <cmath>
 
-#include "core/autograd.h"
+#include "core/cuda.h"
+#include "nn/device_update.h"
 #include "nn/multi_tensor.h"
-#include "ops/elementwise.h"
-#include "ops/elementwise_kernels.h"
-#include "ops/reduce.h"
 
 namespace limbeck::nn {
 namespace {
@@ -38,23 +36,30 @@ void visit_chunk(const Gradients& g, const Chunk& chunk, const F& f) {
 
 bool on_device(const Gradients& g) { return !g.tensors.empty() && g.tensors.front().device().is_cuda(); }
 
-/// On a GPU: a sum per tensor there.
+/// Makes their device current.
+DeviceUpdates updates_of(const Gradients& g) {
+  const Device device = g.tensors.front().device();
+  DeviceUpdates u;
+  for (const Tensor& t : g.tensors) {
+    LIMBECK_CHECK(t.device() == device && t.dtype() == DType::kF32, "clip_grad_norm", "gradient {}, expected f32 on {}",
+                  t.describe(), device.to_string());
+    u.param.push_back(t.data<float>());
+    u.count.push_back(t.numel());
+  }
+  cuda::activate(device, "clip_grad_norm");
+  return u;
+}
+
 Tensor norm_on_device(const Gradients& g) {
-  const NoGradGuard off;
-  Tensor total = Tensor::zeros({}, DType::kF32, g.tensors.front().device());
-  for (const Tensor& t : g.tensors) ops::add_(total, ops::sum(ops::square(t)));
-  return ops::sqrt(total);
+  Tensor norm = Tensor::empty({}, DType::kF32, g.tensors.front().device());
+  norm_cuda(updates_of(g), norm.data<float>());
+  return norm;
 }
 
 /// Scales by min(1, max_norm / (norm + 1e-6)), all of it on the device.
 void scale_on_device(const Gradients& g, const Tensor& norm, double max_norm) {
-  const NoGradGuard off;
-  const Tensor most = Tensor::full({}, max_norm, DType::kF32, norm.device());
-  const Tensor scale = ops::clamp(ops::div(most, ops::add_scalar(norm, 1e-6)), 0.0, 1.0);
-  for (const Tensor& t : g.tensors) {
-    ops::kScaleBy(t.device(), t.dtype(), t.view(), scale.view(), t.view());
-    t.bump_version();
-  }
+  clip_cuda(updates_of(g), norm.data<float>(), max_norm);
+  for (const Tensor& t : g.tensors) t.bump_version();
 }
 
 double norm_of(const Gradients& g) {

@@ -1,6 +1,6 @@
-// What this is: the optimizers' update rules for parameters on a GPU: one kernel for many tensors, so that a step is a few
-//   launches however many small batch-norm vectors a network has.
-// What it is not: public; nn/optim.cpp uses it.
+// What this is: the optimizers' update rules for parameters on a GPU, and the clipping of gradients there: one kernel for many
+//   tensors, so that a step is a few launches however many small batch-norm vectors a network has.
+// What it is not: public; nn/optim.cpp, nn/ema.cpp and nn/clip.cpp use it.
 #pragma once
 
 #include <array>
@@ -63,5 +63,12 @@ struct AverageRule {
 };
 /// Shapes: those of the updates
 void average_cuda(const DeviceUpdates& updates, const AverageRule& rule, const float* recorded);
+
+/// norm = the square root of the sum of the squares of all `param`, which here are gradients; there is no `grad`.
+/// Shapes: those of the updates; norm: one number on the device
+void norm_cuda(const DeviceUpdates& updates, float* norm);
+/// All `param` are multiplied by min(1, most / (norm + 1e-6)).
+/// Shapes: as norm_cuda()
+void clip_cuda(const DeviceUpdates& updates, const float* norm, double most);
 
 }  // namespace limbeck::nn

@@ -14,5 +14,7 @@ namespace {
 void sgd_update_cuda(const DeviceUpdates&, const SgdRule&, const float*) { missing(); }
 void adamw_update_cuda(const DeviceUpdates&, const AdamWRule&, const float*) { missing(); }
 void average_cuda(const DeviceUpdates&, const AverageRule&, const float*) { missing(); }
+void norm_cuda(const DeviceUpdates&, float*) { missing(); }
+void clip_cuda(const DeviceUpdates&, const float*, double) { missing(); }
 
 }  // namespace limbeck::nn

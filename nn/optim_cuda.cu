@@ -1,4 +1,4 @@
-// The optimizers' kernels: every block takes 4096 elements of one tensor of a batch of up to 48, whose pointers travel in the
+// The kernels of the optimizers and of clipping: every block takes 4096 elements of one tensor of a batch of up to 48, whose pointers travel in the
 // launch itself. Element by element the same formulas as nn/sgd.cpp and nn/adamw.cpp.
 #include <algorithm>
 
@@ -76,31 +76,91 @@ __device__ inline void update(const Rule& rule, float* w, const float* g, float*
   if (rounded != nullptr) store<V>(rounded + i, value);
 }
 
+/// What a block takes.
+struct Share {
+  int tensor = 0;
+  unsigned begin, end;  // `begin` is a multiple of 4
+  __device__ explicit Share(const Batch& batch) {
+    while (blockIdx.x >= batch.end_block[tensor]) ++tensor;
+    begin = (blockIdx.x - (tensor == 0 ? 0 : batch.end_block[tensor - 1])) * kShare;
+    end = begin + kShare < batch.count[tensor] ? begin + kShare : batch.count[tensor];
+  }
+};
+
 __device__ inline bool aligned(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
 
 /// `recorded`: the numbers of the step, where a replay finds them; null: the rule has them.
 template <class Rule>
 __global__ void update_kernel(Rule rule, const float* recorded, Batch batch) {
   if (recorded != nullptr) rule.take(recorded);
-  int t = 0;
-  while (blockIdx.x >= batch.end_block[t]) ++t;
-  const unsigned begin = (blockIdx.x - (t == 0 ? 0 : batch.end_block[t - 1])) * kShare;
-  const unsigned end = begin + kShare < batch.count[t] ? begin + kShare : batch.count[t];
-  float* w = batch.param[t];
-  const float* g = batch.grad[t];
-  float* a = batch.first[t];
-  float* b = batch.second[t];
-  bfloat16* r = batch.rounded[t];
-  unsigned rest = begin;
+  const Share share(batch);
+  float* w = batch.param[share.tensor];
+  const float* g = batch.grad[share.tensor];
+  float* a = batch.first[share.tensor];
+  float* b = batch.second[share.tensor];
+  bfloat16* r = batch.rounded[share.tensor];
+  unsigned rest = share.begin;
   if (aligned(w) && aligned(g) && aligned(a) && aligned(b) && aligned(r)) {
-    rest = end / 4 * 4;  // `begin` is a multiple of 4
-    for (unsigned i = begin + 4 * threadIdx.x; i < rest; i += 4 * kBlock) update<4>(rule, w, g, a, b, r, i);
+    rest = share.end / 4 * 4;
+    for (unsigned i = share.begin + 4 * threadIdx.x; i < rest; i += 4 * kBlock) update<4>(rule, w, g, a, b, r, i);
   }
-  for (unsigned i = rest + threadIdx.x; i < end; i += kBlock) update<1>(rule, w, g, a, b, r, i);
+  for (unsigned i = rest + threadIdx.x; i < share.end; i += kBlock) update<1>(rule, w, g, a, b, r, i);
 }
 
-template <class Rule>
-void run(const DeviceUpdates& u, const Rule& rule, const float* recorded) {
+/// partial[first + block] = the sum of the squares of the block's elements.
+__global__ void squares_kernel(Batch batch, double* partial) {
+  __shared__ double scratch[32];
+  const Share share(batch);
+  const float* values = batch.param[share.tensor];
+  float sum = 0;
+  unsigned rest = share.begin;
+  if (aligned(values)) {
+    rest = share.end / 4 * 4;
+#pragma unroll
+    for (unsigned k = 0; k < kShare / (4 * kBlock); ++k) {
+      const unsigned i = share.begin + 4 * (k * kBlock + threadIdx.x);
+      if (i >= rest) break;
+      float v[4];
+      load<4>(values + i, v);
+      for (int j = 0; j < 4; ++j) sum += v[j] * v[j];
+    }
+  }
+  for (unsigned i = rest + threadIdx.x; i < share.end; i += kBlock) sum += values[i] * values[i];
+  const double total = block_all(static_cast<double>(sum), Add{}, 0.0, scratch);
+  if (threadIdx.x == 0) partial[blockIdx.x] = total;
+}
+
+__global__ void norm_kernel(const double* partial, unsigned count, float* norm) {
+  __shared__ double scratch[32];
+  double sum = 0;
+  for (unsigned i = threadIdx.x; i < count; i += kBlock) sum += partial[i];
+  sum = block_all(sum, Add{}, 0.0, scratch);
+  if (threadIdx.x == 0) *norm = static_cast<float>(sqrt(sum));
+}
+
+/// A factor of 1 changes nothing, and reads nothing.
+__global__ void clip_kernel(Batch batch, const float* norm, double most) {
+  const double ratio = most / (static_cast<double>(*norm) + 1e-6);
+  if (ratio >= 1) return;  // NaN goes on
+  const auto factor = static_cast<float>(ratio);
+  const Share share(batch);
+  float* values = batch.param[share.tensor];
+  unsigned rest = share.begin;
+  if (aligned(values)) {
+    rest = share.end / 4 * 4;
+    for (unsigned i = share.begin + 4 * threadIdx.x; i < rest; i += 4 * kBlock) {
+      float v[4];
+      load<4>(values + i, v);
+      for (int j = 0; j < 4; ++j) v[j] *= factor;
+      store<4>(values + i, v);
+    }
+  }
+  for (unsigned i = rest + threadIdx.x; i < share.end; i += kBlock) values[i] *= factor;
+}
+
+/// Calls f(batch, blocks) for every launch.
+template <class F>
+void for_each_batch(const DeviceUpdates& u, const F& f) {
   for (std::size_t begin = 0; begin < u.param.size(); begin += kMost) {
     Batch batch{};
     unsigned blocks = 0;
@@ -108,7 +168,7 @@ void run(const DeviceUpdates& u, const Rule& rule, const float* recorded) {
       const int t = batch.tensors++;
       LIMBECK_CHECK(u.count[i] < (std::int64_t{1} << 32), "optimizer", "a parameter of {} elements", u.count[i]);
       batch.param[t] = u.param[i];
-      batch.grad[t] = u.grad[i];
+      batch.grad[t] = u.grad.empty() ? nullptr : u.grad[i];
       batch.first[t] = u.first.empty() ? nullptr : u.first[i];
       batch.second[t] = u.second.empty() ? nullptr : u.second[i];
       batch.rounded[t] = u.rounded.empty() ? nullptr : u.rounded[i];
@@ -116,8 +176,15 @@ void run(const DeviceUpdates& u, const Rule& rule, const float* recorded) {
       blocks += ceil_div(u.count[i], kShare);
       batch.end_block[t] = blocks;
     }
-    if (blocks > 0) launch(update_kernel<Rule>, blocks, kBlock, rule, recorded, batch);
+    if (blocks > 0) f(batch, blocks);
   }
+}
+
+template <class Rule>
+void run(const DeviceUpdates& u, const Rule& rule, const float* recorded) {
+  for_each_batch(u, [&](const Batch& batch, unsigned blocks) {
+    launch(update_kernel<Rule>, blocks, kBlock, rule, recorded, batch);
+  });
 }
 
 }  // namespace
@@ -130,6 +197,23 @@ void adamw_update_cuda(const DeviceUpdates& updates, const AdamWRule& rule, cons
 }
 void average_cuda(const DeviceUpdates& updates, const AverageRule& rule, const float* recorded) {
   run(updates, Average{rule}, recorded);
+}
+
+void norm_cuda(const DeviceUpdates& updates, float* norm) {
+  unsigned count = 0;
+  for (const std::int64_t n : updates.count) count += ceil_div(n, kShare);
+  const Scratch partial(std::max(count, 1U) * sizeof(double));
+  unsigned done = 0;
+  for_each_batch(updates, [&](const Batch& batch, unsigned blocks) {
+    launch(squares_kernel, blocks, kBlock, batch, partial.as<double>() + done);
+    done += blocks;
+  });
+  launch(norm_kernel, 1, kBlock, partial.as<double>(), count, norm);
+}
+
+void clip_cuda(const DeviceUpdates& updates, const float* norm, double most) {
+  for_each_batch(updates,
+                 [&](const Batch& batch, unsigned blocks) { launch(clip_kernel, blocks, kBlock, batch, norm, most); });
 }
 
 }  // namespace limbeck::nn
