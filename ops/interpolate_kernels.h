@@ -31,14 +31,16 @@ struct ResizeAxis {
   }
 };
 
-/// Input position of output o of a nearest resize.
+/// Input position of output o of a nearest resize. I: an integer type that holds products of two sizes.
 /// Shapes: none
-[[nodiscard]] constexpr std::int64_t nearest_source(std::int64_t o, std::int64_t in, std::int64_t out) noexcept {
+template <class I>
+[[nodiscard]] constexpr I nearest_source(I o, I in, I out) noexcept {
   return o * in / out;
 }
 /// First output whose source is i or later: the outputs nearest_first(i) <= o < nearest_first(i+1) come from i.
 /// Shapes: none
-[[nodiscard]] constexpr std::int64_t nearest_first(std::int64_t i, std::int64_t in, std::int64_t out) noexcept {
+template <class I>
+[[nodiscard]] constexpr I nearest_first(I i, I in, I out) noexcept {
   return (i * out + in - 1) / in;
 }
 

@@ -52,6 +52,8 @@ std::vector<OpCase> interpolate_cases() {
     cases.push_back(bilinear_case("one pixel to 5x6", {2, 33, 1, 1}, {5, 6}, align));
     cases.push_back(bilinear_case("6x5 to one pixel", {1, 3, 6, 5}, {1, 1}, align));
     cases.push_back(bilinear_case("rows only", {1, 3, 4, 5}, {9, 5}, align));
+    cases.push_back(bilinear_case("5x9 to 80x144, 19 channels", {1, 19, 5, 9}, {80, 144}, align));
+    cases.push_back(bilinear_case("3x4 to 13x18, 16 channels", {2, 16, 3, 4}, {13, 18}, align));
     cases.push_back(bilinear_case("longer than a chunk, shared by threads", {2, 11, 7, 9}, {70, 130}, align));
   }
   cases.push_back(nearest_case("4x4 to 3x3", {2, 11, 4, 4}, {3, 3}));
