@@ -1,6 +1,7 @@
 // The attention losses on the GPU: one pass over each map for the energies, the formulas on N*M numbers in double with one block per
 // normalised group, one pass for the gradient. The formulas are those of attention_kd_ref.cpp.
 #include "core/cuda/columns.cuh"
+#include "core/cuda/vectors.cuh"
 #include "distill/attention_kd_kernels.h"
 #include "ops/map_view.h"
 #include "ops/pixel_rows.cuh"
@@ -11,19 +12,20 @@ namespace {
 using namespace cuda;
 using ops::PixelLane;
 
-template <class T>
-__global__ void energy_kernel(const T* x, unsigned pixels, unsigned channels, unsigned lanes, double* q) {
+template <int V, class T>
+__global__ void energy_kernel(const T* x, unsigned pixels, unsigned channels, unsigned lanes, double share, double* q) {
   const PixelLane at(pixels, lanes);
-  const float sum = ops::row_sum(x + static_cast<std::size_t>(at.pixel) * channels, channels, at.lane, lanes,
-                                 [](float v, unsigned) { return v * v; });
-  if (at.active && at.lane == 0) q[at.pixel] = static_cast<double>(sum) / channels;
+  const float sum = ops::row_sum<V>(x + static_cast<std::size_t>(at.pixel) * channels, channels, at.lane, lanes,
+                                    [](float v, unsigned) { return v * v; });
+  if (at.active && at.lane == 0) q[at.pixel] = static_cast<double>(sum) * share;
 }
 
 template <int V, class T>
-__global__ void energy_backward_kernel(const T* x, const double* gq, unsigned channels, unsigned vectors, T* gx) {
+__global__ void energy_backward_kernel(const T* x, const double* gq, double share, unsigned channels, unsigned vectors,
+                                       T* gx) {
   for (unsigned i = first(); i < vectors; i += step()) {
     const std::size_t at = static_cast<std::size_t>(i) * V;
-    const auto factor = static_cast<float>(2 * gq[i / (channels / V)] / channels);
+    const auto factor = static_cast<float>(2 * gq[i / (channels / V)] * share);
     float v[V];
     load<V>(x + at, v);
     for (int j = 0; j < V; ++j) v[j] *= factor;
@@ -140,12 +142,16 @@ __global__ void normalise_backward_kernel(Groups groups, const double* q, const 
 void energy_cuda(const TensorView& x, const TensorView& q) {
   const std::int64_t pixels = ops::pixel_count(x);
   LIMBECK_CHECK(pixels < (std::int64_t{1} << 26), "attention_kd", "{} pixels, expected at most 2^26", pixels);
-  const unsigned lanes = ops::lanes_per_pixel(x.c());
-  visit_fast_dtype("attention_kd", x.dtype, [&](auto tag) {
-    using T = decltype(tag);
-    launch(energy_kernel<T>, ceil_div(pixels * lanes, kBlock), kBlock, x.ptr<const T>(), pixels, x.c(), lanes,
-           q.ptr<double>());
-  });
+  visit_vectors(
+      "attention_kd", x.dtype, x.c(),
+      [&](auto tag, auto vector) {
+        using T = decltype(tag);
+        constexpr int V = decltype(vector)::value;
+        const unsigned lanes = ops::lanes_per_pixel(x.c() / V);
+        launch(energy_kernel<V, T>, ceil_div(pixels * lanes, kBlock), kBlock, x.ptr<const T>(), pixels, x.c(), lanes,
+               1.0 / static_cast<double>(x.c()), q.ptr<double>());
+      },
+      x.data);
 }
 
 void energy_backward_cuda(const TensorView& x, const TensorView& gq, const TensorView& gx) {
@@ -157,7 +163,7 @@ void energy_backward_cuda(const TensorView& x, const TensorView& gq, const Tenso
           constexpr int V = decltype(lanes)::value;
           const std::int64_t vectors = x.numel() / V;
           launch(energy_backward_kernel<V, T>, grid_for(vectors), kBlock, x.ptr<const T>(), gq.ptr<const double>(),
-                 x.c(), vectors, gx.ptr<T>());
+                 1.0 / static_cast<double>(x.c()), x.c(), vectors, gx.ptr<T>());
         },
         x.ptr<const T>(), gx.ptr<const T>());
   });

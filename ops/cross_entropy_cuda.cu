@@ -75,50 +75,74 @@ __global__ void finish_census_kernel(const Census* partial, unsigned count, Cens
 
 /// What the label of a pixel asks of its classes.
 struct Targets {
-  long long label;
+  unsigned label;         // of a class, or a number that is none
   float smoothing, even;  // even: what smoothing gives each class
   const float* weights;   // per class, or null
 
   __device__ float of(unsigned k) const {
-    const float share = (static_cast<long long>(k) == label ? 1.0F - smoothing : 0.0F) + even;
+    const float share = (k == label ? 1.0F - smoothing : 0.0F) + even;
     return weights == nullptr ? share : weights[k] * share;
   }
 };
 
-template <int K, class T>
-__global__ void loss_kernel(const T* logits, Labels labels, const float* weights, float smoothing, const Census* census,
-                            T* glogits, double* partial, unsigned pixels, unsigned lanes, unsigned turns) {
+template <class Access, class T>
+__global__ void loss_kernel(Access access, const T* logits, Labels labels, const float* weights, float smoothing,
+                            const Census* census, T* glogits, double* partial, unsigned turns) {
   __shared__ double scratch[32];
+  constexpr int K = Access::kKept;
+  alignas(16) __shared__ unsigned char tile[Access::template kTileBytes<T>];
   const unsigned classes = labels.classes;
   const double normaliser = census->weight;
   const auto scale = static_cast<float>(normaliser > 0 ? 1.0 / normaliser : 0.0);
   const bool plain = weights == nullptr && smoothing == 0;  // one class has target 1, the others 0
   double total = 0;
   for (unsigned turn = 0; turn < turns; ++turn) {
-    const PixelLane at(pixels, lanes, turn);
-    const std::size_t begin = static_cast<std::size_t>(at.pixel) * classes;
-    const PixelRow<K, T> row(logits + begin, classes, at.lane, lanes);
+    const PixelLane at = access.lane(turn);
     const long long y = labels.at(at.pixel);
+    const auto row = access.load(logits, at, turn, tile);
     const bool valid = y != labels.ignore;
     const bool outside = labels.outside(y);
-    const Targets target{y, smoothing, smoothing / static_cast<float>(classes), weights};
+    const Targets target{y >= 0 && y < classes ? static_cast<unsigned>(y) : ~0U, smoothing,
+                         smoothing / static_cast<float>(classes), weights};
 
     const float largest = row.max();
-    const float sum = row.sum([=](float v, unsigned, unsigned) { return expf(v - largest); });
+    [[maybe_unused]] float kept[K > 0 ? K : 1];  // exponentials
+    const float sum = row.sum([&](float v, unsigned, unsigned j) {
+      const float e = expf(v - largest);
+      if constexpr (K > 0) kept[j] = e;
+      return e;
+    });
     const float ln_sum = largest + logf(sum);
     float targets = 1;
     if (!plain) targets = row.sum([=](float, unsigned k, unsigned) { return target.of(k); });
-    const float loss = row.sum([=](float v, unsigned k, unsigned) {
-      const float t = target.of(k);
-      return t > 0 ? t * (ln_sum - v) : 0.0F;
-    });
-    if (at.active && glogits != nullptr) {
-      const float inverse = 1 / sum;
-      row.each([&](float v, unsigned k, unsigned) {
-        const float g = scale * (targets * (expf(v - largest) * inverse) - target.of(k));
-        glogits[begin + k] = from_float<T>(outside ? NAN : (valid ? g : 0.0F));
+    const float share = outside ? NAN : scale * targets / sum;
+    const bool writes = glogits != nullptr && access.writes(at);
+    T* out = access.place(glogits, at, tile);
+    const auto write = [&](float v, unsigned k, unsigned j, float t) {
+      if (!writes) return;
+      float e;
+      if constexpr (K > 0) {
+        e = kept[j];
+      } else {
+        e = expf(v - largest);
+      }
+      out[k] = from_float<T>(valid ? share * e - scale * t : 0.0F);
+    };
+    float loss = 0;
+    if (plain) {
+      loss = row.sum([&](float v, unsigned k, unsigned j) {
+        const bool here = k == target.label;
+        write(v, k, j, here ? 1.0F : 0.0F);
+        return here ? ln_sum - v : 0.0F;
+      });
+    } else {
+      loss = row.sum([&](float v, unsigned k, unsigned j) {
+        const float t = target.of(k);
+        write(v, k, j, t);
+        return t > 0 ? t * (ln_sum - v) : 0.0F;
       });
     }
+    if (glogits != nullptr) access.flush(glogits, turn, tile);
     if (at.active && at.lane == 0 && valid) total += static_cast<double>(loss);
     if (at.active && outside) total = NAN;
   }
@@ -142,24 +166,24 @@ void cross_entropy_cuda(const TensorView& logits, const TensorView& labels, cons
   const std::int64_t count = logits.n() * logits.h() * logits.w();
   LIMBECK_CHECK(count > 0 && count < (std::int64_t{1} << 26), "cross_entropy", "{} pixels, expected 1 to 2^26", count);
   const auto pixels = static_cast<unsigned>(count);
-  const unsigned lanes = lanes_per_pixel(logits.c());
-  const PixelTurns turns(count, lanes);
   const unsigned census_blocks = std::min(ceil_div(count, 16 * kBlock), 512U);
   const Labels y{{labels.data, labels.dtype, args.ignore_index}, static_cast<unsigned>(logits.c())};
   const Scratch census((1 + census_blocks) * sizeof(Census));
   auto* total = census.as<Census>();
-  const Scratch partial(turns.blocks * sizeof(double));
   launch(census_kernel, census_blocks, kBlock, y, class_weights.ptr<const float>(), pixels, total + 1);
   launch(finish_census_kernel, 1, kBlock, total + 1, census_blocks, total);
   visit_fast_dtype("cross_entropy", logits.dtype, [&](auto tag) {
     using T = decltype(tag);
-    visit_kept_channels(logits.c(), lanes, [&](auto kept) {
-      launch(loss_kernel<decltype(kept)::value, T>, turns.blocks, kBlock, logits.ptr<const T>(), y,
+    const auto run = [&]<class Access>(const Access& access) {
+      const PixelTurns turns(count, access.lanes_wanted);
+      const Scratch partial(turns.blocks * sizeof(double));
+      launch(loss_kernel<Access, T>, turns.blocks, kBlock, access, logits.ptr<const T>(), y,
              class_weights.ptr<const float>(), static_cast<float>(args.label_smoothing), total, glogits.ptr<T>(),
-             partial.as<double>(), pixels, lanes, turns.turns);
-    });
+             partial.as<double>(), turns.turns);
+      launch(finish_loss_kernel, 1, kBlock, partial.as<double>(), turns.blocks, total, loss.ptr<float>());
+    };
+    visit_pixels(count, logits.c(), run, logits.ptr<const T>(), glogits.ptr<const T>());
   });
-  launch(finish_loss_kernel, 1, kBlock, partial.as<double>(), turns.blocks, total, loss.ptr<float>());
   if (!synchronous()) return;
   Census seen{};
   copy_to_host(current_device(), &seen, total, sizeof seen);

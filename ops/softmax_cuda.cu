@@ -1,4 +1,4 @@
-// Softmax on the GPU. Over channels: a few lanes of a warp per pixel. Over positions: a reduction over the rows of the
+// Softmax on the GPU. Over channels: one thread per pixel or a few lanes of a warp, see pixel_rows.cuh. Over positions: a reduction over the rows of the
 // channels-last map that carries maximum and sum together, then one pass that writes.
 #include "core/cuda/columns.cuh"
 #include "ops/pixel_rows.cuh"
@@ -9,40 +9,45 @@ namespace {
 
 using namespace cuda;
 
-template <int K, class T>
-__global__ void channel_kernel(const T* x, T* y, unsigned pixels, unsigned channels, unsigned lanes, bool logarithm) {
-  const PixelLane at(pixels, lanes);
-  const PixelRow<K, T> row(x + static_cast<std::size_t>(at.pixel) * channels, channels, at.lane, lanes);
+template <class Access, class T>
+__global__ void channel_kernel(Access access, const T* x, T* y, bool logarithm) {
+  alignas(16) __shared__ unsigned char tile[Access::template kTileBytes<T>];
+  const PixelLane at = access.lane();
+  const auto row = access.load(x, at, 0, tile);
   const float largest = row.max();
   const float sum = row.sum([=](float v, unsigned, unsigned) { return expf(v - largest); });
   const float ln_sum = logf(sum);
   const float inverse = 1 / sum;
-  if (!at.active) return;
-  T* out = y + static_cast<std::size_t>(at.pixel) * channels;
-  row.each([&](float v, unsigned c, unsigned) {
-    out[c] = from_float<T>(logarithm ? v - largest - ln_sum : expf(v - largest) * inverse);
-  });
+  if (at.active) {
+    T* out = access.place(y, at, tile);
+    row.each([&](float v, unsigned c, unsigned) {
+      out[c] = from_float<T>(logarithm ? v - largest - ln_sum : expf(v - largest) * inverse);
+    });
+  }
+  access.flush(y, 0, tile);
 }
 
-template <int K, class T>
-__global__ void channel_backward_kernel(const T* y, const T* gy, T* gx, unsigned pixels, unsigned channels,
-                                        unsigned lanes, bool logarithm) {
-  const PixelLane at(pixels, lanes);
-  const std::size_t begin = static_cast<std::size_t>(at.pixel) * channels;
-  const PixelRow<K, T> values(y + begin, channels, at.lane, lanes);
-  const PixelRow<K, T> slopes(gy + begin, channels, at.lane, lanes);
+template <class Access, class T>
+__global__ void channel_backward_kernel(Access access, const T* y, const T* gy, T* gx, bool logarithm) {
+  alignas(16) __shared__ unsigned char tile[Access::template kTileBytes<T>];
+  const PixelLane at = access.lane();
+  const auto values = access.load(y, at, 0, tile);
+  const auto slopes = access.load(gy, at, 0, tile);
   const float sum = slopes.sum([&](float g, unsigned, unsigned j) { return logarithm ? g : g * values.at(j); });
-  if (!at.active) return;
-  slopes.each([&](float g, unsigned c, unsigned j) {
-    const float value = values.at(j);
-    gx[begin + c] = from_float<T>(logarithm ? g - expf(value) * sum : value * (g - sum));
-  });
+  if (at.active) {
+    T* out = access.place(gx, at, tile);
+    slopes.each([&](float g, unsigned c, unsigned j) {
+      const float value = values.at(j);
+      out[c] = from_float<T>(logarithm ? g - expf(value) * sum : value * (g - sum));
+    });
+  }
+  access.flush(gx, 0, tile);
 }
 
 /// Maximum and sum of exponentials over the positions of each channel of each image.
 template <int V, class T>
 struct SpatialSums {
-  struct Acc {
+  struct alignas(kAlignment<V>) Acc {
     float largest[V], sum[V];
   };
   const T* x;
@@ -85,7 +90,7 @@ struct SpatialSums {
 /// The sum that the backward pass subtracts: of gy, or of gy y.
 template <int V, class T>
 struct SpatialDot {
-  struct Acc {
+  struct alignas(kAlignment<V>) Acc {
     float sum[V];
   };
   const T* y;
@@ -152,13 +157,13 @@ __global__ void spatial_backward_kernel(const T* y, const T* gy, const float* su
 }
 
 struct Sizes {
-  unsigned rows, channels, pixels;
+  unsigned rows, channels;
+  std::int64_t pixels;
   explicit Sizes(const TensorView& x)
       : rows(static_cast<unsigned>(x.h() * x.w())),
         channels(static_cast<unsigned>(x.c())),
-        pixels(static_cast<unsigned>(x.n() * x.h() * x.w())) {
-    LIMBECK_CHECK(x.n() * x.h() * x.w() < (std::int64_t{1} << 31) / 32, "softmax",
-                  "a map of shape {} has too many pixels", x.shape);
+        pixels(x.n() * x.h() * x.w()) {
+    LIMBECK_CHECK(pixels < (std::int64_t{1} << 31) / 32, "softmax", "a map of shape {} has too many pixels", x.shape);
   }
 };
 
@@ -170,12 +175,11 @@ void softmax_cuda(const TensorView& x, const TensorView& y, const SoftmaxArgs& a
   visit_fast_dtype("softmax", x.dtype, [&](auto tag) {
     using T = decltype(tag);
     if (args.axis == SoftmaxAxis::kChannel) {
-      const unsigned lanes = lanes_per_pixel(x.c());
-      visit_kept_channels(x.c(), lanes, [&](auto kept) {
-        launch(channel_kernel<decltype(kept)::value, T>, ceil_div(std::int64_t{s.pixels} * lanes, kBlock), kBlock,
-               x.ptr<const T>(), y.ptr<T>(), s.pixels, s.channels, lanes, args.logarithm);
-      });
-      return;
+      const auto run = [&]<class Access>(const Access& access) {
+        launch(channel_kernel<Access, T>, ceil_div(s.pixels * access.lanes_wanted, kBlock), kBlock, access,
+               x.ptr<const T>(), y.ptr<T>(), args.logarithm);
+      };
+      return visit_pixels(s.pixels, x.c(), run, x.ptr<const T>(), y.ptr<const T>());
     }
     const auto results = static_cast<std::size_t>(x.n()) * s.channels;
     const Scratch scratch(2 * results * sizeof(float));
@@ -201,12 +205,11 @@ void softmax_backward_cuda(const TensorView& y, const TensorView& gy, const Tens
   visit_fast_dtype("softmax", y.dtype, [&](auto tag) {
     using T = decltype(tag);
     if (args.axis == SoftmaxAxis::kChannel) {
-      const unsigned lanes = lanes_per_pixel(y.c());
-      visit_kept_channels(y.c(), lanes, [&](auto kept) {
-        launch(channel_backward_kernel<decltype(kept)::value, T>, ceil_div(std::int64_t{s.pixels} * lanes, kBlock),
-               kBlock, y.ptr<const T>(), gy.ptr<const T>(), gx.ptr<T>(), s.pixels, s.channels, lanes, args.logarithm);
-      });
-      return;
+      const auto run = [&]<class Access>(const Access& access) {
+        launch(channel_backward_kernel<Access, T>, ceil_div(s.pixels * access.lanes_wanted, kBlock), kBlock, access,
+               y.ptr<const T>(), gy.ptr<const T>(), gx.ptr<T>(), args.logarithm);
+      };
+      return visit_pixels(s.pixels, y.c(), run, y.ptr<const T>(), gy.ptr<const T>(), gx.ptr<const T>());
     }
     const Scratch sum(static_cast<std::size_t>(y.n()) * s.channels * sizeof(float));
     visit_lanes<T>(
