@@ -11,35 +11,36 @@ namespace limbeck::ops {
 
 /// The windows along one axis: output o averages (or maximises) the inputs begin(o) <= i < end(o), and input i is
 /// covered by the outputs first_cover(i) <= o <= last_cover(i), perhaps none. kernel == 0 means adaptive bins.
+/// I: a signed integer that holds products of `in` and `out`.
 /// Shapes: none
-struct PoolAxis {
-  std::int64_t in, out;
-  std::int64_t kernel = 0, stride = 1, padding = 0;
+template <class I>
+struct BasicPoolAxis {
+  I in, out;
+  I kernel = 0, stride = 1, padding = 0;
   bool count_padding = true;
 
   [[nodiscard]] constexpr bool adaptive() const noexcept { return kernel == 0; }
   /// First position of a strided window, inside or outside of the map.
-  [[nodiscard]] constexpr std::int64_t origin(std::int64_t o) const noexcept { return o * stride - padding; }
-  [[nodiscard]] constexpr std::int64_t begin(std::int64_t o) const noexcept {
-    return adaptive() ? o * in / out : std::max<std::int64_t>(origin(o), 0);
-  }
-  [[nodiscard]] constexpr std::int64_t end(std::int64_t o) const noexcept {
+  [[nodiscard]] constexpr I origin(I o) const noexcept { return o * stride - padding; }
+  [[nodiscard]] constexpr I begin(I o) const noexcept { return adaptive() ? o * in / out : std::max<I>(origin(o), 0); }
+  [[nodiscard]] constexpr I end(I o) const noexcept {
     return adaptive() ? ((o + 1) * in + out - 1) / out : std::min(origin(o) + kernel, in);
   }
   /// What the sum along this axis is divided by.
-  [[nodiscard]] constexpr std::int64_t divisor(std::int64_t o) const noexcept {
+  [[nodiscard]] constexpr I divisor(I o) const noexcept {
     if (adaptive() || !count_padding) return end(o) - begin(o);
     return std::min(origin(o) + kernel, in + padding) - origin(o);
   }
-  [[nodiscard]] constexpr std::int64_t first_cover(std::int64_t i) const noexcept {
+  [[nodiscard]] constexpr I first_cover(I i) const noexcept {
     if (adaptive()) return i * out / in;
-    const std::int64_t before = i + padding - kernel;  // windows that start at or before it have ended
+    const I before = i + padding - kernel;  // windows that start at or before it have ended
     return before < 0 ? 0 : before / stride + 1;
   }
-  [[nodiscard]] constexpr std::int64_t last_cover(std::int64_t i) const noexcept {
+  [[nodiscard]] constexpr I last_cover(I i) const noexcept {
     return adaptive() ? ((i + 1) * out - 1) / in : std::min((i + padding) / stride, out - 1);
   }
 };
+using PoolAxis = BasicPoolAxis<std::int64_t>;
 
 /// y = maxima; `indices` (u8 or i32, or undefined) gets their place a * k_w + b inside of the unclipped window.
 /// Shapes: x [N,C,H,W]; y, indices [N,C,OH,OW]
