@@ -11,6 +11,7 @@
 #include <limits>
 #include <utility>
 
+#include "core/backward_pass.h"
 #include "core/cuda.h"
 #include "core/parallel.h"
 #include "core/profile.h"
@@ -20,6 +21,7 @@ namespace {
 
 thread_local bool recording = true;
 thread_local bool anomaly_mode = false;
+thread_local bool retained = false;
 thread_local std::string scope_path;  // NOLINT(runtime/string): thread_local, never destroyed before main ends
 
 std::uint64_t next_sequence() noexcept {
@@ -123,6 +125,7 @@ AutogradMeta& meta_of(const Tensor& t) {
 // --- modes --------------------------------------------------------------------------------------------------------
 
 bool grad_enabled() noexcept { return recording; }
+bool graph_is_retained() noexcept { return retained; }
 NoGradGuard::NoGradGuard(bool enabled) noexcept : previous_(recording) { recording = enabled; }
 NoGradGuard::~NoGradGuard() { recording = previous_; }
 AnomalyGuard::AnomalyGuard() noexcept : previous_(anomaly_mode) { anomaly_mode = true; }
@@ -285,7 +288,9 @@ struct Engine {
                   "second backward through {}: its saved tensors are gone; pass retain_graph = true the first time",
                   where(node));
     const ProfileRange range(node.name());
+    const bool outer = std::exchange(retained, options.retain_graph);
     node.backward(gy, gx);
+    retained = outer;
     if (anomaly_mode) {
       for (std::size_t i = 0; i < gx.size(); ++i) {
         if (gx[i].defined() && !all_finite(gx[i])) {

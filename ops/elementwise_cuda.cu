@@ -105,6 +105,34 @@ struct Scale {
   __device__ float operator()(const float* x) const { return *factor * x[0]; }
 };
 
+/// A factor of 1 changes nothing, and reads nothing.
+template <int V, class T>
+__global__ void scale_in_place_kernel(T* x, const float* factor, unsigned vectors) {
+  const float f = *factor;
+  if (f == 1.0F) return;
+  for (unsigned i = first(); i < vectors; i += step()) {
+    float v[V];
+    load<V>(x + static_cast<std::size_t>(i) * V, v);
+    for (int j = 0; j < V; ++j) v[j] *= f;
+    store<V>(x + static_cast<std::size_t>(i) * V, v);
+  }
+}
+
+/// Of dense memory.
+template <class T>
+void scale_in_place(const TensorView& x, const TensorView& factor) {
+  visit_lanes<T>(
+      x.numel(),
+      [&](auto lanes) {
+        constexpr int V = decltype(lanes)::value;
+        const std::int64_t vectors = x.numel() / V;
+        LIMBECK_CHECK(vectors < (std::int64_t{1} << 32), "scale", "{} elements are more than a kernel counts",
+                      x.numel());
+        launch(scale_in_place_kernel<V, T>, grid_for(vectors), kBlock, x.ptr<T>(), factor.ptr<const float>(), vectors);
+      },
+      x.ptr<T>());
+}
+
 }  // namespace
 
 template <class Op>
@@ -144,7 +172,12 @@ void add_in_place_cuda(const TensorView& x, const TensorView& y, double alpha) {
 }
 
 void scale_cuda(const TensorView& x, const TensorView& factor, const TensorView& y) {
-  visit_fast_dtype("scale", y.dtype, [&](auto tag) { map<decltype(tag)>(Scale{factor.ptr<const float>()}, y, x); });
+  const bool in_place = x.data == y.data && x.strides == y.strides && y.strides == default_strides(y.shape);
+  visit_fast_dtype("scale", y.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    if (in_place && y.numel() > 0) return scale_in_place<T>(y, factor);
+    map<T>(Scale{factor.ptr<const float>()}, y, x);
+  });
 }
 
 #define LIMBECK_INSTANTIATE(Op)                                                         \

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "core/autograd.h"
+#include "core/backward_pass.h"
 #include "ops/elementwise_kernels.h"
 
 namespace limbeck::ops {
@@ -20,14 +21,16 @@ class FusedLossNode : public Node {
       gx[0] = Tensor::empty_like(gradient);
       return;
     }
-    // On the CPU the factor is at hand, and it is usually 1. On a GPU looking at it would mean waiting for the device.
+    // On the CPU the factor is at hand, and it is usually 1. On a GPU looking at it would mean waiting for the device; there the
+    // kernel looks, and does nothing where it works in place.
     if (gradient.device().is_cpu() && gy[0].item() == 1.0) {
       // The engine calls release() before it passes the gradient on, which makes it the sole owner; with a retained
       // graph it is not, and copies before it writes.
       gx[0] = gradient;
       return;
     }
-    gx[0] = Tensor::empty_like(gradient);
+    const bool in_place = gradient.device().is_cuda() && !graph_is_retained();
+    gx[0] = in_place ? gradient : Tensor::empty_like(gradient);
     kScaleBy(gradient.device(), gradient.dtype(), gradient.view(), gy[0].view(), gx[0].view());
   }
   void release() final { gradient = Tensor(); }
