@@ -9,7 +9,10 @@
 #include "core/readback.h"
 #include "core/step_graph.h"
 #include "core/tensor.h"
+#include "nn/clip.h"
+#include "ops/batch_norm.h"
 #include "ops/elementwise.h"
+#include "ops/interpolate.h"
 #include "ops/reduce.h"
 #include "tests/cases/all_cases.h"
 #include "tests/cuda_emulation/emulator.h"
@@ -287,3 +290,48 @@ TEST_CASE("no driver, no device") {
 }
 
 TEST_SUITE_END();
+
+TEST_CASE("what a step does for every layer or parameter takes few launches") {
+  Generator g(1);
+  const auto map = [&](const Shape& shape) {
+    Tensor x = test::random_normal(g, shape).copy_as(DType::kF32).to(kGpu);
+    x.set_requires_grad(true);
+    return x;
+  };
+  const auto launches_of = [](const auto& work) {
+    emulation::launches().clear();
+    work();
+    std::size_t total = 0;
+    for (const auto& [kernel, count] : emulation::launches()) total += count;
+    return total;
+  };
+
+  SUBCASE("batch norm: moments, statistics, result; sums, gradient") {
+    const Tensor x = map({2, 16, 40, 40});  // large enough for several blocks per channel
+    const Tensor gamma = map({16});
+    const Tensor beta = map({16});
+    const Tensor mean = Tensor::zeros({16}, DType::kF32, kGpu);
+    const Tensor var = Tensor::full({16}, 1.0, DType::kF32, kGpu);
+    Tensor y;
+    CHECK(launches_of([&] { y = ops::batch_norm(x, gamma, beta, mean, var, {.training = true}); }) == 3);
+    const Tensor seed = Tensor::full(y.shape(), 0.5, DType::kF32, kGpu);
+    const std::size_t copy_of_seed = 1;
+    CHECK(launches_of([&] { backward(y, seed); }) == 2 + copy_of_seed);
+  }
+  SUBCASE("clipping: two per 48 gradients, and the norm") {
+    std::vector<Tensor> parameters;
+    for (int i = 0; i < 100; ++i) {
+      parameters.push_back(map({3 + i}));
+      parameters.back().set_grad(map({3 + i}).detach());
+    }
+    CHECK(launches_of([&] { static_cast<void>(nn::clip_grad_norm_on_device_(parameters, 1.0)); }) == 7);
+  }
+  SUBCASE("resizing: the tables, and one kernel, or two along one axis each") {
+    const Tensor x = map({1, 19, 3, 4});
+    Tensor y;
+    CHECK(launches_of([&] { y = ops::resize_bilinear(x, {24, 32}, false); }) == 2);
+    const Tensor seed = Tensor::full(y.shape(), 0.5, DType::kF32, kGpu);
+    const std::size_t copy_of_seed = 1;
+    CHECK(launches_of([&] { backward(y, seed); }) == 3 + copy_of_seed);
+  }
+}
