@@ -200,10 +200,13 @@ void batch_norm() {
   // Backward: two sums over the gradient and x before the gradient of x. The slope of the activation comes from x.
   const Tensor k = random({ops::kBatchNormRows, channels}, kWide, 0.5, 1.5);
   const Tensor sums = Tensor::zeros({2, channels}, DType::kF64, kGpu);
+  const Tensor gbeta = blank({channels}, kWide);
+  const Tensor ggamma = blank({channels}, kWide);
   const Tensor& gy = residual;
   const auto count = static_cast<double>(x.numel() / channels);
   const auto backward = [&](ops::Activation act) {
-    ops::kBatchNormSums(kGpu, kLow, gy.view(), x.view(), {}, k.view(), act, {}, sums.view());
+    ops::kBatchNormSums(kGpu, kLow, gy.view(), x.view(), {}, k.view(), act, {}, sums.view(), gbeta.view(),
+                        ggamma.view());
     ops::kBatchNormGradient(kGpu, kLow, gy.view(), x.view(), {}, k.view(), act, sums.view(), count, out.view());
   };
   report.row("backward bf16", 5 * map, [&] { backward(ops::Activation::kNone); });
@@ -211,7 +214,7 @@ void batch_norm() {
   // With a residual the slope comes from y, and the masked gradient is an output: 4 maps in the first pass, 3 in the second.
   report.row("backward + residual + relu bf16", 7 * map, [&] {
     ops::kBatchNormSums(kGpu, kLow, gy.view(), x.view(), y.view(), k.view(), ops::Activation::kRelu, masked.view(),
-                        sums.view());
+                        sums.view(), gbeta.view(), ggamma.view());
     ops::kBatchNormGradient(kGpu, kLow, masked.view(), x.view(), {}, k.view(), ops::Activation::kNone, sums.view(),
                             count, out.view());
   });
