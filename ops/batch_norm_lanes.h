@@ -27,6 +27,7 @@ namespace limbeck::ops::batch_norm_lanes {
 inline constexpr std::int64_t kRun = 128;
 
 /// How a map is cut into lanes and blocks.
+/// Shapes:   x [N,C,H,W] or [N,C], dense
 struct Plan {
   std::int64_t rows, channels, fold, lanes, blocks;
 
@@ -48,6 +49,7 @@ struct Plan {
 };
 
 /// A block: `whole` lane rows from element `begin` on, followed by `tail` lanes.
+/// Shapes:   none
 struct Span {
   std::int64_t begin, whole, tail;
   Span(const Plan& p, std::int64_t block)
@@ -56,13 +58,15 @@ struct Span {
         tail(p.first(block + 1) - begin - whole * p.lanes) {}
 };
 
-/// Repeats row r of a [R,C] f32 tensor over the lanes.
+/// Repeats row r of an f32 tensor over the lanes.
+/// Shapes:   t [R,C]; out [lanes]
 inline void repeat(const TensorView& t, std::int64_t r, const Plan& p, float* out) {
   const float* row = t.ptr<float>() + r * p.channels;
   for (std::int64_t f = 0; f < p.fold; ++f) std::copy_n(row, p.channels, out + f * p.channels);
 }
 
 /// Adds the lanes of s1 and s2 to the channels of sums[0..C) and sums[C..2C), and clears them.
+/// Shapes:   s1, s2 [lanes]; sums [2,C]
 inline void flush(const Plan& p, float* __restrict s1, float* __restrict s2, double* __restrict sums) {
   for (std::int64_t f = 0; f < p.fold; ++f) {
     for (std::int64_t c = 0; c < p.channels; ++c) {
@@ -75,6 +79,7 @@ inline void flush(const Plan& p, float* __restrict s1, float* __restrict s2, dou
 }
 
 /// Writes `output` row by row; compute(first element, number of lanes, float* row) fills one lane row.
+/// Shapes:   output as the map of the plan
 template <class T, class Compute>
 void write_rows(const Plan& p, const TensorView& output, const Compute& compute) {
   const RowStore<T> store(output);
@@ -92,6 +97,7 @@ void write_rows(const Plan& p, const TensorView& output, const Compute& compute)
 }
 
 /// The activation as a compile-time constant, so that the compiler sees a loop without branches.
+/// Shapes:   none
 template <class F>
 void visit_activation(Activation act, F&& f) {
   switch (act) {
@@ -102,6 +108,7 @@ void visit_activation(Activation act, F&& f) {
 }
 
 /// A row pointer that stays null where the tensor is undefined.
+/// Shapes:   any
 template <class T>
 T* at(const TensorView& v, std::int64_t element) {
   return v.defined() ? v.ptr<T>() + element : nullptr;

@@ -36,12 +36,6 @@ cudnnHandle_t cudnn_handle() {
   return handle;
 }
 
-std::string choice_key(const char* what, std::span<const std::int64_t> numbers) {
-  static auto* const version = cudnn_library().function<decltype(cudnnGetVersion)>("cudnnGetVersion");
-  return fmt::format("{} | {} | cuDNN {} | tf32 {} | {}", what, static_cast<const char*>(properties().name), version(),
-                     tf32_allowed() ? "on" : "off", fmt::join(numbers, " "));
-}
-
 bool tf32_allowed() {
   static const bool allowed = [] {
     const char* value = std::getenv("LIMBECK_TF32");

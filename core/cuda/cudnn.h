@@ -4,10 +4,6 @@
 
 #include <cudnn.h>
 
-#include <cstdint>
-#include <span>
-#include <string>
-
 #include "core/cuda/library.h"
 #include "core/tensor.h"
 
@@ -18,8 +14,6 @@ namespace limbeck::cuda {
 void check_cudnn(cudnnStatus_t status, const char* call);
 /// The handle of the current device, bound to its stream.
 [[nodiscard]] cudnnHandle_t cudnn_handle();
-/// How a convolution is named in core/choices.h: `what`, the card, the library, the numbers of the problem.
-[[nodiscard]] std::string choice_key(const char* what, std::span<const std::int64_t> numbers);
 /// True if f32 convolutions and products may be computed in TF32 (10 bits of mantissa): LIMBECK_TF32=1. Off by default,
 /// so that f32 means the same as on the CPU.
 [[nodiscard]] bool tf32_allowed();

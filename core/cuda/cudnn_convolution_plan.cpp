@@ -86,6 +86,13 @@ void propose(const PlanTarget& target, cudnnBackendDescriptor_t graph, cudnnBack
   }
 }
 
+/// How a problem is named in core/choices.h: with the card, the library and what it may round.
+std::string choice_key(const ConvolutionProblem& problem) {
+  static auto* const version = cudnn_library().function<decltype(cudnnGetVersion)>("cudnnGetVersion");
+  return fmt::format("convolution | {} | cuDNN {} | tf32 {} | {}", static_cast<const char*>(properties().name),
+                     version(), tf32_allowed() ? "on" : "off", fmt::join(problem.numbers(), " "));
+}
+
 /// The best of the plans, as it was found before, perhaps by another process; see Note [ranked or timed].
 std::shared_ptr<const ConvolutionPlan> choose(const ConvolutionProblem& problem) {
   const PlanTarget target = PlanTarget::current_device();
@@ -95,8 +102,7 @@ std::shared_ptr<const ConvolutionPlan> choose(const ConvolutionProblem& problem)
   };
   // While a graph is being captured nothing can be timed.
   if (choices::ranked()) return first(ConvolutionPlan::candidates(problem, target, 1));
-  const auto numbers = problem.numbers();
-  const std::string name = choice_key("convolution", numbers);
+  const std::string name = choice_key(problem);
   if (const auto known = choices::find(name)) {
     if (auto plan = first(ConvolutionPlan::candidates(problem, target, 1, known))) return plan;
   }
