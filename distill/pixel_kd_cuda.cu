@@ -32,17 +32,13 @@ __global__ void count_kernel(ops::LabelReader labels, unsigned pixels, double* p
 
 __global__ void sum_kernel(const double* partial, unsigned count, double* out) {
   __shared__ double scratch[32];
-  double sum = 0;
-  for (unsigned i = threadIdx.x; i < count; i += kBlock) sum += partial[i];
-  sum = block_all(sum, Add{}, 0.0, scratch);
+  const double sum = sum_all(partial, count, scratch);
   if (threadIdx.x == 0) *out = sum;
 }
 
 __global__ void finish_kernel(const double* partial, unsigned count, Factor factor, float* loss) {
   __shared__ double scratch[32];
-  double sum = 0;
-  for (unsigned i = threadIdx.x; i < count; i += kBlock) sum += partial[i];
-  sum = block_all(sum, Add{}, 0.0, scratch);
+  const double sum = sum_all(partial, count, scratch);
   if (threadIdx.x == 0) *loss = static_cast<float>(sum * factor.value());
 }
 

@@ -87,8 +87,6 @@ struct Share {
   }
 };
 
-__device__ inline bool aligned(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
-
 /// `recorded`: the numbers of the step, where a replay finds them; null: the rule has them.
 template <class Rule>
 __global__ void update_kernel(Rule rule, const float* recorded, Batch batch) {
@@ -132,9 +130,7 @@ __global__ void squares_kernel(Batch batch, double* partial) {
 
 __global__ void norm_kernel(const double* partial, unsigned count, float* norm) {
   __shared__ double scratch[32];
-  double sum = 0;
-  for (unsigned i = threadIdx.x; i < count; i += kBlock) sum += partial[i];
-  sum = block_all(sum, Add{}, 0.0, scratch);
+  const double sum = sum_all(partial, count, scratch);
   if (threadIdx.x == 0) *norm = static_cast<float>(sqrt(sum));
 }
 

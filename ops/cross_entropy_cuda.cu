@@ -152,9 +152,7 @@ __global__ void loss_kernel(Access access, const T* logits, Labels labels, const
 
 __global__ void finish_loss_kernel(const double* partial, unsigned count, const Census* census, float* loss) {
   __shared__ double scratch[32];
-  double sum = 0;
-  for (unsigned i = threadIdx.x; i < count; i += kBlock) sum += partial[i];
-  sum = block_all(sum, Add{}, 0.0, scratch);
+  const double sum = sum_all(partial, count, scratch);
   const double normaliser = census->weight;
   if (threadIdx.x == 0) *loss = static_cast<float>(sum != sum ? sum : (normaliser > 0 ? sum / normaliser : 0.0));
 }

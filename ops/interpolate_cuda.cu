@@ -296,8 +296,6 @@ class Tables : public TablePointers {
   Scratch memory_;
 };
 
-bool aligned(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
-
 /// Along one axis at a time; see Note [classes].
 template <class T>
 void gather_by_axes(const Tables& tables, const TensorView& gy, const TensorView& gx) {

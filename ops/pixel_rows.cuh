@@ -183,13 +183,13 @@ struct PixelAccess {
 /// Calls f(PixelAccess) for maps of these channels. `pointers`: of all maps, for their alignment; null is aligned.
 template <class F, class... P>
 void visit_pixels(std::int64_t pixels, std::int64_t channels, F&& f, P*... pointers) {
-  const bool aligned = ((reinterpret_cast<std::uintptr_t>(pointers) % 16 == 0) && ...);
+  const bool in_vectors = (cuda::aligned(pointers) && ...);
   const unsigned lanes = lanes_per_pixel(channels);
   const auto call = [&]<int K, bool kStagedPixels, bool kExact>() {
     f(PixelAccess<K, kStagedPixels, kExact>{static_cast<unsigned>(pixels), static_cast<unsigned>(channels),
                                             kStagedPixels ? 1 : lanes});
   };
-  if (aligned && channels < 32 && channels % 4 != 0) {
+  if (in_vectors && channels < 32 && channels % 4 != 0) {
     switch (channels) {
       case 11: return call.template operator()<11, true, true>();  // the classes of CamVid,
       case 19: return call.template operator()<19, true, true>();  // of Cityscapes,

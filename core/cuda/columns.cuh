@@ -150,9 +150,7 @@ void reduce_columns(const F& f, std::int64_t stacks, std::int64_t rows, std::int
 template <class Out>
 __global__ void finish_sum_kernel(const double* partial, unsigned count, double scale, Out* out) {
   __shared__ double scratch[32];
-  double sum = 0;
-  for (unsigned i = threadIdx.x; i < count; i += kBlock) sum += partial[i];
-  sum = block_all(sum, Add{}, 0.0, scratch);
+  const double sum = sum_all(partial, count, scratch);
   if (threadIdx.x == 0) *out = static_cast<Out>(sum * scale);
 }
 

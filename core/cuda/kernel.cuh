@@ -115,12 +115,14 @@ __device__ inline void store(T* p, const float (&v)[V]) {
   }
 }
 
+/// True if 16 bytes can be moved at once from there; null is aligned.
+__host__ __device__ inline bool aligned(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
+
 /// Calls f(std::integral_constant<int, V>) with V = kLanes<T> if `row` and all `strides`-like numbers are multiples of it
 /// and every pointer is aligned to 16 bytes (null is), else with 1.
 template <class T, class F, class... P>
 void visit_lanes(std::int64_t row, F&& f, P*... pointers) {
-  const bool aligned = ((reinterpret_cast<std::uintptr_t>(pointers) % 16 == 0) && ...);
-  if (aligned && row % kLanes<T> == 0) {
+  if ((aligned(pointers) && ...) && row % kLanes<T> == 0) {
     f(std::integral_constant<int, kLanes<T>>{});
   } else {
     f(std::integral_constant<int, 1>{});
@@ -163,6 +165,13 @@ __device__ inline T block_all(T v, Op op, T neutral, T* scratch) {
   total = warp_all(total, op);
   __syncthreads();
   return total;
+}
+
+/// The sum of `count` numbers, for every thread of the only block: what blocks before have left.
+__device__ inline double sum_all(const double* partial, unsigned count, double* scratch) {
+  double sum = 0;
+  for (unsigned i = threadIdx.x; i < count; i += kBlock) sum += partial[i];
+  return block_all(sum, Add{}, 0.0, scratch);
 }
 
 }  // namespace limbeck::cuda

@@ -153,8 +153,7 @@ void fill(T element, const TensorView& destination) {
   constexpr auto kElements = static_cast<std::int64_t>(16 / sizeof(T));
   int one = 1;
   const auto nest = make_nest<1>({&destination}, one);
-  const bool consecutive =
-      nest.count == 1 && nest.stride[0][0] == 1 && reinterpret_cast<std::uintptr_t>(destination.data) % 16 == 0;
+  const bool consecutive = nest.count == 1 && nest.stride[0][0] == 1 && aligned(destination.data);
   if (!consecutive || nest.total % kElements != 0) {
     launch(fill_kernel<T>, grid_for(nest.total), kBlock, nest, element, destination.ptr<T>());
     return;
